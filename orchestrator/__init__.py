@@ -1,0 +1,1 @@
+"""Stepwise: teaches language models to reason without writing their reasoning down."""

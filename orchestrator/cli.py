@@ -1,0 +1,195 @@
+"""The command line: verbs, arguments and exit codes.
+
+Exit codes: 0 done, 1 work failed, 2 bad input, 3 partial (a frontier exists, some trial gave up),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from orchestrator.errors import InputError, Problem, StepwiseError
+
+PARTIAL, INTERRUPTED = 3, 130
+
+app = typer.Typer(
+    help="Teach language models to reason without writing their reasoning down.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JobFile = Annotated[Path, typer.Argument(help="A job file, as jobs/quickstart.toml.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change, as schedule.tokens_per_stage=4.", show_default=False),
+]
+StoreFolder = Annotated[Path, typer.Option("--store", envvar="STEPWISE_STORE", help="Where stages, data and reports are.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_STORE = Path("stepwise-store")
+
+
+def main() -> None:
+    """Run a verb; print our own errors without a traceback and exit with their code."""
+    try:
+        code = app(standalone_mode=False)
+    except StepwiseError as error:
+        print(error, file=sys.stderr)
+        code = error.exit_code
+    except typer.Abort:
+        code = INTERRUPTED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:
+        usage = getattr(error, "exit_code", None)
+        if usage is None:
+            raise
+        print(f"error[CLI002] {getattr(error, 'message', '') or error}", file=sys.stderr)
+        code = usage
+    sys.exit(code or 0)
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml")) -> None:
+    """Write a job file with every field, explained, at its default."""
+    from orchestrator.config import template
+
+    if path.exists():
+        raise InputError(Problem("CLI003", str(path), "exists already", "give another name"))
+    if not path.parent.is_dir():
+        raise InputError(Problem("CLI003", str(path.parent), "no such folder", "make it first"))
+    path.write_text(template())
+    print(f"wrote {path}; next: stepwise plan {path}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job file."""
+    from orchestrator.config import Job
+
+    print(json.dumps(Job.model_json_schema(), indent=2))
+
+
+@app.command()
+def plan(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
+    """Show every trial and stage: steps, what is shared, what is in the store, time and disk."""
+    from orchestrator.config import load_job
+    from orchestrator.plan import build_plan
+    from orchestrator.report.plan import plan_document, plan_table
+    from orchestrator.store import StageStore
+
+    planned = build_plan(load_job(job, overrides or ()))
+    document = plan_document(planned, StageStore(store))
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        _console().print(plan_table(document))
+
+
+@app.command()
+def run(
+    job: JobFile,
+    overrides: Overrides = None,
+    store: StoreFolder = DEFAULT_STORE,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan.")] = False,
+) -> None:
+    """Train what is not in the store yet and end with the frontier. Run it again to continue."""
+    if dry_run:
+        plan(job, overrides, store)
+        return
+    from orchestrator.runtime.run import run_job
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
+
+
+@app.command()
+def report(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
+    """Write report.html, frontier.csv and frontier.png, and print the frontier."""
+    from orchestrator.runtime.run import print_report, saved_plan
+    from orchestrator.store import StageStore, frontier
+
+    stages = StageStore(store.absolute())
+    planned = saved_plan(job, tuple(overrides or ()), stages)
+    if as_json:
+        print(json.dumps([point.model_dump(mode="json") for point in frontier(planned, stages)], indent=1))
+    else:
+        print_report(planned, stages, _console())
+
+
+@app.command()
+def data(
+    job: JobFile,
+    overrides: Overrides = None,
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which examples.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
+) -> None:
+    """Write the task's examples, one a line: question||cot #### answer."""
+    from itertools import islice
+
+    from orchestrator.config import load_job
+    from orchestrator.tasks import make_task
+
+    examples = make_task(load_job(job, overrides or ()).task).examples(split)
+    sys.stdout.writelines(example.line + "\n" for example in islice(examples, limit))
+
+
+@app.command()
+def fsck(
+    store: StoreFolder = DEFAULT_STORE,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove damaged stages and what no manifest names.")] = False,
+) -> None:
+    """Compare every file in the store with its manifest."""
+    from orchestrator.store import StageStore
+    from orchestrator.store.fsck import check_store
+
+    _existing(store)
+    result = check_store(StageStore(store.absolute()), repair=repair)
+    for line in result.lines:
+        print(line)
+    sys.exit(0 if result.sound else 1)
+
+
+@app.command()
+def track(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE) -> None:
+    """Bring MLflow up to date with the store, after an outage or on another server."""
+    from orchestrator.runtime.run import saved_plan, track_job
+    from orchestrator.store import StageStore
+
+    stages = StageStore(store.absolute())
+    sys.exit(track_job(saved_plan(job, tuple(overrides or ()), stages), stages, _console()))
+
+
+@app.command()
+def ui(
+    store: StoreFolder = DEFAULT_STORE,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Serve the store's MLflow on this machine and say where the frontier is. Ctrl-C ends it."""
+    from orchestrator.runtime.run import serve_mlflow
+
+    _existing(store)
+    sys.exit(serve_mlflow(store.absolute(), port))
+
+
+def _existing(store: Path) -> None:
+    if not store.is_dir():
+        raise InputError(Problem("STO001", str(store), "no such store", "run a job first, or name it with --store"))
+
+
+def _console():
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100)

@@ -1,0 +1,49 @@
+"""What makes a stage the same work: canonical JSON, its hash, and the difference of two records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+METHOD_VERSION = 1
+"""Part of every stage key. Raised when a change to ``method/`` changes the numbers of a stage."""
+
+
+def canonical_json(document: Any) -> str:
+    """JSON with sorted keys and no blanks: equal documents give equal text."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=True)
+
+
+def digest(document: Any) -> str:
+    """The first 128 bits of the SHA-256 of the canonical JSON, in hexadecimal."""
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:32]
+
+
+def non_default(model: BaseModel) -> dict[str, Any]:
+    """A model's fields that differ from their defaults.
+
+    A field added later, left at its default, therefore keeps old keys (design §2.2). The
+    discriminator ``type`` always stays.
+    """
+    fields = model.model_dump(mode="json", exclude_defaults=True)
+    if "type" in type(model).model_fields:
+        fields["type"] = getattr(model, "type")
+    return fields
+
+
+def field_diff(left: Any, right: Any, path: str = "") -> Iterator[str]:
+    """One line per leaf in which two JSON documents differ: ``training.learning_rate: 0.001 -> 0.002``."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in sorted(left.keys() | right.keys()):
+            below = f"{path}.{key}" if path else key
+            yield from field_diff(left.get(key, "(default)"), right.get(key, "(default)"), below)
+    elif left != right:
+        yield f"{path}: {_show(left)} -> {_show(right)}"
+
+
+def _show(value: Any) -> str:
+    return value if value == "(default)" else json.dumps(value)

@@ -1,0 +1,133 @@
+"""Examples as tokens: made once, kept as an Arrow file, read through a memory map."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.errors import InputError, Problem
+from orchestrator.method.removal import Batch
+from orchestrator.tasks import Example, Split, Task
+
+CHUNK = 20_000
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The examples of a split: one flat array of tokens and where each example and its CoT lie."""
+
+    tokens: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+    cot_start: NDArray[np.int32]
+    cot_end: NDArray[np.int32]
+    answers: list[str] | None = None
+    """Answers as text; for the splits that are evaluated."""
+
+    def __len__(self) -> int:
+        return len(self.cot_start)
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of the longest CoT: the most that can be removed."""
+        return int((self.cot_end - self.cot_start).max())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(np.diff(self.offsets).max())
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """The given examples, right-padded with zeros."""
+        begin, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        column = np.arange(lengths.max())
+        inside = column < lengths[:, None]
+        tokens = np.where(inside, self.tokens[np.where(inside, begin[:, None] + column, 0)], 0)
+        as_tensor = lambda array: torch.from_numpy(array.astype(np.int64))  # noqa: E731
+        return Batch(*map(as_tensor, (tokens, lengths, self.cot_start[rows], self.cot_end[rows])))
+
+
+def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path, limit: int | None = None) -> TokenTable:
+    """The tokens of a split, from ``path`` if it exists, else made and put there in one rename."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+        os.close(handle)
+        _write(task, split, tokenizer, partial, limit)
+        os.replace(partial, path)
+    return _read(path, with_answers=split != "train")
+
+
+def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: str, limit: int | None) -> None:
+    examples = islice(task.examples(split), limit)
+    rows, answers, starts, ends = [], [], [], []
+    while chunk := list(islice(examples, CHUNK)):
+        for example, ids in zip(chunk, _encode(chunk, tokenizer), strict=True):
+            first, second = _separators(example, ids, tokenizer)
+            rows.append(np.array(ids, np.int32))
+            starts.append(first + 1)
+            ends.append(second)
+            answers.append(example.answer)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
+    table = pa.table(
+        {
+            "input_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows))),
+            "cot_start": pa.array(starts, pa.int32()),
+            "cot_end": pa.array(ends, pa.int32()),
+            "answer": answers,
+        }
+    )
+    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+
+
+def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The paper's training string: `` question E cot E #### answer E`` with a blank before every part."""
+    end = tokenizer.eos_token
+    return tokenizer([f" {e.question} {end} {e.cot} {end} #### {e.answer} {end}" for e in examples])["input_ids"]
+
+
+def _separators(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    positions = [i for i, token in enumerate(ids) if token == tokenizer.eos_token_id]
+    if len(positions) != 3:
+        found = f"the separator {tokenizer.eos_token!r} occurs {len(positions)} times in the tokens, 3 expected"
+        raise InputError(Problem("DAT012", repr(example.line[:80]), found, "the text may not contain it"))
+    return positions[0], positions[1]
+
+
+def _read(path: Path, *, with_answers: bool) -> TokenTable:
+    table = Dataset.from_file(str(path)).data.table
+    ids = table.column("input_ids").chunk(0)
+    return TokenTable(
+        tokens=ids.values.to_numpy(),
+        offsets=ids.offsets.to_numpy(),
+        cot_start=table.column("cot_start").to_numpy(),
+        cot_end=table.column("cot_end").to_numpy(),
+        answers=table.column("answer").to_pylist() if with_answers else None,
+    )
+
+
+def batch_rows(table_size: int, batch_size: int, seed: int, first_step: int, steps: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of each optimizer step's batch: a new shuffle every epoch, a pure function of seed and step.
+
+    An epoch has ceil(n / batch) steps; its last batch is filled up from the epoch's beginning.
+    """
+    epoch_steps = -(-table_size // batch_size)
+    epoch, order = -1, np.empty(0, np.int64)
+    for step in range(first_step, first_step + steps):
+        if step // epoch_steps != epoch:
+            epoch = step // epoch_steps
+            order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(table_size)
+            order = np.resize(order, epoch_steps * batch_size)
+        begin = step % epoch_steps * batch_size
+        yield order[begin : begin + batch_size]

@@ -1,0 +1,93 @@
+"""A stage: what it does, and what is recorded of it. Plain values, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.method.schedule import Removal, Segment
+
+Verdict = Literal["good", "diverged"]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """The unit that is checkpointed, cached and judged. Everything here changes the numbers.
+
+    Optimizer steps are counted over the whole chain: ``first_step`` of them came before this stage,
+    and with the seed they fix the data order and the smoothing offsets.
+    """
+
+    seed: int
+    first_step: int
+    steps: int
+    removed_from: int
+    removals: tuple[Removal, ...]
+    total_tokens: int
+    smoothing_lambda: float = float("inf")
+    removal_side: Literal["left", "right"] = "left"
+    keep_position: bool = False
+    kind: Literal["train"] = "train"
+
+    @property
+    def removed_to(self) -> int:
+        return self.removals[-1].removed_tokens if self.removals else self.removed_from
+
+    def document(self) -> dict[str, Any]:
+        """As JSON, for the stage key and the manifest."""
+        document = asdict(self)
+        document["removals"] = [[removal.step, removal.removed_tokens] for removal in self.removals]
+        document["smoothing_lambda"] = str(self.smoothing_lambda)
+        return document
+
+
+class Record(BaseModel):
+    """A frozen value that travels between rooms and into files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RemovalPoint(Record):
+    """Exact match right after a removal, before any step was trained on it."""
+
+    step: int
+    removed_tokens: int
+    exact_match: float
+
+
+class LossPoint(Record):
+    """Mean training loss over the steps up to ``step`` of the chain since the point before."""
+
+    step: int
+    loss: float
+
+
+class StageMetrics(Record):
+    """What one attempt of a stage measured. Rates are examples per second of greedy decoding."""
+
+    removed_tokens: int
+    total_tokens: int
+    exact_match: float
+    examples: int
+    answer_loss: float
+    generated_tokens: float
+    examples_per_second: float
+    examples_per_second_batched: float
+    after_removal: tuple[RemovalPoint, ...] = ()
+    train_loss: tuple[LossPoint, ...] = ()
+    train_seconds: float
+    evaluate_seconds: float
+
+
+def chain(segments: list[Segment], seed: int, total_tokens: int, **options: Any) -> tuple[StageSpec, ...]:
+    """The stages of a chain, in order. ``options`` apply to the segments that remove or smooth."""
+    stages, first_step = [], 0
+    for segment in segments:
+        spec = StageSpec(seed, first_step, segment.steps, segment.removed_from, segment.removals, total_tokens)
+        if segment.smoothing:
+            spec = StageSpec(**{**vars(spec), **options})
+        stages.append(spec)
+        first_step += segment.steps
+    return tuple(stages)

@@ -1,0 +1,128 @@
+"""From a job to its trials and their stages: what will be done, before anything is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.config import Job, Method, PretrainedModel
+from orchestrator.errors import InputError, Problem
+from orchestrator.identity import METHOD_VERSION, digest, non_default
+from orchestrator.method import explicit_cot, no_cot, stepwise
+from orchestrator.method.stage import StageSpec
+from orchestrator.tasks import make_task
+
+STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "no_cot": no_cot.stages}
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage in its place: ``key`` says what work it is, ``parent`` is the key it starts from."""
+
+    index: int
+    key: str
+    parent: str | None
+    spec: StageSpec
+    identity: dict[str, Any]
+    """The document whose hash is the key."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the job's search: an ordered chain of stages."""
+
+    name: str
+    method: Method
+    seed: int
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.spec.steps for stage in self.stages)
+
+    @property
+    def cot_token_steps(self) -> int:
+        """CoT tokens per example that are still written, summed over the steps: what makes trials unequal."""
+        return sum((stage.spec.total_tokens - stage.spec.removed_to) * stage.spec.steps for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of a job. Stages with equal keys are the same work and run once."""
+
+    job: Job
+    total_tokens: int
+    trials: tuple[Trial, ...]
+
+    @property
+    def shared(self) -> set[str]:
+        """Keys of stages that more than one trial takes."""
+        counts = Counter(stage.key for trial in self.trials for stage in trial.stages)
+        return {key for key, count in counts.items() if count > 1}
+
+    @property
+    def unique_stages(self) -> dict[str, PlannedStage]:
+        return {stage.key: stage for trial in self.trials for stage in trial.stages}
+
+
+def estimated_total_tokens(job: Job) -> int:
+    """CoT tokens that can be removed, without a tokenizer: one a symbol; GPT-2 adds the last blank.
+
+    Exact for models from scratch and for GPT-2 (3k² + k - 5 for k x k digits, research notes §1.2).
+    """
+    return make_task(job.task).cot_symbols + isinstance(job.model, PretrainedModel)
+
+
+def build_plan(job: Job, total_tokens: int | None = None) -> Plan:
+    """The plan of a job. ``total_tokens`` as measured on the tokens, else estimated."""
+    task = make_task(job.task)
+    total = estimated_total_tokens(job) if total_tokens is None else total_tokens
+    epoch_steps = -(-task.size("train") // job.training.batch_size)
+    _check(job, total, task.size("train"), task.size("validation"), epoch_steps)
+    common = {
+        "method_version": METHOD_VERSION,
+        "task": non_default(job.task),
+        "model": non_default(job.model),
+        "training": non_default(job.training),
+        "evaluation": non_default(job.evaluation),
+    }
+    trials = []
+    for seed in job.seeds:
+        for method in job.methods:
+            specs = STAGES_OF[method](job.schedule, seed, total, epoch_steps)
+            trials.append(Trial(f"{method}-seed{seed}", method, seed, _keyed(specs, common)))
+    return Plan(job, total, tuple(trials))
+
+
+def _keyed(specs: tuple[StageSpec, ...], common: dict[str, Any]) -> tuple[PlannedStage, ...]:
+    stages: list[PlannedStage] = []
+    parent = None
+    for index, spec in enumerate(specs):
+        identity = {**common, "parent": parent, "stage": spec.document()}
+        stages.append(PlannedStage(index, digest(identity), parent, spec, identity))
+        parent = stages[-1].key
+    return tuple(stages)
+
+
+def _check(job: Job, total: int, train: int, validation: int, epoch_steps: int) -> None:
+    problems = []
+    schedule = job.schedule
+    stage_steps = schedule.stage_steps or round(epoch_steps * (schedule.stage_epochs or 1))
+    if schedule.tokens_per_stage > total:
+        found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
+        problems.append(Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}"))
+    if schedule.type == "linear" and schedule.tokens_per_stage > stage_steps:
+        found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
+        problems.append(Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage"))
+    if job.training.batch_size > train:
+        found = f"{job.training.batch_size} exceeds the {train:,} training examples"
+        problems.append(Problem("CFG023", "training.batch_size", found, "lower it"))
+    if job.training.batch_size % job.resources.workers:
+        found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
+        problems.append(Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers"))
+    if (job.evaluation.examples or 0) > validation:
+        found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
+        problems.append(Problem("CFG023", "evaluation.examples", found, "lower it"))
+    if problems:
+        raise InputError(*problems)

@@ -1,0 +1,223 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from orchestrator.config import Job
+from orchestrator.identity import non_default
+from orchestrator.plan import Plan
+from orchestrator.report import words
+from orchestrator.report.markup import Column, paragraph, table
+from orchestrator.report.reading import reading
+from orchestrator.report.style import CSS
+from orchestrator.report.svg import frontier_svg, legend
+from orchestrator.report.trials import removals
+from orchestrator.store.frontier import FrontierPoint
+from orchestrator.store.stages import Manifest, StageStore
+
+Manifests = Mapping[str, Manifest]
+"""The committed stages of a plan by key."""
+
+
+def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) -> str:
+    """The page of a job, whatever part of it is committed."""
+    manifests = {key: m for key, stage in plan.unique_stages.items() if (m := store.manifest(stage))}
+    results = _results(plan, store, points, manifests) if points else []
+    title = escape(f"{plan.job.name}: Stepwise report")
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>",
+            _header(plan, points, manifests),
+            *results,
+            _configuration(plan.job),
+            *([_provenance(plan, store, manifests)] if manifests else []),
+            "</main>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _header(plan: Plan, points: Sequence[FrontierPoint], manifests: Manifests) -> str:
+    facts = [f"{len(manifests)} of {len(plan.unique_stages)} stages committed"]
+    if manifests:
+        facts.append(f"{words.minutes(_seconds(manifests))} minutes of training and evaluation")
+        facts.append(f"last commit {words.utc(max(m.committed_at for m in manifests.values()))}")
+    return (
+        f'<header>\n<p class="over">Stepwise Internalization report</p>\n<h1>{escape(plan.job.name)}</h1>\n'
+        f"{paragraph(reading(plan, points), 'lead')}\n{paragraph(' · '.join(facts), 'facts')}\n</header>"
+    )
+
+
+def _results(plan: Plan, store: StageStore, points: Sequence[FrontierPoint], manifests: Manifests) -> list[str]:
+    examples = max(m.metrics.examples for m in manifests.values())
+    return [
+        "<figure>",
+        legend(point.method for point in points),
+        f'<div class="plot">{frontier_svg(points, removals(plan, store), reading(plan, points))}</div>',
+        f"<figcaption>{escape(' '.join(_caption(plan.job, examples)))}</figcaption>\n</figure>",
+        _choice(store, points, manifests),
+        _all_stages(points, manifests),
+    ]
+
+
+def _caption(job: Job, examples: int) -> Iterator[str]:
+    """What a stage is and how it is measured: what papers and code often leave in the dark."""
+    if job.schedule.type == "linear":
+        yield "A stage boundary of the linear schedule lies just before a removal."
+    else:
+        yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
+    yield "Inside a stage tokens are removed one by one, evenly."
+    yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
+    yield f"Smoothing offsets (λ = {job.schedule.smoothing_lambda:g}) are drawn per example; validation uses offset 0."
+    yield f"Exact match is measured on {examples:,} validation examples; decoding is greedy."
+    yield "Dashed lines: a baseline's last committed stage, one line a seed."
+
+
+def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manifests) -> str:
+    """One row a Pareto point; of equals, the stage that writes least, then the latest."""
+    best: dict[tuple[int, float], FrontierPoint] = {}
+    for point in sorted(points, key=lambda p: (-p.generated_tokens, p.step)):
+        if point.pareto:
+            best[point.removed_tokens, point.exact_match] = point
+    columns = [
+        Column("method", "text"),
+        Column("seed"),
+        Column("exact match"),
+        Column("tokens removed"),
+        Column("tokens written"),
+        Column("speed-up"),
+        Column("model folder", "code"),
+    ]
+    rows = [
+        [
+            words.LABELS[p.method],
+            str(p.seed),
+            words.exact(p.exact_match),
+            f"{p.removed_tokens} of {p.total_tokens}",
+            words.tokens(p.generated_tokens),
+            words.speedup(p.speedup),
+            _folder(store, manifests[p.stage_key]),
+        ]
+        for _, p in sorted(best.items(), reverse=True)
+    ]
+    return (
+        "<section>\n<h2>Which model should I use?</h2>\n"
+        + table("No other stage is as accurate with as many tokens removed", columns, rows)
+        + '\n<p class="note">Folders lie below the store; load one with '
+        "<code>AutoModelForCausalLM.from_pretrained(folder)</code>. Speed-up is examples/s at batch 1 over that of "
+        "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>\n</section>"
+    )
+
+
+def _all_stages(points: Sequence[FrontierPoint], manifests: Manifests) -> str:
+    columns = [
+        Column("trial", "text"),
+        Column("stage"),
+        Column("tokens removed"),
+        Column("exact match"),
+        Column("lowest right after a removal"),
+        Column("tokens written"),
+        Column("examples/s at batch 1"),
+        Column("examples/s batched"),
+        Column("speed-up"),
+        Column("steps"),
+        Column("minutes"),
+        Column("verdict", "text"),
+    ]
+    rows = [
+        [
+            p.trial,
+            str(p.stage),
+            f"{p.removed_tokens} of {p.total_tokens}",
+            words.exact(p.exact_match),
+            _lowest(manifests[p.stage_key]),
+            words.tokens(p.generated_tokens),
+            words.rate(p.examples_per_second),
+            words.rate(p.examples_per_second_batched),
+            words.speedup(p.speedup),
+            f"{p.step:,}",
+            words.minutes(p.seconds),
+            p.verdict,
+        ]
+        for p in points
+    ]
+    return (
+        f"<details>\n<summary>All {len(points)} stages</summary>\n"
+        f"{table('Every committed stage of every trial', columns, rows)}\n</details>"
+    )
+
+
+def _lowest(manifest: Manifest) -> str:
+    return words.exact(min((r.exact_match for r in manifest.metrics.after_removal))) if (
+        manifest.metrics.after_removal
+    ) else ""
+
+
+def _configuration(job: Job) -> str:
+    fields = {**non_default(job), "task": non_default(job.task), "model": non_default(job.model)}
+    rows = [[path, json.dumps(value, ensure_ascii=False)] for path, value in _leaves(fields)]
+    columns = [Column("field", "code"), Column("value", "code")]
+    return f"<section>\n<h2>Configuration</h2>\n{table('Fields that differ from their defaults', columns, rows)}\n</section>"
+
+
+def _leaves(fields: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _provenance(plan: Plan, store: StageStore, manifests: Manifests) -> str:
+    trials = {key: [t.name for t in plan.trials if key in {s.key for s in t.stages}] for key in manifests}
+    columns = [
+        Column("stage key", "code"),
+        Column("trials", "text"),
+        Column("committed", "text"),
+        Column("seconds"),
+        Column("model folder", "code"),
+    ]
+    rows = [
+        [
+            key,
+            ", ".join(trials[key]),
+            words.utc(m.committed_at),
+            f"{m.metrics.train_seconds:,.0f}",
+            _folder(store, m),
+        ]
+        for key, m in manifests.items()
+    ]
+    total = sum(m.metrics.train_seconds for m in manifests.values())
+    return (
+        "<section>\n<h2>Provenance</h2>\n"
+        + table("Versions", [Column("package", "text"), Column("version", "text")], _versions(manifests))
+        + paragraph(f"{total:,.0f} seconds of training, shared stages counted once.", "note")
+        + f"\n<details>\n<summary>{len(manifests)} stage keys</summary>\n"
+        + table("Training seconds and UTC time of every commit", columns, rows)
+        + "\n</details>\n</section>"
+    )
+
+
+def _versions(manifests: Manifests) -> list[list[str]]:
+    found: dict[str, set[str]] = {}
+    for manifest in manifests.values():
+        for name, version in manifest.versions.items():
+            found.setdefault(name, set()).add(version)
+    versions = [[name, ", ".join(sorted(of_name))] for name, of_name in found.items()]
+    return [*versions, ["Python of this report", platform.python_version()]]
+
+
+def _folder(store: StageStore, manifest: Manifest) -> str:
+    return store.folder(manifest).relative_to(store.root).as_posix()
+
+
+def _seconds(manifests: Manifests) -> float:
+    return sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for m in manifests.values())

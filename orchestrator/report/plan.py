@@ -1,0 +1,117 @@
+"""The plan as a document and as a table: what will be done, and what it will cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from orchestrator.config import Job, ScratchModel
+from orchestrator.plan import Plan, PlannedStage
+from orchestrator.report.text import duration
+from orchestrator.store import Manifest, StageStore
+from orchestrator.tasks import make_task
+
+TYPICAL_FLOPS_PER_CORE = 8e10
+"""Of a training step on one CPU core in bf16, as measured here; replaced by the store's own figures."""
+BYTES_PER_PARAMETER = 4
+
+
+def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
+    """Everything the plan says, as JSON. Times and bytes are estimates; None where nothing is known."""
+    manifests = {key: store.manifest(stage) for key, stage in plan.unique_stages.items()}
+    rate = _seconds_per_token(plan.job, plan.unique_stages, manifests)
+    trials = []
+    for trial in plan.trials:
+        stages = [
+            {
+                "stage": stage.index,
+                "key": stage.key,
+                "steps": stage.spec.steps,
+                "removed_from": stage.spec.removed_from,
+                "removed_to": stage.spec.removed_to,
+                "shared": stage.key in plan.shared,
+                "in_store": manifests[stage.key] is not None,
+                "seconds": None if rate is None else round(rate * _tokens(plan.job, stage), 1),
+            }
+            for stage in trial.stages
+        ]
+        trials.append({"trial": trial.name, "steps": trial.steps, "stages": stages})
+    left = [key for key, manifest in manifests.items() if manifest is None]
+    size = _stage_bytes(plan.job, manifests)
+    return {
+        "job": plan.job.name,
+        "total_tokens": plan.total_tokens,
+        "trials": trials,
+        "steps": sum(trial.steps for trial in plan.trials),
+        "steps_without_sharing_saved": sum(t.steps for t in plan.trials) - _steps(plan, plan.unique_stages),
+        "steps_left": _steps(plan, left),
+        "seconds_left": None if rate is None else round(sum(rate * _tokens(plan.job, plan.unique_stages[k]) for k in left)),
+        "disk_bytes_left": None if size is None else size * len(left),
+    }
+
+
+def plan_table(document: dict[str, Any]) -> Group:
+    """The document for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("trial", "stage", "removed", "steps", "about", ""):
+        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
+    for trial in document["trials"]:
+        for stage in trial["stages"]:
+            table.add_row(
+                "" if stage["stage"] else trial["trial"],
+                str(stage["stage"]),
+                f"{stage['removed_to']}/{document['total_tokens']}",
+                f"{stage['steps']:,}",
+                duration(stage["seconds"]),
+                "in the store" if stage["in_store"] else "shared" if stage["shared"] else "",
+            )
+    return Group(table, "", *_summary(document))
+
+
+def _summary(document: dict[str, Any]) -> list[str]:
+    saved = document["steps_without_sharing_saved"]
+    disk = document["disk_bytes_left"]
+    return [
+        f"{len(document['trials'])} trials, {document['steps']:,} steps, {saved:,} of them shared; "
+        f"left to run: {document['steps_left']:,} steps",
+        f"about {duration(document['seconds_left'])} of one core's time"
+        + ("" if disk is None else f" and {disk / 1e6:,.0f} MB of disk"),
+    ]
+
+
+def _steps(plan: Plan, keys: Any) -> int:
+    return sum(plan.unique_stages[key].spec.steps for key in keys)
+
+
+def _tokens(job: Job, stage: PlannedStage) -> int:
+    """Tokens that pass through the model while the stage trains, about."""
+    length = make_task(job.task).example_symbols + 3 - (stage.spec.removed_from + stage.spec.removed_to) // 2
+    return stage.spec.steps * job.training.batch_size * length
+
+
+def _seconds_per_token(
+    job: Job, stages: dict[str, PlannedStage], manifests: dict[str, Manifest | None]
+) -> float | None:
+    done = [(key, manifest) for key, manifest in manifests.items() if manifest and manifest.verdict == "good"]
+    if done:
+        tokens = sum(_tokens(job, stages[key]) for key, _ in done)
+        return sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for _, m in done) / tokens
+    parameters = _parameters(job)
+    return None if parameters is None else 6 * parameters / TYPICAL_FLOPS_PER_CORE
+
+
+def _parameters(job: Job) -> int | None:
+    """Weights of a model from scratch; a pretrained one is not opened for a plan."""
+    if not isinstance(job.model, ScratchModel):
+        return None
+    return 12 * job.model.layers * job.model.width**2
+
+
+def _stage_bytes(job: Job, manifests: dict[str, Manifest | None]) -> int | None:
+    for manifest in manifests.values():
+        if manifest and manifest.files:
+            return sum(file.size for file in manifest.files)
+    parameters = _parameters(job)
+    return None if parameters is None else BYTES_PER_PARAMETER * parameters

@@ -1,0 +1,86 @@
+"""The result of a job in one sentence, computed from its points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from orchestrator.config import Method
+from orchestrator.plan import Plan
+from orchestrator.report import words
+from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.store.frontier import FrontierPoint
+
+
+def reading(plan: Plan, points: Sequence[FrontierPoint]) -> str:
+    """What the last committed stages say: mean and range where there are several seeds."""
+    trials = by_trial(points)
+    if not trials:
+        return "No stage is committed yet."
+    stepwise = [t for t in trials if t.method == "stepwise"]
+    clauses = [_stepwise(plan, stepwise)] if stepwise else []
+    for method in ("no_cot", "explicit_cot"):
+        if of_method := [t for t in trials if t.method == method]:
+            clauses.append(_baseline(plan, of_method, stepwise))
+    return "; ".join(clauses) + "."
+
+
+def _stepwise(plan: Plan, trials: Sequence[TrialPoints]) -> str:
+    removed = [t.last.removed_tokens for t in trials]
+    most = trials[0].last.total_tokens
+    count = f"{removed[0]}" if len(set(removed)) == 1 else f"{min(removed)} to {max(removed)}"
+    exact_match = _spread([t.last.exact_match for t in trials])
+    return (
+        f"{_who(plan, trials)}: {count} of {most} CoT tokens removed{_progress(plan, trials)}, "
+        f"exact match {exact_match}{_trouble(trials)}"
+    )
+
+
+def _baseline(plan: Plan, trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) -> str:
+    same_seeds = [t.last.seed for t in trials] == [t.last.seed for t in stepwise]
+    name = words.LABELS[trials[0].method] if same_seeds else _who(plan, trials)
+    clause = f"{name}{_duration(trials, stepwise)}: {_spread([t.last.exact_match for t in trials])}"
+    if trials[0].method == "explicit_cot":
+        clause += f", writing {_written(trials)} tokens" + (f" instead of {_written(stepwise)}" if stepwise else "")
+    return clause + _trouble(trials)
+
+
+def _who(plan: Plan, trials: Sequence[TrialPoints]) -> str:
+    method: Method = trials[0].method
+    planned = sum(trial.method == method for trial in plan.trials)
+    if planned == 1:
+        return f"{words.LABELS[method]}, seed {trials[0].last.seed}"
+    seeds = f"{planned} seeds" if len(trials) == planned else f"{len(trials)} of {planned} seeds"
+    return f"{words.LABELS[method]}, {seeds}"
+
+
+def _progress(plan: Plan, trials: Sequence[TrialPoints]) -> str:
+    names = {t.last.trial for t in trials}
+    planned = sum(len(trial.stages) for trial in plan.trials if trial.name in names)
+    committed = sum(len(t.stages) for t in trials)
+    return "" if committed == planned else f" so far ({committed} of {planned} stages)"
+
+
+def _duration(trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) -> str:
+    """Steps are worth a word where they differ from the stepwise run's, or make the comparison fair."""
+    steps = sorted({t.last.step for t in trials})
+    if steps == sorted({t.last.step for t in stepwise}):
+        return " after as many steps" if trials[0].method == "no_cot" else ""
+    return f" after {steps[0]:,} steps" if len(steps) == 1 else f" after {steps[0]:,} to {steps[-1]:,} steps"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return words.exact(values[0])
+    return f"{words.exact(fmean(values))} on average ({words.exact(min(values))} to {words.exact(max(values))})"
+
+
+def _written(trials: Sequence[TrialPoints]) -> str:
+    return words.tokens(fmean(t.last.generated_tokens for t in trials))
+
+
+def _trouble(trials: Sequence[TrialPoints]) -> str:
+    bad = [t.last.verdict for t in trials if t.last.verdict != "good"]
+    if not bad:
+        return ""
+    return f" (last stage {bad[0]})" if len(trials) == 1 else f" (last stage of {len(bad)} {bad[0]})"

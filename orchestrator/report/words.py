@@ -1,0 +1,47 @@
+"""How the report writes methods, numbers and times: the same in every table, picture and sentence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from orchestrator.config import Method
+
+LABELS: dict[Method, str] = {
+    "stepwise": "Stepwise Internalization",
+    "explicit_cot": "Explicit CoT",
+    "no_cot": "No CoT",
+}
+"""Every method's name, in the order of legends and sentences."""
+
+COLOURS: dict[Method, str] = {"stepwise": "#0072B2", "explicit_cot": "#009E73", "no_cot": "#D55E00"}
+"""Of Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+
+def exact(value: float) -> str:
+    """Exact match."""
+    return f"{value:.3f}"
+
+
+def tokens(value: float) -> str:
+    """A mean number of tokens."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def rate(value: float) -> str:
+    """Examples per second."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def speedup(value: float | None) -> str:
+    """A ratio of rates, or a dash where there is nothing to compare with."""
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def minutes(seconds: float) -> str:
+    """A duration in minutes."""
+    return f"{seconds / 60:,.1f}"
+
+
+def utc(timestamp: float) -> str:
+    """Seconds since the epoch as ISO 8601."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

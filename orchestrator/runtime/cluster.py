@@ -1,0 +1,79 @@
+"""A Ray of our own on this machine: started for one command, reachable by nobody else, ended with it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.config import Resources
+from orchestrator.errors import InputError, Problem
+
+DRIVER = "stepwise_driver"
+"""Custom resource that Tune's light driver functions take, so that they never take a training core."""
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def local_ray(resources: Resources) -> Iterator[None]:
+    """Ray with all cores of this machine, token-protected, without dashboard."""
+    # Ray reads these when it is imported, so they are set before.
+    os.environ.update(_ENVIRONMENT)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=os.cpu_count(),
+        resources={DRIVER: 1_000},
+        include_dashboard=False,
+        object_store_memory=100 << 20,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def concurrent_trials(resources: Resources) -> int:
+    """How many trials fit on this machine at a time. Raises ``InputError`` if not even one does."""
+    cores = os.cpu_count() or 1
+    needed = resources.workers * resources.cpus_per_worker
+    if needed > cores:
+        found = f"{resources.workers} workers x {resources.cpus_per_worker} CPUs, this machine has {cores}"
+        raise InputError(Problem("CLU009", "resources", found, "lower resources.workers or cpus_per_worker"))
+    return min(cores // needed, resources.max_concurrent_trials or cores)
+
+
+@contextmanager
+def ray_storage(store: Path) -> Iterator[Path]:
+    """A folder for Ray's own state, removed afterwards, with those that killed commands left here."""
+    folder = store / "ray"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(f"{socket.gethostname()}-*"):
+        if not Path("/proc", stale.name.rsplit("-", 1)[1]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    own = folder / f"{socket.gethostname()}-{os.getpid()}"
+    own.mkdir(exist_ok=True)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)

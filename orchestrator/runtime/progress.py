@@ -1,0 +1,52 @@
+"""Where a trial is right now: one small file per trial, replaced as it trains, read by any terminal."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.method.stage import Record
+
+
+class TrialProgress(Record):
+    """The stage a worker is in. ``steps_per_second`` since the stage began."""
+
+    stage: int
+    step: int
+    removed_tokens: int
+    loss: float
+    steps_per_second: float
+    at: float
+
+
+class ProgressFile:
+    """The progress of one trial of one job."""
+
+    def __init__(self, store: Path, job: str, trial: str) -> None:
+        self.path = store / "jobs" / job / "trials" / f"{trial}.json"
+        self._first: TrialProgress | None = None
+
+    def write(self, stage: int, step: int, removed_tokens: int, loss: float) -> None:
+        """Called some twenty times a stage."""
+        now = time.time()
+        if self._first is None or self._first.stage != stage:
+            self._first = TrialProgress(
+                stage=stage, step=step, removed_tokens=removed_tokens, loss=loss, steps_per_second=0.0, at=now
+            )
+        rate = (step - self._first.step) / max(now - self._first.at, 1e-9)
+        progress = TrialProgress(
+            stage=stage, step=step, removed_tokens=removed_tokens, loss=loss, steps_per_second=rate, at=now
+        )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(f".{os.getpid()}")
+        partial.write_text(progress.model_dump_json())
+        os.replace(partial, self.path)
+
+    def read(self) -> TrialProgress | None:
+        try:
+            return TrialProgress.model_validate_json(self.path.read_text())
+        except (OSError, ValidationError):
+            return None

@@ -1,0 +1,188 @@
+"""What the verbs do: run a job, report it, track it, serve its MLflow."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.config import Job, load_job
+from orchestrator.errors import InputError, Problem, TrialError
+from orchestrator.method.stage import Record
+from orchestrator.plan import Plan, build_plan
+from orchestrator.report import frontier_table, summary_table, write_report
+from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.watch import Watch
+from orchestrator.store import StageStore, frontier
+from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
+
+DONE, FAILED, PARTIAL = 0, 1, 3
+TRACKING_DEADLINE_SECONDS = 60.0
+
+_QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+class SavedJob(Record):
+    """A job as it was last run on a store: what reports and MLflow are made from later."""
+
+    job: Job
+    total_tokens: int
+
+    @property
+    def plan(self) -> Plan:
+        return build_plan(self.job, self.total_tokens)
+
+
+def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console) -> int:
+    """Train what is missing, record it, report it. Returns the exit code."""
+    os.environ.update(_QUIET)
+    started = time.time()
+    job = load_job(path, overrides)
+    build_plan(job)
+    concurrent_trials(job.resources)
+    _check_writable(root)
+    store = StageStore(root)
+    plan = _prepared_plan(job, store)
+    console.print(
+        f"{job.name}: {len(plan.trials)} trials, {len(plan.unique_stages)} stages, "
+        f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}",
+        highlight=False,
+    )
+    tracker = BackgroundTracker(Tracker(plan, store), lambda text: console.print(text, highlight=False))
+    tracker.start()
+    code = _train(plan, store, tracker, console, started)
+    if frontier(plan, store):
+        print_report(plan, store, console)
+        tracker.finish(report_folder(plan, store))
+    if not tracker.close(TRACKING_DEADLINE_SECONDS):
+        console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(root)}")
+    where = job.tracking.uri or f"stepwise ui --store {_short(root)}"
+    console.print(f"MLflow   {where}", highlight=False, soft_wrap=True)
+    return code
+
+
+def print_report(plan: Plan, store: StageStore, console: Console) -> None:
+    """Write the report's files; print the frontier and where they are."""
+    points = frontier(plan, store)
+    if not points:
+        found = f"holds no stage of {plan.job.name} with this configuration"
+        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
+    folder = report_folder(plan, store)
+    write_report(plan, store, folder)
+    console.print()
+    console.print(frontier_table(points))
+    console.print(summary_table(points))
+    console.print(f"report   {_short(folder / 'report.html')}", highlight=False, soft_wrap=True)
+
+
+def report_folder(plan: Plan, store: StageStore) -> Path:
+    return store.root / "jobs" / plan.job.name / "report"
+
+
+def saved_plan(path: Path, overrides: tuple[str, ...], store: StageStore) -> Plan:
+    """The plan of a job file, with the token count that was measured when it ran on this store."""
+    job = load_job(path, overrides)
+    file = _job_file(store.root, job.name)
+    if file.exists():
+        saved = SavedJob.model_validate_json(file.read_text())
+        if (saved.job.task, saved.job.model) == (job.task, job.model):
+            return build_plan(job, saved.total_tokens)
+    return build_plan(job)
+
+
+def track_job(plan: Plan, store: StageStore, console: Console) -> int:
+    """Deliver what the store holds to MLflow, with a fresh report."""
+    if not frontier(plan, store):
+        found = f"holds no stage of {plan.job.name} with this configuration"
+        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
+    tracker = Tracker(plan, store)
+    tracker.sync()
+    folder = report_folder(plan, store)
+    write_report(plan, store, folder)
+    tracker.finish(folder)
+    tracker.end()
+    console.print(f"{len(frontier(plan, store))} stages of {plan.job.name} are in {tracker.uri}", soft_wrap=True)
+    return DONE
+
+
+def serve_mlflow(root: Path, port: int) -> int:
+    """Run the MLflow server on the store until it is interrupted."""
+    base = f"http://127.0.0.1:{port}"
+    print(f"MLflow on {base}, for this machine only; Ctrl-C ends it. The frontier of", flush=True)
+    for file in sorted(root.glob("jobs/*/job.json")):
+        plan = SavedJob.model_validate_json(file.read_text()).plan
+        if plan.job.tracking.uri is None:
+            print(f"  {plan.job.name}: {frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())}", flush=True)
+    server = subprocess.Popen(  # noqa: S603
+        ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
+    )
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return DONE
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
+
+
+def _prepared_plan(job: Job, store: StageStore) -> Plan:
+    """Tokens are made before the plan, which then counts them instead of estimating."""
+    from orchestrator.runtime.execute import prepare_data
+
+    plan = build_plan(job, prepare_data(job, store).total_tokens)
+    file = _job_file(store.root, job.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_text(SavedJob(job=job, total_tokens=plan.total_tokens).model_dump_json(indent=1))
+    os.replace(partial, file)
+    return plan
+
+
+def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float) -> int:
+    from orchestrator.runtime.search import run_trials
+
+    seen = 0
+
+    def tick() -> None:
+        nonlocal seen
+        watch.refresh()
+        if watch.committed > seen:
+            seen = watch.committed
+            tracker.notify()
+
+    try:
+        with Watch(plan, store, console, started) as watch:
+            run_trials(plan, store, tick)
+    except TrialError as error:
+        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        return FAILED
+    except KeyboardInterrupt:
+        console.print("interrupted; what is committed stays, the same command continues", highlight=False)
+        raise
+    return PARTIAL if any(point.verdict != "good" for point in frontier(plan, store)) else DONE
+
+
+def _job_file(root: Path, name: str) -> Path:
+    return root / "jobs" / name / "job.json"
+
+
+def _check_writable(root: Path) -> None:
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not existing.is_dir():
+        raise InputError(Problem("STO003", str(existing), "is a file", "name a folder with --store"))
+    if not os.access(existing, os.W_OK):
+        raise InputError(Problem("STO004", str(existing), "cannot be written", "name another folder with --store"))
+
+
+def _short(path: Path) -> str:
+    """As a person would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

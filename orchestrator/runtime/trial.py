@@ -1,0 +1,144 @@
+"""One trial on Ray: a light Tune function that holds one Ray Train run for the whole chain.
+
+The store is what the two sides share. Workers commit stages and write their progress to files;
+the Tune function watches the store and reports every committed stage to Tune from its own thread
+(``TuneReportCallback`` can hang a trial for ever; research notes, ray.md §1.4).
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Job
+from orchestrator.errors import Problem, StepwiseError, TrialError
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.runtime.progress import ProgressFile
+from orchestrator.store import Manifest, StageStore
+
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """What a Tune trial and its workers are told: enough to rebuild the plan anywhere."""
+
+    job: str
+    """The resolved job as JSON."""
+    store: str
+    total_tokens: int
+    trial: str
+    ray_storage: str
+
+    def load(self) -> tuple[Plan, Trial, StageStore]:
+        plan = build_plan(Job.model_validate_json(self.job), self.total_tokens)
+        trial = next(trial for trial in plan.trials if trial.name == self.trial)
+        return plan, trial, StageStore(Path(self.store))
+
+
+def drive_trial(config: dict[str, Any]) -> None:
+    """The Tune function: run the chain with Ray Train, report each committed stage once."""
+    from ray import tune
+
+    task = TrialTask(**config)
+    _, trial, store = task.load()
+    outcome: list[dict[str, Any] | BaseException] = []
+    train_run = threading.Thread(target=lambda: outcome.append(_fit(task)), daemon=True)
+    train_run.start()
+    waiting = list(trial.stages)
+    while waiting:
+        finished = not train_run.is_alive()
+        while waiting and (manifest := store.manifest(waiting[0])):
+            tune.report(_tune_metrics(waiting.pop(0), manifest))
+        if finished:
+            break
+        train_run.join(POLL_SECONDS)
+    train_run.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    if outcome[0]["problems"]:
+        raise TrialError(*(Problem(**problem) for problem in outcome[0]["problems"]))
+
+
+def _tune_metrics(stage: PlannedStage, manifest: Manifest) -> dict[str, float | str]:
+    return {
+        "stage": stage.index,
+        "removed_tokens": manifest.metrics.removed_tokens,
+        "exact_match": manifest.metrics.exact_match,
+        "verdict": manifest.verdict,
+    }
+
+
+def _fit(task: TrialTask) -> dict[str, Any] | BaseException:
+    """One Ray Train run; its name is never used again, the store alone says what is done."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    plan, trial, _ = task.load()
+    resources = plan.job.resources
+    use_gpu = resources.gpus_per_worker > 0
+    trainer = TorchTrainer(
+        train_trial,
+        train_loop_config=asdict(task),
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{trial.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=task.ray_storage,
+            failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        return trainer.fit().return_value
+    except Exception as error:
+        return error
+
+
+def train_trial(config: dict[str, Any]) -> dict[str, Any]:
+    """What every Train worker runs: walk the stages and report each to Ray with a checkpoint."""
+    import ray.train
+    import torch
+
+    from orchestrator.runtime.execute import StageRunner, prepare_data, walk
+
+    plan, trial, store = TrialTask(**config).load()
+    torch.set_num_threads(plan.job.resources.cpus_per_worker)
+    progress = ProgressFile(store.root, plan.job.name, trial.name)
+    first = ray.train.get_context().get_world_rank() == 0
+    try:
+        runner = StageRunner(
+            plan.job,
+            prepare_data(plan.job, store),
+            store,
+            ray.train.torch.get_device(),
+            lambda stage, at: progress.write(stage.index, at.step, at.removed_tokens, at.loss) if first else None,
+        )
+        for stage, manifest in walk(trial, runner):
+            _report_to_train(stage, manifest, store, first)
+    except StepwiseError as error:
+        return {"problems": [asdict(problem) for problem in error.problems]}
+    return {"problems": []}
+
+
+def _report_to_train(stage: PlannedStage, manifest: Manifest, store: StageStore, first: bool) -> None:
+    """Ray gets a pointer: the weights are in the store already and are not copied."""
+    import ray.train
+
+    metrics = _tune_metrics(stage, manifest)
+    if not first:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        pointer = {"stage_key": manifest.key, "folder": str(store.folder(manifest))}
+        (Path(folder) / "stage.json").write_text(json.dumps(pointer))
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -1,0 +1,6 @@
+"""The store: the only state. Commit, adopt, verify, and what the committed stages say together."""
+
+from orchestrator.store.frontier import FrontierPoint, frontier
+from orchestrator.store.stages import Manifest, StageStore
+
+__all__ = ["FrontierPoint", "Manifest", "StageStore", "frontier"]

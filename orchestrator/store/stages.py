@@ -1,0 +1,200 @@
+"""Committed stages on disk.
+
+``<root>/stages/<key>/<attempt>/...`` holds the files of every attempt; ``<root>/stages/<key>/
+manifest.json`` names the one that counts. It is written last, complete and never replaced: a stage
+exists when its manifest does, and of two writers the first wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.errors import Problem, StoreError
+from orchestrator.identity import field_diff
+from orchestrator.method.stage import Record, StageMetrics, Verdict
+from orchestrator.plan import PlannedStage
+
+FORMAT = 1
+VERSIONED = ("stepwise", "torch", "transformers", "ray")
+
+
+class StoredFile(Record):
+    """A file of the committed attempt."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(Record):
+    """The record of a committed stage."""
+
+    format: int = FORMAT
+    key: str
+    parent: str | None
+    identity: dict[str, Any]
+    attempt: str
+    verdict: Verdict
+    metrics: StageMetrics
+    files: tuple[StoredFile, ...]
+    versions: dict[str, str]
+    committed_at: float
+    """Seconds since the epoch; the timestamp of the stage's points in MLflow."""
+
+
+class StageStore:
+    """Stages under one local folder. Safe for any number of processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stages = root / "stages"
+
+    def begin(self, key: str) -> Path:
+        """A new, empty folder for one attempt of a stage."""
+        attempt = self.stages / key / uuid.uuid4().hex[:12]
+        attempt.mkdir(parents=True)
+        return attempt
+
+    def commit(self, stage: PlannedStage, attempt: Path, verdict: Verdict, metrics: StageMetrics) -> Manifest:
+        """Make an attempt the stage. Returns the manifest that stands, ours or an earlier writer's."""
+        manifest = Manifest(
+            key=stage.key,
+            parent=stage.parent,
+            identity=stage.identity,
+            attempt=attempt.name,
+            verdict=verdict,
+            metrics=metrics,
+            files=tuple(_described(attempt)),
+            versions={name: version(name) for name in VERSIONED},
+            committed_at=time.time(),
+        )
+        partial = attempt.with_suffix(".manifest")
+        _write_durably(partial, manifest.model_dump_json(indent=1).encode())
+        try:
+            os.link(partial, self._manifest(stage.key))
+        except FileExistsError:
+            shutil.rmtree(attempt)
+        partial.unlink()
+        _sync_folder(self.stages / stage.key)
+        return self.manifest(stage) or manifest
+
+    def manifest(self, stage: PlannedStage) -> Manifest | None:
+        """The committed record of a stage, or None. Raises ``StoreError`` if it is not the stage's."""
+        manifest = self.read(stage.key)
+        if manifest and manifest.identity != stage.identity:
+            difference = "; ".join(field_diff(manifest.identity, stage.identity))
+            raise StoreError(
+                Problem("CKP012", str(self._manifest(stage.key)), f"belongs to other work: {difference}", _REPAIR)
+            )
+        return manifest
+
+    def read(self, key: str) -> Manifest | None:
+        """The record behind a key, or None if the stage is not committed."""
+        path = self._manifest(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            manifest = Manifest.model_validate(json.loads(data, object_pairs_hook=_unique_keys))
+        except (ValueError, ValidationError, RecursionError) as error:
+            found = f"not a manifest: {str(error).splitlines()[0]}"
+            raise StoreError(Problem("CKP009", str(path), found, _REPAIR)) from None
+        if manifest.key != key or manifest.format != FORMAT:
+            found = f"names stage {manifest.key}, format {manifest.format}"
+            raise StoreError(Problem("CKP009", str(path), found, _REPAIR))
+        return manifest
+
+    def folder(self, manifest: Manifest) -> Path:
+        """Where the files of a committed stage are."""
+        return self.stages / manifest.key / manifest.attempt
+
+    def verify(self, manifest: Manifest) -> None:
+        """Compare every file with the manifest. Raises ``StoreError`` naming what differs."""
+        problems = list(self._damage(manifest))
+        if problems:
+            raise StoreError(*problems)
+
+    def keys(self) -> list[str]:
+        """Every stage that has a folder, committed or not."""
+        return sorted(p.name for p in self.stages.iterdir()) if self.stages.is_dir() else []
+
+    def leftovers(self, key: str) -> list[Path]:
+        """What lies in a stage's folder and is named by no manifest."""
+        manifest = self.read(key)
+        kept = {"manifest.json", manifest.attempt} if manifest else set()
+        return sorted(p for p in (self.stages / key).iterdir() if p.name not in kept)
+
+    def forget(self, key: str) -> None:
+        """Remove a stage; the next run trains it again."""
+        shutil.rmtree(self.stages / key)
+
+    def _manifest(self, key: str) -> Path:
+        return self.stages / key / "manifest.json"
+
+    def _damage(self, manifest: Manifest) -> Iterator[Problem]:
+        folder = self.folder(manifest).resolve()
+        if not folder.is_relative_to(self.stages.resolve()):
+            yield Problem("CKP010", str(folder), "lies outside the store", _REPAIR)
+            return
+        for file in manifest.files:
+            path = folder / file.path
+            if not path.resolve().is_relative_to(folder) or path.is_symlink():
+                yield Problem("CKP010", str(path), "leaves the stage's folder", _REPAIR)
+            elif not path.is_file():
+                yield Problem("CKP001", str(path), "missing", _REPAIR)
+            elif path.stat().st_size != file.size:
+                found = f"{path.stat().st_size:,} bytes, {file.size:,} committed"
+                yield Problem("CKP002", str(path), found, _REPAIR)
+            elif _sha256(path) != file.sha256:
+                yield Problem("CKP004", str(path), "its SHA-256 differs from the committed one", _REPAIR)
+
+
+_REPAIR = "`stepwise fsck --repair` removes the stage, the next run trains it again"
+
+
+def _described(attempt: Path) -> Iterator[StoredFile]:
+    """The attempt's files, each forced to disk."""
+    for path in sorted(p for p in attempt.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        yield StoredFile(path=path.relative_to(attempt).as_posix(), size=path.stat().st_size, sha256=_sha256(path))
+    _sync_folder(attempt)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return document

@@ -1,0 +1,19 @@
+"""Tracking: what the store holds, shown in MLflow. Importing this room does not import mlflow.
+
+The store is the outbox. Everything sent is rebuilt from committed manifests and carries their
+timestamps, so sending it again changes nothing, and a server that was down is served later.
+"""
+
+from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.server import default_uri, frontier_url, ui_command, ui_environment
+from orchestrator.tracking.tracker import Tracker, experiment_name
+
+__all__ = [
+    "BackgroundTracker",
+    "Tracker",
+    "default_uri",
+    "experiment_name",
+    "frontier_url",
+    "ui_command",
+    "ui_environment",
+]

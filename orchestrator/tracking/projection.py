@@ -1,0 +1,203 @@
+"""What should stand in MLflow: a pure function of a plan and its committed stages.
+
+A value is part of a record only once it can no longer change, because MLflow keeps a second value
+at a step beside the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Literal, NamedTuple
+
+from orchestrator.config import Job, Section
+from orchestrator.identity import canonical_json, digest, non_default
+from orchestrator.method.stage import LossPoint
+from orchestrator.plan import Plan, Trial
+from orchestrator.store import FrontierPoint
+
+Status = Literal["RUNNING", "FINISHED", "FAILED"]
+Losses = Mapping[str, Sequence[LossPoint]]
+"""Training loss by stage key."""
+
+COLOURS = {"stepwise": "#1f77b4", "explicit_cot": "#2ca02c", "no_cot": "#d62728"}
+
+
+class Value(NamedTuple):
+    """One row of MLflow's metrics."""
+
+    key: str
+    value: float
+    timestamp: int
+    """Milliseconds: when the stage was committed."""
+    step: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One MLflow run. ``uid`` finds it again: the same work is the same run."""
+
+    uid: str
+    name: str
+    status: Status
+    started: int
+    ended: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    values: tuple[Value, ...]
+
+
+def trial_records(plan: Plan, points: Sequence[FrontierPoint], losses: Losses) -> list[RunRecord]:
+    """A run for every trial with a committed stage, in plan order."""
+    by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
+    baselines = [trial for trial in plan.trials if trial.method == "no_cot"]
+    speed_known = all(_status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in baselines)
+    return [
+        _trial_record(plan.job, trial, by_trial[trial.name], losses, speed_known)
+        for trial in plan.trials
+        if trial.name in by_trial
+    ]
+
+
+def job_record(plan: Plan, points: Sequence[FrontierPoint]) -> RunRecord:
+    """The run beside the trials: the best exact match of any of them at every removed count."""
+    best: dict[int, FrontierPoint] = {}
+    for point in points:
+        held = best.get(point.removed_tokens)
+        if point.verdict == "good" and (held is None or point.exact_match > held.exact_match):
+            best[point.removed_tokens] = point
+    tags = {"stepwise.level": "job", "stepwise.job": plan.job.name}
+    return RunRecord(
+        uid=digest(tags),
+        name=plan.job.name,
+        status="FINISHED",
+        started=min(map(_started, points)),
+        ended=max(map(_timestamp, points)),
+        params={},
+        tags=tags,
+        values=tuple(value for removed in sorted(best) for value in _position(best[removed])),
+    )
+
+
+def _trial_record(job: Job, trial: Trial, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
+    params = _params(job, trial)
+    status = _status(trial, points)
+    settled = list(_settled(trial, points))
+    values = [value for point in points for value in _progress(point, losses[point.stage_key])]
+    values += [value for point in settled for value in _frontier(point, speed_known)]
+    if status == "FINISHED":
+        values += _scores(trial, settled)
+    return RunRecord(
+        uid=digest([trial.name, trial.stages[-1].key, params]),
+        name=trial.name,
+        status=status,
+        started=_started(points[0]),
+        ended=_timestamp(points[-1]),
+        params=params,
+        tags={
+            "stepwise.level": "trial",
+            "stepwise.job": job.name,
+            "stepwise.method": trial.method,
+            "stepwise.seed": str(trial.seed),
+            "stepwise.verdict": points[-1].verdict,
+            "mlflow.runColor": COLOURS[trial.method],
+        },
+        values=tuple(values),
+    )
+
+
+def _status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
+    if any(point.verdict == "diverged" for point in points):
+        return "FAILED"
+    return "FINISHED" if len(points) == len(trial.stages) else "RUNNING"
+
+
+def _params(job: Job, trial: Trial) -> dict[str, str]:
+    """What a run is found and grouped by. Baselines remove nothing and have no removal params."""
+    params = {
+        "method": trial.method,
+        "seed": str(trial.seed),
+        "task": _label(job.task),
+        "model": _label(job.model),
+        "learning_rate": f"{job.training.learning_rate:g}",
+        "batch_size": str(job.training.batch_size),
+        "total_tokens": str(trial.stages[-1].spec.total_tokens),
+        "steps": str(trial.steps),
+    }
+    if trial.method == "stepwise":
+        params |= {
+            "schedule": job.schedule.type,
+            "tokens_per_stage": f"{job.schedule.tokens_per_stage:g}",
+            "smoothing_lambda": f"{job.schedule.smoothing_lambda:g}",
+            "removal_side": job.schedule.removal_side,
+        }
+    return params
+
+
+def _label(section: Section) -> str:
+    """A section in short: its type, and what is not default: ``multiplication digits=[4,4]``."""
+    fields = non_default(section)
+    kind = fields.pop("type")
+    return " ".join([kind, *(f"{key}={canonical_json(value)}" for key, value in fields.items())])
+
+
+def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoint]:
+    """Per removed count the last good point, once no later stage of the trial can replace it."""
+    committed = {point.stage: point for point in points}
+    over = _status(trial, points) != "RUNNING"
+    for _, stages in groupby(trial.stages, lambda stage: stage.spec.removed_to):
+        indices = [stage.index for stage in stages]
+        good = [committed[i] for i in indices if i in committed and committed[i].verdict == "good"]
+        if good and (over or indices[-1] in committed):
+            yield good[-1]
+
+
+def _progress(point: FrontierPoint, losses: Sequence[LossPoint]) -> Iterator[Value]:
+    time = _timestamp(point)
+    yield Value("stage/exact_match", point.exact_match, time, point.step)
+    yield Value("stage/removed_tokens", point.removed_tokens, time, point.step)
+    for loss in losses:
+        yield Value("train/loss", loss.loss, time, loss.step)
+
+
+def _position(point: FrontierPoint) -> Iterator[Value]:
+    time, removed = _timestamp(point), point.removed_tokens
+    yield Value("frontier/accuracy", point.exact_match, time, removed)
+    yield Value("frontier/internalized_tokens", removed, time, removed)
+    yield Value("frontier/internalized_fraction", removed / point.total_tokens, time, removed)
+
+
+def _frontier(point: FrontierPoint, speed_known: bool) -> Iterator[Value]:
+    time, removed = _timestamp(point), point.removed_tokens
+    yield from _position(point)
+    yield Value("frontier/generated_tokens", point.generated_tokens, time, removed)
+    yield Value("frontier/examples_per_second", point.examples_per_second, time, removed)
+    if speed_known and point.speedup is not None:
+        yield Value("frontier/speedup", point.speedup, time, removed)
+
+
+def _scores(trial: Trial, settled: list[FrontierPoint]) -> Iterator[Value]:
+    """One number per run, at step 0: tables show a metric at its largest step, the worst model."""
+    last = settled[-1]
+    if last.removed_tokens == last.total_tokens:
+        yield Value("score/exact_match_all_removed", last.exact_match, _timestamp(last), 0)
+    if trial.method == "stepwise" and len(settled) > 1:
+        yield Value("score/auc", _area(settled), _timestamp(last), 0)
+
+
+def _area(points: list[FrontierPoint]) -> float:
+    """Mean exact match over the removed fraction, by trapezoids, between the first and the last point."""
+    width = points[-1].removed_tokens - points[0].removed_tokens
+    trapezoids = (
+        (b.removed_tokens - a.removed_tokens) * (a.exact_match + b.exact_match) / 2 for a, b in pairwise(points)
+    )
+    return sum(trapezoids) / width
+
+
+def _timestamp(point: FrontierPoint) -> int:
+    return round(point.committed_at * 1000)
+
+
+def _started(point: FrontierPoint) -> int:
+    return round((point.committed_at - point.seconds) * 1000)

@@ -1,0 +1,45 @@
+"""Where MLflow's records lie by default, and how its server is started on them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from orchestrator.tracking.views import view_path
+
+
+def default_uri(store_root: Path) -> str:
+    """The tracking URI of a job that names none: an SQLite file in the store."""
+    path = str(store_root.absolute() / "mlflow.db")
+    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")
+
+
+def artifact_folder(store_root: Path) -> Path:
+    """Where artifacts go when no server keeps them."""
+    return store_root.absolute() / "mlartifacts"
+
+
+def ui_command(store_root: Path, port: int) -> list[str]:
+    """The command that serves the store's records on this machine only; MLflow asks for no password.
+
+    Start it in a session of its own and end its process group: a killed server leaves its child
+    behind, holding the port.
+    """
+    options = {
+        "--backend-store-uri": default_uri(store_root),
+        "--artifacts-destination": str(artifact_folder(store_root)),
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--workers": "1",
+    }
+    return [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
+
+
+def ui_environment() -> dict[str, str]:
+    """What to add to the environment of ``ui_command``: no telemetry, no job runner (8 processes)."""
+    return {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def frontier_url(base: str, experiment_id: str) -> str:
+    """The page that shows an experiment's frontier, on the server at ``base``."""
+    return f"{base.rstrip('/')}/{view_path(experiment_id)}"

@@ -1,0 +1,221 @@
+"""Brings MLflow into line with the store. Every call can be repeated; nothing is recorded twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import Job
+from orchestrator.errors import Problem, StepwiseError
+from orchestrator.plan import Plan
+from orchestrator.store import FrontierPoint, StageStore, frontier
+from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
+from orchestrator.tracking.server import artifact_folder, default_uri
+from orchestrator.tracking.views import experiment_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ROWS_PER_CALL = 900
+REPORT_FILES = (".csv", ".html", ".png")
+IDENTIFYING = ("stage/exact_match", "frontier/accuracy", "frontier/speedup")
+"""Metrics that differ when a stage was made anew or the speed of No CoT was measured again."""
+
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+}
+"""MLflow's own defaults let one call to a dead server last four minutes."""
+
+
+def experiment_name(job: Job) -> str:
+    """The experiment of a job."""
+    return job.tracking.experiment or f"stepwise/{job.name}"
+
+
+@dataclass
+class _Run:
+    """What this process knows a run to hold."""
+
+    id: str
+    status: str
+    tags: dict[str, str]
+    sent: set[Value] = field(default_factory=set)
+    described: bool = False
+
+
+class Tracker:
+    """One job in MLflow. Not thread-safe; every method may raise ``StepwiseError``."""
+
+    def __init__(self, plan: Plan, store: StageStore) -> None:
+        self.plan = plan
+        self.store = store
+        self.uri = plan.job.tracking.uri or default_uri(store.root)
+        self._experiment: str | None = None
+        self._runs: dict[str, _Run] = {}
+        self._losses: dict[str, Any] = {}
+
+    def sync(self) -> None:
+        """Record every stage committed so far, and the status of every trial."""
+        records = self._records(frontier(self.plan, self.store))
+        with self._mlflow():
+            for record in records:
+                self._send(record)
+                self._set_status(record, record.status)
+            for record in records:
+                self._describe(record)
+
+    def finish(self, report: Path) -> None:
+        """Record the job as a whole: its envelope and the files of its report."""
+        points = frontier(self.plan, self.store)
+        if not points:
+            return
+        record = job_record(self.plan, points)
+        with self._mlflow():
+            self._send(record)
+            self._describe(record)
+            for path in sorted(p for p in report.iterdir() if p.suffix in REPORT_FILES):
+                self._client.log_artifact(self._run(record).id, str(path))
+            self._set_status(record, record.status)
+
+    def end(self) -> None:
+        """Mark trials that stopped before their last stage as killed; the next ``sync`` revives them."""
+        records = self._records(frontier(self.plan, self.store))
+        with self._mlflow():
+            for record in records:
+                if record.status == "RUNNING":
+                    self._set_status(record, "KILLED")
+
+    def experiment_id(self) -> str:
+        """MLflow's id of the job's experiment, which is made if it does not exist."""
+        with self._mlflow():
+            return self._known_experiment()
+
+    def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
+        return trial_records(self.plan, points, self._read_losses(points))
+
+    def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
+        for key in {point.stage_key for point in points} - self._losses.keys():
+            manifest = self.store.read(key)
+            self._losses[key] = manifest.metrics.train_loss if manifest else ()
+        return self._losses
+
+    @contextmanager
+    def _mlflow(self) -> Iterator[None]:
+        """Translate any failure, and forget what is known of the server: a run may have been deleted."""
+        try:
+            yield
+        except Exception as error:
+            self._experiment = None
+            self._runs.clear()
+            found = (str(error) or repr(error)).splitlines()[0][:200]
+            raise StepwiseError(Problem("MLF001", self.uri, found, "`stepwise track JOB` delivers it later")) from error
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.store.root.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(self.uri)
+
+    def _known_experiment(self) -> str:
+        if self._experiment is None:
+            self._experiment = self._make_experiment()
+        return self._experiment
+
+    def _make_experiment(self) -> str:
+        client, name = self._client, experiment_name(self.plan.job)
+        if client.get_experiment_by_name(name) is None:
+            client.create_experiment(name, self._artifact_location())
+        experiment = client.get_experiment_by_name(name)
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        for key, value in experiment_tags(experiment.experiment_id, experiment.creation_time).items():
+            if experiment.tags.get(key) != value:
+                client.set_experiment_tag(experiment.experiment_id, key, value)
+        return experiment.experiment_id
+
+    def _artifact_location(self) -> str | None:
+        """A server chooses for itself; without one MLflow would take the current directory."""
+        if self.uri.startswith(("http://", "https://")):
+            return None
+        return (artifact_folder(self.store.root) / self.plan.job.name).as_uri()
+
+    def _run(self, record: RunRecord) -> _Run:
+        if record.uid not in self._runs:
+            run = self._find(record) or self._create(record)
+            self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))
+        return self._runs[record.uid]
+
+    def _find(self, record: RunRecord) -> Run | None:
+        """The run that stands for a record. One that says something else than the store is set aside."""
+        level = record.tags["stepwise.level"]
+        wanted = f"tags.`stepwise.uid` = '{record.uid}' AND tags.`stepwise.level` = '{level}'"
+        found = self._client.search_runs([self._known_experiment()], wanted, order_by=["attributes.start_time ASC"])
+        agreeing = None
+        for run in found:
+            if not self._agrees(run, record):
+                self._client.set_tag(run.info.run_id, "stepwise.level", "superseded")
+                self._client.set_terminated(run.info.run_id, "KILLED")
+            else:
+                agreeing = agreeing or run
+        return agreeing
+
+    def _agrees(self, run: Run, record: RunRecord) -> bool:
+        stored = {
+            Value(metric.key, metric.value, metric.timestamp, metric.step)
+            for key in IDENTIFYING
+            if key in run.data.metrics
+            for metric in self._client.get_metric_history(run.info.run_id, key)
+        }
+        return stored <= set(record.values)
+
+    def _create(self, record: RunRecord) -> Run:
+        tags = {**record.tags, "stepwise.uid": record.uid}
+        return self._client.create_run(self._known_experiment(), record.started, tags, record.name)
+
+    def _send(self, record: RunRecord) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        run = self._run(record)
+        if not run.described:
+            params = [Param(key, value) for key, value in record.params.items()]
+            self._client.log_batch(run.id, params=params, synchronous=True)
+        unsent = [value for value in record.values if value not in run.sent]
+        for start in range(0, len(unsent), ROWS_PER_CALL):
+            values = unsent[start : start + ROWS_PER_CALL]
+            self._client.log_batch(run.id, [Metric(*value) for value in values], synchronous=True)
+            run.sent.update(values)
+        tags = {key: value for key, value in record.tags.items() if run.tags.get(key) != value}
+        if tags:
+            self._client.log_batch(run.id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
+            run.tags.update(tags)
+
+    def _describe(self, record: RunRecord) -> None:
+        """Attach the resolved job, after the numbers: a broken artifact store must not hold them up."""
+        run = self._run(record)
+        if not run.described:
+            self._client.log_text(run.id, self.plan.job.model_dump_json(indent=1), "job.json")
+            run.described = True
+
+    def _set_status(self, record: RunRecord, status: str) -> None:
+        run = self._run(record)
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(run.id, status)
+        else:
+            self._client.set_terminated(run.id, status, record.ended)
+        run.status = status

@@ -1,0 +1,98 @@
+"""Saved views of an experiment: MLflow opens on the frontier instead of an empty table.
+
+The format is MLflow's own and undocumented (an experiment tag ``mlflow.sharedViewState.<id>``):
+look at a screenshot after every upgrade of MLflow. Should it break, the default page still has
+``frontier/accuracy`` first.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+SECTION = "frontier"
+CHARTS = (
+    ("frontier/accuracy", "frontier/internalized_tokens"),
+    ("frontier/accuracy", "frontier/speedup"),
+    ("frontier/examples_per_second", "frontier/internalized_tokens"),
+    ("stage/exact_match", None),
+)
+"""(y, x); None: the optimizer step."""
+
+
+def experiment_tags(experiment_id: str, created_at: int) -> dict[str, str]:
+    """The two saved views and the note that links to them."""
+    single = _state(group_by=None)
+    keys = ("method", "tokens_per_stage", "smoothing_lambda")
+    grouped = _state(
+        group_by={
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": key} for key in keys],
+        }
+    )
+    links = f"[frontier]({view_path(experiment_id)}), [mean over seeds]({view_path(experiment_id, 'frontier-mean')})"
+    return {
+        "mlflow.sharedViewState.frontier": _view("Frontier", single, created_at),
+        "mlflow.sharedViewState.frontier-mean": _view("Frontier: mean over seeds", grouped, created_at),
+        "mlflow.note.content": f"Accuracy against removed chain-of-thought tokens: {links}.",
+    }
+
+
+def view_path(experiment_id: str, view: str = "frontier") -> str:
+    """The page of a saved view, below the server's address.
+
+    Without ``workflowType`` a new browser opens a page about traces; a filter in the URL would
+    keep the view from being applied.
+    """
+    query = "workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey="
+    return f"#/experiments/{experiment_id}/runs?{query}{view}"
+
+
+def _view(name: str, state: dict[str, Any], created_at: int) -> str:
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
+    return json.dumps({"name": name, "createdAt": created_at, "state": f"deflate;{packed}"})
+
+
+def _state(group_by: dict[str, Any] | None) -> dict[str, Any]:
+    section = {"uuid": SECTION, "name": "Frontier", "display": True, "columns": 2, "cardHeight": 420}
+    return {
+        "searchFilter": "tags.`stepwise.level` = 'trial'",
+        "orderByKey": "metrics.`score/auc`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "runsHiddenMode": "SHOW_ALL",
+        "isAccordionReordered": True,
+        "hideEmptyCharts": True,
+        "compareRunSections": [{**section, "isReordered": True, "deleted": False, "isGenerated": False}],
+        "compareRunCharts": [_chart(number, y, x) for number, (y, x) in enumerate(CHARTS)],
+        "groupBy": group_by,
+    }
+
+
+def _chart(number: int, y: str, x: str | None) -> dict[str, Any]:
+    axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": x} if x else {"xAxisKey": "step"}
+    return {
+        **axis,
+        "uuid": f"{SECTION}-{number}",
+        "type": "LINE",
+        "metricSectionId": SECTION,
+        "deleted": False,
+        "isGenerated": False,
+        "runsCountToCompare": 100,
+        "metricKey": y,
+        "selectedMetricKeys": [y],
+        "useGlobalXaxisKey": False,
+        "useGlobalLineSmoothing": False,
+        "lineSmoothness": 0,
+        "scaleType": "linear",
+        "xAxisScaleType": "linear",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "range": {},
+        "displayPoints": True,
+    }

@@ -1,0 +1,298 @@
+"""The store as MLflow shows it: real MLflow on SQLite, stages really committed, no training."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from orchestrator.config import Job
+from orchestrator.method.stage import LossPoint, StageMetrics, Verdict
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.store import StageStore
+from orchestrator.tracking import BackgroundTracker, Tracker, experiment_name
+
+ALL = ["no_cot", "explicit_cot", "stepwise"]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for the module (making one takes seconds); every test has its own experiment."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path / "store")
+
+
+def make_plan(name: str, uri: str | None, **fields: Any) -> Plan:
+    """8 removable tokens, 4 a stage: six stages that end with 0, 0, 4, 8, 8, 8 removed."""
+    schedule = {"tokens_per_stage": 4.0, "stage_steps": 50, "pretrain_steps": 50, "consolidation_stages": 2}
+    job = {"name": name, "methods": ["stepwise"], "task": {"digits": [2, 2]}, "schedule": schedule}
+    return build_plan(Job.model_validate({**job, "tracking": {"uri": uri}, **fields}))
+
+
+def loss_steps(stage: PlannedStage) -> range:
+    return range(stage.spec.first_step + 5, stage.spec.first_step + stage.spec.steps, 5)
+
+
+def commit(
+    store: StageStore, stage: PlannedStage, exact_match: float, verdict: Verdict = "good", rate: float = 10.0
+) -> None:
+    spec = stage.spec
+    metrics = StageMetrics(
+        removed_tokens=spec.removed_to,
+        total_tokens=spec.total_tokens,
+        exact_match=exact_match,
+        examples=100,
+        answer_loss=0.1,
+        generated_tokens=12.0 - spec.removed_to,
+        examples_per_second=rate,
+        examples_per_second_batched=10 * rate,
+        train_loss=tuple(LossPoint(step=step, loss=1 / step) for step in loss_steps(stage)),
+        train_seconds=3.0,
+        evaluate_seconds=1.0,
+    )
+    attempt = store.begin(stage.key)
+    (attempt / "model.safetensors").write_bytes(b"weights")
+    store.commit(stage, attempt, verdict, metrics)
+
+
+def commit_all(store: StageStore, trial: Trial, rate: float = 10.0) -> None:
+    for stage in trial.stages:
+        commit(store, stage, (9 - stage.index) / 10, rate=rate)
+
+
+class Recorded:
+    """What a reader of MLflow finds."""
+
+    def __init__(self, plan: Plan, uri: str) -> None:
+        from mlflow import MlflowClient
+
+        self.client = MlflowClient(uri)
+        self.experiment = self.client.get_experiment_by_name(experiment_name(plan.job))
+
+    def runs(self, level: str = "trial") -> dict[str, Any]:
+        found = self.client.search_runs([self.experiment.experiment_id], f"tags.`stepwise.level` = '{level}'")
+        assert len({run.info.run_name for run in found}) == len(found), "two runs of one trial"
+        return {run.info.run_name: run for run in found}
+
+    def values(self, run: Any, key: str) -> list[tuple[int, float]]:
+        """(step, value) of every stored row, duplicates included."""
+        return sorted((m.step, m.value) for m in self.client.get_metric_history(run.info.run_id, key))
+
+    def rows(self) -> Counter[tuple[str, str]]:
+        runs = self.runs().values()
+        return Counter({(r.info.run_id, key): len(self.values(r, key)) for r in runs for key in r.data.metrics})
+
+    def artifacts(self, run: Any) -> set[str]:
+        return {file.path for file in self.client.list_artifacts(run.info.run_id)}
+
+
+def test_finished_job_is_recorded_once_with_removed_tokens_as_step(store: StageStore, database: str) -> None:
+    plan = make_plan("finished", database, methods=ALL)
+    for trial in plan.trials:
+        commit_all(store, trial, rate=40.0 if trial.method == "no_cot" else 10.0)
+    Tracker(plan, store).sync()
+
+    recorded = Recorded(plan, database)
+    runs = recorded.runs()
+    assert {name: run.info.status for name, run in runs.items()} == {trial.name: "FINISHED" for trial in plan.trials}
+    stepwise, no_cot, explicit = (runs[f"{method}-seed0"] for method in ("stepwise", "no_cot", "explicit_cot"))
+
+    accuracy = recorded.values(stepwise, "frontier/accuracy")
+    assert accuracy == [(0, 0.8), (4, 0.7), (8, 0.4)]
+    assert recorded.values(stepwise, "frontier/internalized_tokens") == [(0, 0), (4, 4), (8, 8)]
+    assert recorded.values(stepwise, "frontier/speedup") == [(0, 0.25), (4, 0.25), (8, 0.25)]
+    assert [step for step, _ in recorded.values(no_cot, "frontier/accuracy")] == [8]
+    assert [step for step, _ in recorded.values(explicit, "frontier/accuracy")] == [0]
+    stages = plan.trials[2].stages
+    ends = [stage.spec.first_step + stage.spec.steps for stage in stages]
+    assert [step for step, _ in recorded.values(stepwise, "stage/exact_match")] == ends
+    losses = recorded.values(stepwise, "train/loss")
+    assert losses == [(step, 1 / step) for stage in stages for step in loss_steps(stage)]
+    assert recorded.values(stepwise, "score/exact_match_all_removed") == [(0, 0.4)]
+    assert recorded.values(stepwise, "score/auc") == [(0, pytest.approx((0.75 + 0.55) / 2))]
+
+    assert stepwise.data.params["tokens_per_stage"] == "4"
+    assert "tokens_per_stage" not in no_cot.data.params
+    assert recorded.artifacts(stepwise) == {"job.json"}
+    assert "mlflow.sharedViewState.frontier" in recorded.experiment.tags
+
+
+def test_sync_by_a_fresh_process_adds_nothing(store: StageStore, database: str) -> None:
+    plan = make_plan("twice", database, methods=ALL)
+    for trial in plan.trials:
+        commit_all(store, trial)
+    Tracker(plan, store).sync()
+    recorded = Recorded(plan, database)
+    before, rows = recorded.runs(), recorded.rows()
+
+    tracker = Tracker(plan, store)
+    tracker.sync()
+    tracker.sync()
+
+    after = recorded.runs()
+    assert recorded.rows() == rows
+    assert {name: run.info.run_id for name, run in after.items()} == {n: r.info.run_id for n, r in before.items()}
+    assert {n: r.info.end_time for n, r in after.items()} == {n: r.info.end_time for n, r in before.items()}
+
+
+def test_trial_left_by_a_dead_driver_goes_on_in_its_run(store: StageStore, database: str) -> None:
+    plan = make_plan("interrupted", database)
+    trial = plan.trials[0]
+    for stage in trial.stages[:5]:
+        commit(store, stage, 0.9)
+    Tracker(plan, store).sync()
+    recorded = Recorded(plan, database)
+    half = recorded.runs()[trial.name]
+    assert half.info.status == "RUNNING"
+    assert [step for step, _ in recorded.values(half, "frontier/accuracy")] == [0, 4], "8 is not settled yet"
+
+    commit(store, trial.stages[5], 0.95)
+    Tracker(plan, store).sync()
+
+    whole = recorded.runs()[trial.name]
+    assert (whole.info.run_id, whole.info.status) == (half.info.run_id, "FINISHED")
+    assert recorded.values(whole, "frontier/accuracy") == [(0, 0.9), (4, 0.9), (8, 0.95)]
+
+
+def test_trial_stopped_on_purpose_is_killed_and_revived(store: StageStore, database: str) -> None:
+    plan = make_plan("stopped", database)
+    trial = plan.trials[0]
+    commit(store, trial.stages[0], 0.9)
+    tracker = Tracker(plan, store)
+    tracker.sync()
+    tracker.end()
+    recorded = Recorded(plan, database)
+    assert recorded.runs()[trial.name].info.status == "KILLED"
+
+    Tracker(plan, store).sync()
+
+    assert recorded.runs()[trial.name].info.status == "RUNNING"
+
+
+def test_diverged_trial_is_failed_and_keeps_its_good_points(store: StageStore, database: str) -> None:
+    plan = make_plan("diverged", database)
+    trial = plan.trials[0]
+    for stage in trial.stages[:4]:
+        commit(store, stage, 0.9)
+    commit(store, trial.stages[4], 0.0, verdict="diverged")
+    Tracker(plan, store).sync()
+
+    recorded = Recorded(plan, database)
+    run = recorded.runs()[trial.name]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["stepwise.verdict"] == "diverged"
+    assert recorded.values(run, "frontier/accuracy") == [(0, 0.9), (4, 0.9), (8, 0.9)]
+    assert "score/auc" not in run.data.metrics
+
+
+def test_stage_trained_anew_sets_the_old_run_aside(store: StageStore, database: str) -> None:
+    plan = make_plan("anew", database)
+    trial = plan.trials[0]
+    for stage in trial.stages:
+        commit(store, stage, 0.9)
+    Tracker(plan, store).sync()
+    recorded = Recorded(plan, database)
+    old = recorded.runs()[trial.name]
+
+    store.forget(trial.stages[2].key)
+    commit(store, trial.stages[2], 0.7)
+    Tracker(plan, store).sync()
+
+    new = recorded.runs()[trial.name]
+    assert new.info.run_id != old.info.run_id
+    assert recorded.values(new, "frontier/accuracy") == [(0, 0.9), (4, 0.7), (8, 0.9)]
+    assert [run.info.run_id for run in recorded.runs("superseded").values()] == [old.info.run_id]
+
+
+def test_speedup_waits_for_no_cot(store: StageStore, database: str) -> None:
+    plan = make_plan("speedup", database, methods=["no_cot", "stepwise"])
+    no_cot, stepwise = plan.trials
+    commit_all(store, stepwise, rate=10.0)
+    commit(store, no_cot.stages[0], 0.1, rate=99.0)
+    tracker = Tracker(plan, store)
+    tracker.sync()
+    recorded = Recorded(plan, database)
+    assert "frontier/speedup" not in recorded.runs()[stepwise.name].data.metrics
+
+    for stage in no_cot.stages[1:]:
+        commit(store, stage, 0.1, rate=40.0)
+    tracker.sync()
+
+    assert recorded.values(recorded.runs()[stepwise.name], "frontier/speedup") == [(0, 0.25), (4, 0.25), (8, 0.25)]
+
+
+def test_finish_records_the_envelope_and_the_report(store: StageStore, database: str, tmp_path: Path) -> None:
+    plan = make_plan("report", database, methods=ALL)
+    for trial in plan.trials:
+        commit_all(store, trial)
+    (tmp_path / "frontier.csv").write_text("removed_tokens\n")
+    (tmp_path / "report.html").write_text("<p>frontier</p>")
+    for tracker in (Tracker(plan, store), Tracker(plan, store)):
+        tracker.sync()
+        tracker.finish(tmp_path)
+
+    recorded = Recorded(plan, database)
+    run = recorded.runs("job")["report"]
+    assert recorded.values(run, "frontier/accuracy") == [(0, 0.9), (4, 0.7), (8, 0.9)]
+    assert recorded.artifacts(run) == {"frontier.csv", "job.json", "report.html"}
+
+
+def test_background_delivers_by_default_into_the_store(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan("background", None)
+    tracker = BackgroundTracker(Tracker(plan, store), pytest.fail)
+    tracker.start()
+    for stage in plan.trials[0].stages:
+        commit(store, stage, 0.9)
+        tracker.notify()
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "frontier.png").write_bytes(b"picture")
+    tracker.finish(report)
+    assert tracker.close(deadline_seconds=60)
+
+    recorded = Recorded(plan, f"sqlite:///{store.root / 'mlflow.db'}")
+    assert recorded.runs()["stepwise-seed0"].info.status == "FINISHED"
+    job = recorded.runs("job")["background"]
+    assert recorded.artifacts(job) == {"frontier.png", "job.json"}
+    assert job.info.artifact_uri.startswith(store.root.as_uri())
+
+
+def test_dead_server_neither_blocks_nor_fails_the_driver(store: StageStore) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        plan = make_plan("dead", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        commit_all(store, plan.trials[0])
+        said: list[str] = []
+        heard = Event()
+        tracker = BackgroundTracker(Tracker(plan, store), lambda line: (said.append(line), heard.set()))
+
+        begun = time.monotonic()
+        tracker.start()
+        for _ in range(100):
+            tracker.notify()
+        assert time.monotonic() - begun < 1
+        assert heard.wait(20)
+        begun = time.monotonic()
+        assert not tracker.close(deadline_seconds=1)
+        assert time.monotonic() - begun < 3
+
+    assert len(said) == 1
+    assert "training goes on" in said[0]
+    assert "\n" not in said[0]
+
+
+def test_import_is_light() -> None:
+    code = "import sys, orchestrator.tracking; print({'mlflow', 'torch', 'ray'} & sys.modules.keys())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

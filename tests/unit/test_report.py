@@ -1,0 +1,251 @@
+"""What a user sees of a job: the three report files and the terminal's tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule
+from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.report import frontier_table, summary_rows, summary_table, write_report
+from orchestrator.report.trials import removals
+from orchestrator.store import FrontierPoint, StageStore, frontier
+
+SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
+LEARNED = {
+    "no_cot": [0.0, 0.0, 0.02, 0.05, 0.1, 0.16, 0.21],
+    "explicit_cot": [0.91, 0.93, 0.96, 0.97, 0.98, 0.985, 0.99],
+    "stepwise": [0.91, 0.94, 0.88, 0.79, 0.35, 0.81, 0.93],
+}
+"""Exact match at the end of every stage; a further seed has 0.01 less."""
+
+
+def make_plan(**fields: object) -> Plan:
+    methods = ("no_cot", "explicit_cot", "stepwise")
+    task = MultiplicationTask(digits=(3, 2))
+    return build_plan(Job.model_validate({"name": "mult-3x2", "methods": methods, "task": task, "schedule": SCHEDULE} | fields))
+
+
+def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
+    spec, exact_match = stage.spec, LEARNED[trial.method][stage.index] - 0.01 * trial.seed
+    left = spec.total_tokens - spec.removed_to
+    return StageMetrics(
+        removed_tokens=spec.removed_to,
+        total_tokens=spec.total_tokens,
+        exact_match=max(exact_match, 0.0),
+        examples=1000,
+        answer_loss=0.1,
+        generated_tokens=8 + left + (left > 0),
+        examples_per_second=200 / (8 + left),
+        examples_per_second_batched=3000 / (8 + left),
+        after_removal=tuple(
+            RemovalPoint(step=r.step, removed_tokens=r.removed_tokens, exact_match=max(0.0, 0.7 - 0.06 * r.removed_tokens))
+            for r in spec.removals
+        ),
+        train_seconds=30.0,
+        evaluate_seconds=3.0,
+    )
+
+
+def commit(store: StageStore, trial: Trial, stages: Iterable[PlannedStage], verdict: Verdict = "good") -> None:
+    for stage in stages:
+        if not store.manifest(stage):
+            attempt = store.begin(stage.key)
+            (attempt / "config.json").write_text("{}")
+            store.commit(stage, attempt, verdict, metrics(trial, stage))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path / "store")
+
+
+@pytest.fixture
+def finished(store: StageStore) -> Plan:
+    """Three methods, one seed, every stage committed."""
+    plan = make_plan()
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    return plan
+
+
+class Page(HTMLParser):
+    """A page's text, tags and attributes; fails on a tag that is not closed where it should be."""
+
+    VOID = frozenset({"meta", "br", "circle", "path", "rect", "line"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: dict[str, list[str]] = {}
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.open:
+            self.text.setdefault(self.open[-1], []).append(data)
+
+
+def page_of(plan: Plan, store: StageStore, folder: Path) -> tuple[str, Page]:
+    html = write_report(plan, store, folder).html.read_text("utf-8")
+    return html, Page(html)
+
+
+def lead(html: str) -> str:
+    found = re.search(r'<p class="lead">(.*?)</p>', html)
+    assert found
+    return found[1]
+
+
+def printed(table: Table) -> str:
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_csv_has_every_field_of_every_point(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+    rows = list(csv.DictReader(write_report(finished, store, tmp_path / "r").csv.open()))
+    assert list(rows[0]) == list(FrontierPoint.model_fields)
+    assert len(rows) == sum(len(trial.stages) for trial in finished.trials)
+    last = rows[-1]
+    assert (last["trial"], last["removed_tokens"], float(last["exact_match"])) == ("stepwise-seed0", "10", 0.93)
+
+
+def test_png_shows_colours_of_all_methods(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imread
+
+    from orchestrator.report.words import COLOURS
+
+    image = imread(write_report(finished, store, tmp_path / "r").png)[..., :3]
+    for colour in COLOURS.values():
+        assert (abs(image - to_rgb(colour)).max(axis=-1) < 0.01).sum() > 100
+
+
+def test_sentence_compares_the_methods_at_equal_steps(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+    html, _ = page_of(finished, store, tmp_path / "r")
+    assert lead(html) == (
+        "Stepwise Internalization, seed 0: 10 of 10 CoT tokens removed, exact match 0.930; "
+        "No CoT after as many steps: 0.210; Explicit CoT: 0.990, writing 19 tokens instead of 8."
+    )
+
+
+def test_page_loads_nothing(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+    html, page = page_of(finished, store, tmp_path / "r")
+    assert not [a for a in page.attributes if a[1] in ("src", "href", "srcset", "data", "xlink:href")]
+    assert not re.search(r"url\(|@import|<script|<link", html)
+
+
+def test_every_stage_can_be_reached_by_keyboard(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+    _, page = page_of(finished, store, tmp_path / "r")
+    named = [value for tag, name, value in page.attributes if (tag, name) == ("g", "aria-label")]
+    assert "Stepwise Internalization, seed 0, stage 6: 10 removed, exact match 0.930" in named
+    assert len(named) == 7 + 1 + 1
+
+
+def test_advised_folders_hold_the_models(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+    html, page = page_of(finished, store, tmp_path / "r")
+    advised = re.findall(r'<td class="code">(stages/[^<]+)</td>', html.split("</section>")[0])
+    assert len(advised) == len({p.removed_tokens for p in frontier(finished, store) if p.pareto})
+    assert all((store.root / folder / "config.json").is_file() for folder in advised)
+    assert any("10 of 10" in cell for cell in page.text["td"])
+
+
+def test_several_seeds_give_mean_and_range(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",))
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    html, _ = page_of(plan, store, tmp_path / "r")
+    assert lead(html) == (
+        "Stepwise Internalization, 3 seeds: 10 of 10 CoT tokens removed, exact match 0.920 on average (0.910 to 0.930)."
+    )
+    assert html.count("<li>") == len(("stage end", "right after a removal", "earlier stage"))
+
+
+def test_partial_run_says_how_far_it_is(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan(seeds=(0, 1))
+    no_cot, _, stepwise = plan.trials[:3]
+    commit(store, stepwise, stepwise.stages[:3])
+    commit(store, no_cot, no_cot.stages)
+    html, _ = page_of(plan, store, tmp_path / "r")
+    assert lead(html) == (
+        "Stepwise Internalization, 1 of 2 seeds: 4 of 10 CoT tokens removed so far (3 of 7 stages), "
+        "exact match 0.880; No CoT after 1,250 steps: 0.210; Explicit CoT after 300 steps: 0.910, "
+        "writing 19 tokens instead of 15."
+    )
+
+
+def test_diverged_last_stage_is_not_hidden(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan(methods=("stepwise",))
+    commit(store, plan.trials[0], plan.trials[0].stages[:2])
+    commit(store, plan.trials[0], plan.trials[0].stages[2:3], "diverged")
+    html, _ = page_of(plan, store, tmp_path / "r")
+    assert "(last stage diverged)" in lead(html)
+    assert [row.verdict for row in summary_rows(frontier(plan, store))] == ["diverged"]
+
+
+def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan()
+    files = write_report(plan, store, tmp_path / "r")
+    assert files.csv.read_text().splitlines() == [",".join(FrontierPoint.model_fields)]
+    assert files.png.stat().st_size > 0
+    html, _ = page_of(plan, store, tmp_path / "r")
+    assert lead(html) == "No stage is committed yet."
+    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["frontier.csv", "frontier.png", "report.html"]
+
+
+def test_text_of_the_job_is_escaped(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan(model=PretrainedModel(name='a"<script>alert(1)</script>&amp;'))
+    html, page = page_of(plan, store, tmp_path / "r")
+    assert "<script" not in html
+    assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["td"])
+
+
+def test_every_trial_has_its_removals(finished: Plan, store: StageStore) -> None:
+    found = removals(finished, store)
+    assert [r.removed_tokens for r in found["stepwise-seed0"]] == list(range(1, 11))
+    assert found["no_cot-seed0"] == ()
+
+
+def test_tables_fit_a_narrow_terminal(store: StageStore) -> None:
+    plan = make_plan(seeds=(0, 1))
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    points = frontier(plan, store)
+    summary, stages = printed(summary_table(points)), printed(frontier_table(points))
+    assert [line.split()[0] for line in summary.splitlines() if "good" in line] == ["No", "Explicit", "Stepwise"] * 2
+    assert sum("/10" in line for line in stages.splitlines()) == 14
+    assert max(map(len, (summary + stages).splitlines())) <= 80
+
+
+def test_tables_import_nothing_heavy() -> None:
+    heavy = "torch", "ray", "mlflow", "matplotlib"
+    code = f"import sys, orchestrator.report.table; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
