@@ -39,7 +39,7 @@ def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) 
             _header(plan, points, manifests),
             *results,
             _configuration(plan.job),
-            *([_provenance(plan, store, manifests)] if manifests else []),
+            *([_provenance(plan, manifests)] if manifests else []),
             "</main>\n</body>\n</html>\n",
         ]
     )
@@ -50,9 +50,10 @@ def _header(plan: Plan, points: Sequence[FrontierPoint], manifests: Manifests) -
     if manifests:
         facts.append(f"{words.minutes(_seconds(manifests))} minutes of training and evaluation")
         facts.append(f"last commit {words.utc(max(m.committed_at for m in manifests.values()))}")
+    facts_line = f'<p class="facts">{" · ".join(f"<span>{escape(fact)}</span>" for fact in facts)}</p>'
     return (
         f'<header>\n<p class="over">Stepwise Internalization report</p>\n<h1>{escape(plan.job.name)}</h1>\n'
-        f"{paragraph(reading(plan, points), 'lead')}\n{paragraph(' · '.join(facts), 'facts')}\n</header>"
+        f"{paragraph(reading(plan, points), 'lead')}\n{facts_line}\n</header>"
     )
 
 
@@ -113,13 +114,14 @@ def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manif
         + table("No other stage is as accurate with as many tokens removed", columns, rows)
         + '\n<p class="note">Folders lie below the store; load one with '
         "<code>AutoModelForCausalLM.from_pretrained(folder)</code>. Speed-up is examples/s at batch 1 over that of "
-        "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>\n</section>"
+        "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>"
+        "\n</section>"
     )
 
 
 def _all_stages(points: Sequence[FrontierPoint], manifests: Manifests) -> str:
     columns = [
-        Column("trial", "text"),
+        Column("trial", "code"),
         Column("stage"),
         Column("tokens removed"),
         Column("exact match"),
@@ -150,22 +152,23 @@ def _all_stages(points: Sequence[FrontierPoint], manifests: Manifests) -> str:
         for p in points
     ]
     return (
-        f"<details>\n<summary>All {len(points)} stages</summary>\n"
-        f"{table('Every committed stage of every trial', columns, rows)}\n</details>"
+        "<details>\n<summary>All stages, trial by trial</summary>\n"
+        + table("Trials that share a stage each show it", columns, rows)
+        + "\n</details>"
     )
 
 
 def _lowest(manifest: Manifest) -> str:
-    return words.exact(min((r.exact_match for r in manifest.metrics.after_removal))) if (
-        manifest.metrics.after_removal
-    ) else ""
+    after = [removal.exact_match for removal in manifest.metrics.after_removal]
+    return words.exact(min(after)) if after else ""
 
 
 def _configuration(job: Job) -> str:
     fields = {**non_default(job), "task": non_default(job.task), "model": non_default(job.model)}
     rows = [[path, json.dumps(value, ensure_ascii=False)] for path, value in _leaves(fields)]
     columns = [Column("field", "code"), Column("value", "code")]
-    return f"<section>\n<h2>Configuration</h2>\n{table('Fields that differ from their defaults', columns, rows)}\n</section>"
+    fields_table = table("Fields that differ from their defaults", columns, rows)
+    return f"<section>\n<h2>Configuration</h2>\n{fields_table}\n</section>"
 
 
 def _leaves(fields: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
@@ -176,14 +179,14 @@ def _leaves(fields: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
             yield f"{path}{key}", value
 
 
-def _provenance(plan: Plan, store: StageStore, manifests: Manifests) -> str:
+def _provenance(plan: Plan, manifests: Manifests) -> str:
     trials = {key: [t.name for t in plan.trials if key in {s.key for s in t.stages}] for key in manifests}
     columns = [
         Column("stage key", "code"),
         Column("trials", "text"),
         Column("committed", "text"),
         Column("seconds"),
-        Column("model folder", "code"),
+        Column("attempt", "code"),
     ]
     rows = [
         [
@@ -191,7 +194,7 @@ def _provenance(plan: Plan, store: StageStore, manifests: Manifests) -> str:
             ", ".join(trials[key]),
             words.utc(m.committed_at),
             f"{m.metrics.train_seconds:,.0f}",
-            _folder(store, m),
+            m.attempt,
         ]
         for key, m in manifests.items()
     ]

@@ -10,7 +10,7 @@ CSS = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; -webkit-text-size-adjust: 100% }
-main { max-width: 52rem; margin: 0 auto; padding: 4rem 1.5rem 5rem }
+main { max-width: 54rem; margin: 0 auto; padding: 4rem 1.5rem 5rem }
 h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -.02em; margin: 0 0 1.1rem; overflow-wrap: anywhere }
 h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 3.75rem 0 .5rem }
 p { margin: 0 0 1rem }
@@ -19,6 +19,7 @@ p { margin: 0 0 1rem }
 .facts, .note, figcaption { color: var(--soft); font-size: .9rem }
 code, .code { font: .85em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace }
 .note code { overflow-wrap: anywhere }
+.facts span { white-space: nowrap }
 figure { margin: 3rem 0 0 }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; list-style: none; margin: 0; padding: 0;
   font-size: .875rem }
@@ -33,25 +34,27 @@ svg { display: block; overflow: visible }
 .curve { stroke: var(--colour); stroke-width: 2.25; stroke-linecap: round }
 .baseline { stroke: var(--colour); stroke-width: 1.5; stroke-dasharray: 6 5; opacity: .8 }
 .end { fill: var(--colour); stroke: var(--paper); stroke-width: 1.5 }
-.earlier { fill: var(--colour); fill-opacity: .4 }
+.earlier { fill: var(--colour); fill-opacity: .5 }
 .removal { fill: var(--paper); stroke: var(--colour); stroke-width: 1.25 }
 .tip { display: none; fill: var(--ink); stroke: var(--paper); stroke-width: 5; paint-order: stroke;
   stroke-linejoin: round }
 g:focus { outline: none }
 g:focus > * { stroke: var(--ink); stroke-width: 2.5; fill-opacity: 1 }
 g:focus .tip { display: block; stroke: var(--paper); stroke-width: 5 }
-.scroll { overflow-x: auto; margin: 1rem 0 }
+.scroll { overflow-x: auto; margin: 1rem 0; container-type: inline-size }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums }
-caption { text-align: left; color: var(--soft); padding: 0 0 .6rem; caption-side: top }
+caption { text-align: left; color: var(--soft); padding: 0 0 .6rem; max-width: 100cqw }
 th, td { text-align: left; font-weight: 400; padding: .5rem 1.25rem .5rem 0; border-bottom: 1px solid var(--line);
   vertical-align: baseline }
 th:last-child, td:last-child { padding-right: 0 }
 thead th { color: var(--soft); font-size: .8rem; line-height: 1.35; vertical-align: bottom }
 .number { text-align: right }
-.text { white-space: nowrap }
-td.code, th.code { overflow-wrap: anywhere; min-width: 11rem }
+td, tbody th { white-space: nowrap }
+td.code { white-space: normal; overflow-wrap: anywhere; min-width: 9rem }
 thead th.code { font: inherit; font-size: .8rem }
 details { margin-top: 1.5rem; border-top: 1px solid var(--line); padding-top: 1rem }
+details table { font-size: .82rem }
+details :is(th, td) { padding-right: .8rem }
 summary { cursor: pointer; font-weight: 600 }
 :focus-visible { outline: 2px solid var(--stepwise); outline-offset: 3px; border-radius: 2px }
 @media (max-width: 40rem) {
@@ -59,7 +62,8 @@ summary { cursor: pointer; font-weight: 600 }
   h1 { font-size: 1.65rem }
   .lead { font-size: 1.08rem }
   .plot { padding-right: .5rem }
-  .tip { font-size: 11px }
+  tbody th.text { white-space: normal }
+  th, td { padding-right: .9rem }
 }
 @media print {
   main { max-width: none; padding: 0 }

@@ -48,8 +48,8 @@ def legend(methods: Iterable[Method]) -> str:
     shown = set(methods)
     entries = [(f"end {method}", SHAPES[method], words.LABELS[method]) for method in words.LABELS if method in shown]
     if "stepwise" in shown:
-        entries.append(("removal stepwise", '<circle r="3.5"/>', "right after a removal"))
-        entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage, as many removed"))
+        entries.append(("removal stepwise", '<circle r="3"/>', "right after a removal"))
+        entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage at the same count"))
     items = "".join(
         f'<li><svg width="16" height="16" viewBox="-8 -8 16 16" aria-hidden="true"><g class="{look}">{shape}</g></svg>'
         f"{label}</li>"
@@ -92,23 +92,23 @@ def _removal_marks(after_removal: Iterable[RemovalPoint], total: int) -> Iterato
         says = f"right after removing token {removal.removed_tokens}: exact match {words.exact(removal.exact_match)}"
         yield (
             f'<circle class="removal stepwise" cx="{_x(removal.removed_tokens, total)}" '
-            f'cy="{_y(removal.exact_match)}" r="3.5"><title>{says}</title></circle>'
+            f'cy="{_y(removal.exact_match)}" r="3"><title>{says}</title></circle>'
         )
 
 
 def _mark(point: FrontierPoint, total: int, look: str) -> str:
     """A nested ``svg`` puts the shape at a percentage. The tip shows on keyboard focus, the title on hover."""
     shape = SHAPES[point.method] if look == "end" else '<circle r="3.5"/>'
-    says = (
-        f"{words.LABELS[point.method]}, seed {point.seed}, stage {point.stage}: "
-        f"{point.removed_tokens} removed, exact match {words.exact(point.exact_match)}"
-    )
+    stage = f"{words.LABELS[point.method]}, seed {point.seed}, stage {point.stage}"
+    value = f"{point.removed_tokens} removed, exact match {words.exact(point.exact_match)}"
     anchor = "start" if 2 * point.removed_tokens < total else "end"
-    below = 24 if point.exact_match > 0.5 else -14
+    y = 26 if point.exact_match > 0.5 else -32
     return (
         f'<svg x="{_x(point.removed_tokens, total)}" y="{_y(point.exact_match)}">'
-        f'<g class="{look} {point.method}" tabindex="0" role="img" aria-label="{says}"><title>{says}</title>{shape}'
-        f'<text class="tip" y="{below}" text-anchor="{anchor}">{says}</text></g></svg>'
+        f'<g class="{look} {point.method}" tabindex="0" role="img" aria-label="{stage}: {value}">'
+        f"<title>{stage}: {value}</title>{shape}"
+        f'<text class="tip" y="{y}" text-anchor="{anchor}">{stage}<tspan x="0" dy="1.4em">{value}</tspan></text>'
+        "</g></svg>"
     )
 
 

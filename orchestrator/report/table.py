@@ -17,6 +17,7 @@ from orchestrator.report.trials import by_trial
 from orchestrator.store.frontier import FrontierPoint
 
 SHORT_LABELS: dict[Method, str] = {**words.LABELS, "stepwise": "Stepwise"}
+MEASURES = ("tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s", "speed-\nup")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
 
 def summary_table(points: Iterable[FrontierPoint]) -> Table:
     """Every trial's last committed stage."""
-    numbers = ["seed", "tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s", "speed\n-up", "steps", "min"]
-    table = _table("method", numbers)
+    table = _table("method", ["seed", *MEASURES, "steps", "min"], gutter=1)
     table.add_column("verdict", vertical="bottom")
     for row in summary_rows(points):
         table.add_row(
@@ -82,8 +82,7 @@ def summary_table(points: Iterable[FrontierPoint]) -> Table:
 
 def frontier_table(points: Iterable[FrontierPoint]) -> Table:
     """Stepwise Internalization stage by stage; a star marks the Pareto set over all methods."""
-    numbers = ["stage", "tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s", "speed\n-up"]
-    table = _table("seed", numbers)
+    table = _table("seed", ["stage", *MEASURES], gutter=2)
     table.add_column("Pareto", justify="center")
     for trial in by_trial(point for point in points if point.method == "stepwise"):
         for point in trial.stages:
@@ -110,11 +109,11 @@ def frontier_csv(points: Iterable[FrontierPoint]) -> str:
     return text.getvalue()
 
 
-def _table(name: str, numbers: Sequence[str]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
+def _table(name: str, numbers: Sequence[str], gutter: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, gutter - 1, 0, 0), show_edge=False)
     table.add_column(name, overflow="fold")
     for heading in numbers:
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(heading, justify="right", overflow="fold", min_width=5)
     for column in table.columns:
         column.vertical = "bottom"
     return table

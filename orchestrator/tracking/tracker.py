@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError
+from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.store import FrontierPoint, StageStore, frontier
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
@@ -61,7 +62,7 @@ class Tracker:
         self.uri = plan.job.tracking.uri or default_uri(store.root)
         self._experiment: str | None = None
         self._runs: dict[str, _Run] = {}
-        self._losses: dict[str, Any] = {}
+        self._losses: dict[str, Sequence[LossPoint]] = {}
 
     def sync(self) -> None:
         """Record every stage committed so far, and the status of every trial."""

@@ -13,24 +13,27 @@ import zlib
 from typing import Any
 
 SECTION = "frontier"
-CHARTS = (
-    ("frontier/accuracy", "frontier/internalized_tokens"),
-    ("frontier/accuracy", "frontier/speedup"),
-    ("frontier/examples_per_second", "frontier/internalized_tokens"),
-    ("stage/exact_match", None),
-)
-"""(y, x); None: the optimizer step."""
+Chart = tuple[str, str | None]
+"""(y, x); no x: the optimizer step."""
+
+ACCURACY: Chart = ("frontier/accuracy", "frontier/internalized_tokens")
+SPEED: Chart = ("frontier/examples_per_second", "frontier/internalized_tokens")
+PROGRESS: Chart = ("stage/exact_match", None)
+CHARTS: tuple[Chart, ...] = (ACCURACY, ("frontier/accuracy", "frontier/speedup"), SPEED, PROGRESS)
+MEAN_CHARTS: tuple[Chart, ...] = (ACCURACY, ("frontier/speedup", "frontier/internalized_tokens"), SPEED, PROGRESS)
+"""MLflow averages runs only where they share their x, as seeds share removed tokens but no speed."""
 
 
 def experiment_tags(experiment_id: str, created_at: int) -> dict[str, str]:
     """The two saved views and the note that links to them."""
-    single = _state(group_by=None)
+    single = _state(CHARTS, group_by=None)
     keys = ("method", "tokens_per_stage", "smoothing_lambda")
     grouped = _state(
+        MEAN_CHARTS,
         group_by={
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": key} for key in keys],
-        }
+        },
     )
     links = f"[frontier]({view_path(experiment_id)}), [mean over seeds]({view_path(experiment_id, 'frontier-mean')})"
     return {
@@ -55,7 +58,7 @@ def _view(name: str, state: dict[str, Any], created_at: int) -> str:
     return json.dumps({"name": name, "createdAt": created_at, "state": f"deflate;{packed}"})
 
 
-def _state(group_by: dict[str, Any] | None) -> dict[str, Any]:
+def _state(charts: tuple[Chart, ...], group_by: dict[str, Any] | None) -> dict[str, Any]:
     section = {"uuid": SECTION, "name": "Frontier", "display": True, "columns": 2, "cardHeight": 420}
     return {
         "searchFilter": "tags.`stepwise.level` = 'trial'",
@@ -69,7 +72,7 @@ def _state(group_by: dict[str, Any] | None) -> dict[str, Any]:
         "isAccordionReordered": True,
         "hideEmptyCharts": True,
         "compareRunSections": [{**section, "isReordered": True, "deleted": False, "isGenerated": False}],
-        "compareRunCharts": [_chart(number, y, x) for number, (y, x) in enumerate(CHARTS)],
+        "compareRunCharts": [_chart(number, y, x) for number, (y, x) in enumerate(charts)],
         "groupBy": group_by,
     }
 

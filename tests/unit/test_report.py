@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from rich.table import Table
 from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
-from orchestrator.report import frontier_table, summary_rows, summary_table, write_report
+from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
+from orchestrator.report.page import report_html
 from orchestrator.report.trials import removals
 from orchestrator.store import FrontierPoint, StageStore, frontier
 
@@ -34,7 +36,9 @@ LEARNED = {
 def make_plan(**fields: object) -> Plan:
     methods = ("no_cot", "explicit_cot", "stepwise")
     task = MultiplicationTask(digits=(3, 2))
-    return build_plan(Job.model_validate({"name": "mult-3x2", "methods": methods, "task": task, "schedule": SCHEDULE} | fields))
+    return build_plan(
+        Job.model_validate({"name": "mult-3x2", "methods": methods, "task": task, "schedule": SCHEDULE} | fields)
+    )
 
 
 def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
@@ -50,7 +54,9 @@ def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
         examples_per_second=200 / (8 + left),
         examples_per_second_batched=3000 / (8 + left),
         after_removal=tuple(
-            RemovalPoint(step=r.step, removed_tokens=r.removed_tokens, exact_match=max(0.0, 0.7 - 0.06 * r.removed_tokens))
+            RemovalPoint(
+                step=r.step, removed_tokens=r.removed_tokens, exact_match=max(0.0, 0.7 - 0.06 * r.removed_tokens)
+            )
             for r in spec.removals
         ),
         train_seconds=30.0,
@@ -66,18 +72,31 @@ def commit(store: StageStore, trial: Trial, stages: Iterable[PlannedStage], verd
             store.commit(stage, attempt, verdict, metrics(trial, stage))
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A job of three methods and one seed, every stage committed, and its report."""
+
+    plan: Plan
+    store: StageStore
+    files: ReportFiles
+
+    @property
+    def html(self) -> str:
+        return self.files.html.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("finished")
+    plan, store = make_plan(), StageStore(folder / "store")
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    return Finished(plan, store, write_report(plan, store, folder / "report"))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> StageStore:
     return StageStore(tmp_path / "store")
-
-
-@pytest.fixture
-def finished(store: StageStore) -> Plan:
-    """Three methods, one seed, every stage committed."""
-    plan = make_plan()
-    for trial in plan.trials:
-        commit(store, trial, trial.stages)
-    return plan
 
 
 class Page(HTMLParser):
@@ -111,9 +130,8 @@ class Page(HTMLParser):
             self.text.setdefault(self.open[-1], []).append(data)
 
 
-def page_of(plan: Plan, store: StageStore, folder: Path) -> tuple[str, Page]:
-    html = write_report(plan, store, folder).html.read_text("utf-8")
-    return html, Page(html)
+def html_of(plan: Plan, store: StageStore) -> str:
+    return report_html(plan, store, frontier(plan, store))
 
 
 def lead(html: str) -> str:
@@ -129,71 +147,70 @@ def printed(table: Table) -> str:
     return console.file.getvalue()
 
 
-def test_csv_has_every_field_of_every_point(finished: Plan, store: StageStore, tmp_path: Path) -> None:
-    rows = list(csv.DictReader(write_report(finished, store, tmp_path / "r").csv.open()))
+def test_csv_has_every_field_of_every_point(finished: Finished) -> None:
+    rows = list(csv.DictReader(finished.files.csv.open()))
     assert list(rows[0]) == list(FrontierPoint.model_fields)
-    assert len(rows) == sum(len(trial.stages) for trial in finished.trials)
+    assert len(rows) == sum(len(trial.stages) for trial in finished.plan.trials)
     last = rows[-1]
     assert (last["trial"], last["removed_tokens"], float(last["exact_match"])) == ("stepwise-seed0", "10", 0.93)
 
 
-def test_png_shows_colours_of_all_methods(finished: Plan, store: StageStore, tmp_path: Path) -> None:
+def test_png_shows_colours_of_all_methods(finished: Finished) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
     from orchestrator.report.words import COLOURS
 
-    image = imread(write_report(finished, store, tmp_path / "r").png)[..., :3]
+    image = imread(finished.files.png)[..., :3]
     for colour in COLOURS.values():
         assert (abs(image - to_rgb(colour)).max(axis=-1) < 0.01).sum() > 100
 
 
-def test_sentence_compares_the_methods_at_equal_steps(finished: Plan, store: StageStore, tmp_path: Path) -> None:
-    html, _ = page_of(finished, store, tmp_path / "r")
-    assert lead(html) == (
+def test_sentence_compares_the_methods_at_equal_steps(finished: Finished) -> None:
+    assert lead(finished.html) == (
         "Stepwise Internalization, seed 0: 10 of 10 CoT tokens removed, exact match 0.930; "
         "No CoT after as many steps: 0.210; Explicit CoT: 0.990, writing 19 tokens instead of 8."
     )
 
 
-def test_page_loads_nothing(finished: Plan, store: StageStore, tmp_path: Path) -> None:
-    html, page = page_of(finished, store, tmp_path / "r")
+def test_page_loads_nothing(finished: Finished) -> None:
+    html, page = finished.html, Page(finished.html)
     assert not [a for a in page.attributes if a[1] in ("src", "href", "srcset", "data", "xlink:href")]
     assert not re.search(r"url\(|@import|<script|<link", html)
 
 
-def test_every_stage_can_be_reached_by_keyboard(finished: Plan, store: StageStore, tmp_path: Path) -> None:
-    _, page = page_of(finished, store, tmp_path / "r")
-    named = [value for tag, name, value in page.attributes if (tag, name) == ("g", "aria-label")]
+def test_every_stage_can_be_reached_by_keyboard(finished: Finished) -> None:
+    named = [value for tag, name, value in Page(finished.html).attributes if (tag, name) == ("g", "aria-label")]
     assert "Stepwise Internalization, seed 0, stage 6: 10 removed, exact match 0.930" in named
     assert len(named) == 7 + 1 + 1
 
 
-def test_advised_folders_hold_the_models(finished: Plan, store: StageStore, tmp_path: Path) -> None:
-    html, page = page_of(finished, store, tmp_path / "r")
+def test_advised_folders_hold_the_models(finished: Finished) -> None:
+    html, page = finished.html, Page(finished.html)
     advised = re.findall(r'<td class="code">(stages/[^<]+)</td>', html.split("</section>")[0])
-    assert len(advised) == len({p.removed_tokens for p in frontier(finished, store) if p.pareto})
-    assert all((store.root / folder / "config.json").is_file() for folder in advised)
+    assert len(advised) == len({p.removed_tokens for p in frontier(finished.plan, finished.store) if p.pareto})
+    assert all((finished.store.root / folder / "config.json").is_file() for folder in advised)
     assert any("10 of 10" in cell for cell in page.text["td"])
 
 
-def test_several_seeds_give_mean_and_range(store: StageStore, tmp_path: Path) -> None:
+def test_several_seeds_give_mean_and_range(store: StageStore) -> None:
     plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",))
     for trial in plan.trials:
         commit(store, trial, trial.stages)
-    html, _ = page_of(plan, store, tmp_path / "r")
+    html = html_of(plan, store)
     assert lead(html) == (
         "Stepwise Internalization, 3 seeds: 10 of 10 CoT tokens removed, exact match 0.920 on average (0.910 to 0.930)."
     )
     assert html.count("<li>") == len(("stage end", "right after a removal", "earlier stage"))
 
 
-def test_partial_run_says_how_far_it_is(store: StageStore, tmp_path: Path) -> None:
+def test_partial_run_says_how_far_it_is(store: StageStore) -> None:
     plan = make_plan(seeds=(0, 1))
     no_cot, _, stepwise = plan.trials[:3]
     commit(store, stepwise, stepwise.stages[:3])
     commit(store, no_cot, no_cot.stages)
-    html, _ = page_of(plan, store, tmp_path / "r")
+    html = html_of(plan, store)
+    Page(html)
     assert lead(html) == (
         "Stepwise Internalization, 1 of 2 seeds: 4 of 10 CoT tokens removed so far (3 of 7 stages), "
         "exact match 0.880; No CoT after 1,250 steps: 0.210; Explicit CoT after 300 steps: 0.910, "
@@ -201,11 +218,11 @@ def test_partial_run_says_how_far_it_is(store: StageStore, tmp_path: Path) -> No
     )
 
 
-def test_diverged_last_stage_is_not_hidden(store: StageStore, tmp_path: Path) -> None:
+def test_diverged_last_stage_is_not_hidden(store: StageStore) -> None:
     plan = make_plan(methods=("stepwise",))
     commit(store, plan.trials[0], plan.trials[0].stages[:2])
     commit(store, plan.trials[0], plan.trials[0].stages[2:3], "diverged")
-    html, _ = page_of(plan, store, tmp_path / "r")
+    html = html_of(plan, store)
     assert "(last stage diverged)" in lead(html)
     assert [row.verdict for row in summary_rows(frontier(plan, store))] == ["diverged"]
 
@@ -215,20 +232,22 @@ def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Pa
     files = write_report(plan, store, tmp_path / "r")
     assert files.csv.read_text().splitlines() == [",".join(FrontierPoint.model_fields)]
     assert files.png.stat().st_size > 0
-    html, _ = page_of(plan, store, tmp_path / "r")
+    html = files.html.read_text("utf-8")
+    Page(html)
     assert lead(html) == "No stage is committed yet."
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["frontier.csv", "frontier.png", "report.html"]
 
 
-def test_text_of_the_job_is_escaped(store: StageStore, tmp_path: Path) -> None:
+def test_text_of_the_job_is_escaped(store: StageStore) -> None:
     plan = make_plan(model=PretrainedModel(name='a"<script>alert(1)</script>&amp;'))
-    html, page = page_of(plan, store, tmp_path / "r")
+    html = html_of(plan, store)
+    page = Page(html)
     assert "<script" not in html
     assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["td"])
 
 
-def test_every_trial_has_its_removals(finished: Plan, store: StageStore) -> None:
-    found = removals(finished, store)
+def test_every_trial_has_its_removals(finished: Finished) -> None:
+    found = removals(finished.plan, finished.store)
     assert [r.removed_tokens for r in found["stepwise-seed0"]] == list(range(1, 11))
     assert found["no_cot-seed0"] == ()
 
