@@ -31,6 +31,7 @@ IDENTIFYING = ("stage/exact_match", "frontier/accuracy", "frontier/speedup")
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
@@ -117,8 +118,9 @@ class Tracker:
         except Exception as error:
             self._experiment = None
             self._runs.clear()
-            found = (str(error) or repr(error)).splitlines()[0][:200]
-            raise StepwiseError(Problem("MLF001", self.uri, found, "`stepwise track JOB` delivers it later")) from error
+            raise StepwiseError(
+                Problem("MLF001", self.uri, _cause(error), "`stepwise track JOB` delivers it later")
+            ) from error
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -220,3 +222,12 @@ class Tracker:
         else:
             self._client.set_terminated(run.id, status, record.ended)
         run.status = status
+
+
+def _cause(error: BaseException) -> str:
+    """One line: what the system said, if that is at the root of it, else what MLflow said."""
+    root = error
+    while inner := root.__cause__ or root.__context__:
+        root = inner
+    told = root if isinstance(root, OSError) else error
+    return (str(told) or repr(told)).splitlines()[0][:200]
