@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,9 +29,14 @@ app = typer.Typer(
 JobFile = Annotated[Path, typer.Argument(help="A job file, as jobs/quickstart.toml.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change, as schedule.tokens_per_stage=4.", show_default=False),
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Fields to change, as schedule.tokens_per_stage=4.", show_default=False
+    ),
 ]
-StoreFolder = Annotated[Path, typer.Option("--store", envvar="STEPWISE_STORE", help="Where stages, data and reports are.")]
+StoreFolder = Annotated[
+    Path,
+    typer.Option("--store", file_okay=False, envvar="STEPWISE_STORE", help="Where stages, data and reports are."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STORE = Path("stepwise-store")
 
@@ -56,7 +60,7 @@ def main() -> None:
         usage = getattr(error, "exit_code", None)
         if usage is None:
             raise
-        print(f"error[CLI002] {getattr(error, 'message', '') or error}", file=sys.stderr)
+        print(f"error[CLI002] {error.format_message()}", file=sys.stderr)
         code = usage
     sys.exit(code or 0)
 
@@ -66,11 +70,13 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
     """Write a job file with every field, explained, at its default."""
     from orchestrator.config import template
 
-    if path.exists():
-        raise InputError(Problem("CLI003", str(path), "exists already", "give another name"))
-    if not path.parent.is_dir():
-        raise InputError(Problem("CLI003", str(path.parent), "no such folder", "make it first"))
-    path.write_text(template())
+    try:
+        with path.open("x") as file:
+            file.write(template())
+    except FileExistsError:
+        raise InputError(Problem("CLI003", str(path), "exists already", "give another name")) from None
+    except OSError as error:
+        raise InputError(Problem("CLI003", str(path), f"cannot be written: {error.strerror}", "give another")) from None
     print(f"wrote {path}; next: stepwise plan {path}")
 
 
@@ -83,7 +89,9 @@ def schema() -> None:
 
 
 @app.command()
-def plan(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
+def plan(
+    job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+) -> None:
     """Show every trial and stage: steps, what is shared, what is in the store, time and disk."""
     from orchestrator.config import load_job
     from orchestrator.plan import build_plan
@@ -111,12 +119,13 @@ def run(
         return
     from orchestrator.runtime.run import run_job
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
 
 
 @app.command()
-def report(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
+def report(
+    job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+) -> None:
     """Write report.html, frontier.csv and frontier.png, and print the frontier."""
     from orchestrator.runtime.run import print_report, saved_plan
     from orchestrator.store import StageStore, frontier

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from orchestrator.errors import InputError, Problem
@@ -23,7 +23,10 @@ MAX_JOB_BYTES = 1 << 20
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Method = Literal["no_cot", "explicit_cot", "stepwise"]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Stages = Annotated[int, Field(ge=0, le=10_000)]
+Steps = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Epochs = Annotated[float, Field(ge=0, le=1e6)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
@@ -87,28 +90,35 @@ def _model_type(model: Any) -> Any:
     return model.get("type", "scratch") if isinstance(model, dict) else getattr(model, "type", None)
 
 
+def _infinity(value: Any) -> Any:
+    """JSON has no number for it: jobs that travel as JSON spell it as pydantic does."""
+    return math.inf if value in ("inf", "Infinity") else value
+
+
 class Schedule(Section):
     """When which CoT token goes (paper §3), and how the chain is cut into stages."""
 
     type: Literal["linear", "reference"] = "linear"
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does."""
-    tokens_per_stage: Annotated[float, Field(gt=0)] = 8
+    tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
     """Δ: CoT tokens removed per stage, one by one and evenly inside it. May be fractional."""
-    stage_epochs: Annotated[float, Field(gt=0)] | None = None
+    stage_epochs: Annotated[Epochs, Field(gt=0)] | None = None
     """T: length of a stage in passes over the training data. Default 1, as in the paper."""
     stage_steps: Count | None = None
     """T: length of a stage in optimizer steps, instead of stage_epochs."""
-    pretrain_epochs: Annotated[float, Field(ge=0)] | None = None
+    pretrain_epochs: Epochs | None = None
     """Stage 0: passes over the data with the whole CoT and no smoothing, before the schedule's clock
     starts. Default 0, as in the paper, which starts from a model that can already write its CoT."""
-    pretrain_steps: Annotated[int, Field(ge=0)] | None = None
+    pretrain_steps: Steps | None = None
     """Stage 0 in optimizer steps, instead of pretrain_epochs."""
-    consolidation_stages: Annotated[int, Field(ge=0)] = 0
+    consolidation_stages: Stages = 0
     """Further stages of T steps once nothing is left to remove."""
+    cooldown_stages: Stages = 0
+    """Over the last n consolidation stages the learning rate falls linearly to zero. Paper: 0, a constant rate."""
     removal_side: Literal["left", "right"] = "left"
     """The end of the CoT from which tokens are removed. Paper: left."""
-    smoothing_lambda: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 4.0
+    smoothing_lambda: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(_infinity)] = 4.0
     """λ of removal smoothing: each example loses o further tokens, P(o) ∝ exp(-λ o). ``inf``: none."""
     remove_all_beyond: Count | None = None
     """Once this many tokens are scheduled for removal, remove the whole CoT. Paper: 39 for GSM8K."""
@@ -120,9 +130,13 @@ class Schedule(Section):
         for a, b in (("stage_epochs", "stage_steps"), ("pretrain_epochs", "pretrain_steps")):
             if getattr(self, a) is not None and getattr(self, b) is not None:
                 raise PydanticCustomError("conflict", f"{a} and {b} are both set; keep one")
-        if self.type == "reference" and (self.stage_steps or self.pretrain_steps):
+        if self.cooldown_stages > self.consolidation_stages:
+            raise PydanticCustomError("conflict", "cooldown_stages exceeds consolidation_stages; it is a part of them")
+        in_epochs = (self.stage_epochs or 1) % 1 == (self.pretrain_epochs or 0) % 1 == 0
+        if self.type == "reference" and (self.stage_steps or self.pretrain_steps or not in_epochs):
             raise PydanticCustomError(
-                "conflict", "the reference schedule counts whole epochs; use stage_epochs and pretrain_epochs"
+                "conflict",
+                "the reference schedule counts whole epochs; give stage_epochs and pretrain_epochs whole numbers",
             )
         return self
 
@@ -131,7 +145,7 @@ class Training(Section):
     """One optimizer step, as in the paper's appendix A unless said otherwise."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
-    """AdamW's rate, constant but for the warm-up."""
+    """AdamW's rate, constant but for the warm-up and the schedule's cooldown."""
     batch_size: Count = 32
     """Examples per optimizer step, over all workers together."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -142,7 +156,7 @@ class Training(Section):
     """AdamW's weight decay, on all parameters (as the authors' code does)."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Steps = 0
     """Steps of linear warm-up after each new optimizer. Paper: none."""
     reset_optimizer: bool = True
     """Build a new AdamW whenever a token is removed (paper §3)."""
@@ -161,7 +175,7 @@ class Evaluation(Section):
     """Examples per forward pass."""
     max_new_tokens: Count | None = None
     """Where a wrong generation is cut off. Default: the longest target plus 16 tokens."""
-    speed_examples: Count = 16
+    speed_examples: Count = 8
     """Examples decoded one by one for examples/s at batch 1."""
     speed_batch: Count = 128
     """Examples decoded together for examples/s at a large batch."""
@@ -172,8 +186,8 @@ class Resources(Section):
 
     workers: Count = 1
     """Ray Train workers of a trial (data-parallel)."""
-    cpus_per_worker: Count = 1
-    """CPU cores, and torch threads, of a worker."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    """CPU cores of a worker, and its torch threads (at least one). Below 1, trials share a core."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """1: each worker trains on a GPU."""
     max_concurrent_trials: Count | None = None
@@ -245,25 +259,27 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> Job:
     try:
         return Job.model_validate(document)
     except ValidationError as error:
-        raise InputError(*(_problem(str(path), detail) for detail in error.errors())) from None
+        raise InputError(*(_problem(str(path), detail) for detail in _causes(error.errors()))) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     where = str(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else f"not found (from {Path.cwd()})"
-        raise InputError(Problem("CFG001", where, found, _nearby(path)))
     try:
+        if not path.is_file():
+            found = "is a folder" if path.is_dir() else f"not found (from {Path.cwd()})"
+            raise InputError(Problem("CFG001", where, found, _nearby(path)))
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(Problem("CFG001", where, f"cannot be read: {error.strerror}", "check its permissions")) from None
+        raise InputError(
+            Problem("CFG001", where, f"cannot be read: {error.strerror}", "check its permissions")
+        ) from None
     if len(data) > MAX_JOB_BYTES:
         raise InputError(Problem("CFG026", where, f"{len(data):,} bytes", "a job file has at most 1 MiB"))
     try:
         document = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         raise InputError(Problem("CFG003", where, f"byte {error.start} is not UTF-8", "save it as UTF-8")) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise InputError(Problem("CFG003", where, f"not TOML: {error}", "see https://toml.io")) from None
     except RecursionError:
         raise InputError(Problem("CFG026", where, "nested too deeply", "a job file has two levels")) from None
@@ -283,16 +299,21 @@ def _apply(document: dict[str, Any], override: str) -> None:
     keys = path.strip().split(".")
     if not equals or not text.strip() or not all(keys):
         raise InputError(
-            Problem("CLI001", override, "not an override", "write key=value, as schedule.tokens_per_stage=4")
+            Problem(
+                "CLI001",
+                _without_password(override),
+                "not an override",
+                "write key=value, as schedule.tokens_per_stage=4",
+            )
         )
     table = document
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise InputError(Problem("CLI001", override, f'"{key}" is a value, not a table', "name a field of a table"))
+            raise InputError(Problem("CLI001", path, f'"{key}" is a value, not a table', "name a field of a table"))
     try:
         table[keys[-1]] = tomllib.loads(f"v = {text}")["v"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         table[keys[-1]] = text.strip()
 
 
@@ -310,6 +331,15 @@ _CODES = {
 }
 
 
+_KINDS = {"model_type": "expected a table", "tuple_type": "expected a list"}
+
+
+def _causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without the complaint that a list is empty once its wrong items are left out."""
+    inner = {detail["loc"][:-1] for detail in details}
+    return [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
+
+
 def _problem(file: str, detail: ErrorDetails) -> Problem:
     keys = [str(key) for key in detail["loc"] if key not in _TAGS]
     where = f"{file}: {'.'.join(keys) or 'the job'}"
@@ -320,18 +350,28 @@ def _problem(file: str, detail: ErrorDetails) -> Problem:
         return Problem("CFG030", where, f"version {_show(detail['input'])}", "this program reads version 1")
     if kind == "missing":
         return Problem(_CODES[kind], where, "missing", "`stepwise schema` describes it")
-    message = detail["msg"][0].lower() + detail["msg"][1:]
+    message = _KINDS.get(kind) or (detail["msg"][0].lower() + detail["msg"][1:]).replace("tuple", "list")
     if kind not in ("conflict", "password"):
         message += f", found {_show(detail['input'])}"
     return Problem(_CODES.get(kind, "CFG008"), where, message)
 
 
-_TAGS = {tag for section in (ScratchModel, PretrainedModel) for tag in get_args(section.model_fields["type"].annotation)}
+_TAGS = {
+    tag for section in (ScratchModel, PretrainedModel) for tag in get_args(section.model_fields["type"].annotation)
+}
 
 
 def _show(value: Any) -> str:
-    text = repr(value) if not isinstance(value, float) or math.isfinite(value) else str(value)
+    try:
+        text = repr(value) if not isinstance(value, float) or math.isfinite(value) else str(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} too large to show"
+    text = _without_password(text)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^/@\s]*:)[^\s]*@", r"\1***@", text)
 
 
 def _near_miss(keys: list[str]) -> str:

@@ -30,9 +30,7 @@ def non_default(model: BaseModel) -> dict[str, Any]:
     discriminator ``type`` always stays.
     """
     fields = model.model_dump(mode="json", exclude_defaults=True)
-    if "type" in type(model).model_fields:
-        fields["type"] = getattr(model, "type")
-    return fields
+    return fields | model.model_dump(include={"type"})
 
 
 def field_diff(left: Any, right: Any, path: str = "") -> Iterator[str]:

@@ -57,7 +57,9 @@ class TokenTable:
         return Batch(*map(as_tensor, (tokens, lengths, self.cot_start[rows], self.cot_end[rows])))
 
 
-def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path, limit: int | None = None) -> TokenTable:
+def token_table(
+    task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path, limit: int | None = None
+) -> TokenTable:
     """The tokens of a split, from ``path`` if it exists, else made and put there in one rename."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

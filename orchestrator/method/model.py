@@ -33,11 +33,17 @@ def load_tokenizer(config: ModelConfig, symbols: tuple[str, ...]) -> PreTrainedT
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>", pad_token="<eos>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token="<eos>",
+        unk_token="<unk>",
+        pad_token="<eos>",
+        clean_up_tokenization_spaces=False,
     )
 
 
-def initial_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, positions: int, seed: int) -> PreTrainedModel:
+def initial_model(
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, positions: int, seed: int
+) -> PreTrainedModel:
     """The weights a chain starts from, on the CPU in fp32. ``positions``: tokens of the longest example."""
     if isinstance(config, PretrainedModel):
         model = _from_hub(AutoModelForCausalLM, config.name, dtype=torch.float32)
@@ -51,7 +57,7 @@ def initial_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, posit
             n_layer=config.layers,
             n_embd=config.width,
             n_head=config.heads,
-            activation_function="gelu_pytorch_tanh",
+            activation_function="gelu",
             resid_pdrop=config.dropout,
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
@@ -63,7 +69,9 @@ def initial_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, posit
 
 def load_weights(folder: Path) -> PreTrainedModel:
     """The model of a committed stage."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
 
 
 def save_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -45,9 +45,7 @@ class CutBatch:
     lengths_B: Tensor
 
 
-def draw_removed(
-    removed_tokens: int, smoothing_lambda: float, size: int, generator: torch.Generator
-) -> Tensor:
+def draw_removed(removed_tokens: int, smoothing_lambda: float, size: int, generator: torch.Generator) -> Tensor:
     """Tokens to remove from each of ``size`` examples: s + o with o drawn per example (paper §3)."""
     probabilities = torch.tensor(smoothing_distribution(smoothing_lambda))
     offsets = torch.multinomial(probabilities, size, replacement=True, generator=generator)

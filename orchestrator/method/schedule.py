@@ -10,7 +10,7 @@ stage ends on a number of removed tokens it has trained on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import exp, isinf
@@ -32,6 +32,9 @@ class Segment:
     removed_from: int
     removals: tuple[Removal, ...] = ()
     smoothing: bool = True
+    rate_from: float = 1.0
+    """The learning rate at the beginning of the stage, as a share of the configured one."""
+    rate_to: float = 1.0
 
     @property
     def removed_to(self) -> int:
@@ -95,16 +98,22 @@ def reference_segments(
     last = removal_steps[-1][0] if removal_steps else 0
     epochs = max(last // epoch_steps + 1, pretrain_epochs) + consolidation_stages
     segments = _cut(removal_steps, [epoch * epoch_steps for epoch in range(epochs + 1)])
-    return [
-        Segment(s.steps, s.removed_from, s.removals, smoothing=epoch >= pretrain_epochs)
-        for epoch, s in enumerate(segments)
+    return [replace(segment, smoothing=epoch >= pretrain_epochs) for epoch, segment in enumerate(segments)]
+
+
+def cooled(segments: list[Segment], cooldown_stages: int) -> list[Segment]:
+    """The last stages with a learning rate that falls linearly to zero over them (ours, not the paper's)."""
+    warm = len(segments) - cooldown_stages
+    return segments[:warm] + [
+        replace(segment, rate_from=1 - i / cooldown_stages, rate_to=1 - (i + 1) / cooldown_stages)
+        for i, segment in enumerate(segments[warm:])
     ]
 
 
 def removed_at(segments: list[Segment]) -> Iterator[int]:
     """The scheduled removed tokens at every optimizer step of the whole chain, in order."""
     for segment in segments:
-        removals = dict((r.step, r.removed_tokens) for r in segment.removals)
+        removals = {removal.step: removal.removed_tokens for removal in segment.removals}
         removed = segment.removed_from
         for step in range(segment.steps):
             removed = removals.get(step, removed)

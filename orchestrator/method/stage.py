@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +29,8 @@ class StageSpec:
     smoothing_lambda: float = float("inf")
     removal_side: Literal["left", "right"] = "left"
     keep_position: bool = False
+    rate_from: float = 1.0
+    rate_to: float = 1.0
     kind: Literal["train"] = "train"
 
     @property
@@ -36,10 +38,9 @@ class StageSpec:
         return self.removals[-1].removed_tokens if self.removals else self.removed_from
 
     def document(self) -> dict[str, Any]:
-        """As JSON, for the stage key and the manifest."""
-        document = asdict(self)
+        """As JSON, for the stage key and the manifest; what is at its default is left out."""
+        document = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         document["removals"] = [[removal.step, removal.removed_tokens] for removal in self.removals]
-        document["smoothing_lambda"] = str(self.smoothing_lambda)
         return document
 
 
@@ -85,9 +86,16 @@ def chain(segments: list[Segment], seed: int, total_tokens: int, **options: Any)
     """The stages of a chain, in order. ``options`` apply to the segments that remove or smooth."""
     stages, first_step = [], 0
     for segment in segments:
-        spec = StageSpec(seed, first_step, segment.steps, segment.removed_from, segment.removals, total_tokens)
-        if segment.smoothing:
-            spec = StageSpec(**{**vars(spec), **options})
-        stages.append(spec)
+        spec = StageSpec(
+            seed=seed,
+            first_step=first_step,
+            steps=segment.steps,
+            removed_from=segment.removed_from,
+            removals=segment.removals,
+            total_tokens=total_tokens,
+            rate_from=segment.rate_from,
+            rate_to=segment.rate_to,
+        )
+        stages.append(replace(spec, **options) if segment.smoothing else spec)
         first_step += segment.steps
     return tuple(stages)

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from orchestrator.config import Schedule
-from orchestrator.method.schedule import Segment, linear_segments, reference_segments
+from orchestrator.method.schedule import Segment, cooled, linear_segments, reference_segments
 from orchestrator.method.stage import StageSpec, chain
 
 
 def segments(schedule: Schedule, total_tokens: int, epoch_steps: int) -> list[Segment]:
     """The schedule of a job, cut into stages. ``epoch_steps``: optimizer steps per pass over the data."""
+    epochs = schedule.stage_epochs or 1
     if schedule.type == "reference":
-        return reference_segments(
+        cut = reference_segments(
             total_tokens,
             schedule.tokens_per_stage,
-            round(epoch_steps * (schedule.stage_epochs or 1)),
+            round(epoch_steps * epochs),
             pretrain_epochs=round(schedule.pretrain_epochs or 0),
             consolidation_stages=schedule.consolidation_stages,
             remove_all_beyond=schedule.remove_all_beyond,
         )
-    return linear_segments(
-        total_tokens,
-        schedule.tokens_per_stage,
-        schedule.stage_steps or max(1, round(epoch_steps * (schedule.stage_epochs or 1))),
-        pretrain_steps=schedule.pretrain_steps or round(epoch_steps * (schedule.pretrain_epochs or 0)),
-        consolidation_stages=schedule.consolidation_stages,
-        remove_all_beyond=schedule.remove_all_beyond,
-    )
+    else:
+        cut = linear_segments(
+            total_tokens,
+            schedule.tokens_per_stage,
+            schedule.stage_steps or max(1, round(epoch_steps * epochs)),
+            pretrain_steps=schedule.pretrain_steps or round(epoch_steps * (schedule.pretrain_epochs or 0)),
+            consolidation_stages=schedule.consolidation_stages,
+            remove_all_beyond=schedule.remove_all_beyond,
+        )
+    return cooled(cut, schedule.cooldown_stages)
 
 
 def stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -> tuple[StageSpec, ...]:

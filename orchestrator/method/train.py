@@ -76,13 +76,15 @@ def train_stage(
             removed = removals[step]
             if evaluator:
                 accuracy = evaluator.accuracy(model, Removed(removed, spec.removal_side, spec.keep_position))
-                points.append(RemovalPoint(step=spec.first_step + step, removed_tokens=removed, exact_match=accuracy.exact_match))
+                points.append(
+                    RemovalPoint(step=spec.first_step + step, removed_tokens=removed, exact_match=accuracy.exact_match)
+                )
             if training.reset_optimizer:
                 optimizer = _Optimizer(model, training)
         batch, learnt_tokens = _share(table, rows, spec, spec.first_step + step, removed, rank, world)
         loss = _loss_sum(parallel, batch, training) * (world / learnt_tokens)
         loss.backward()
-        optimizer.step()
+        optimizer.step(spec.rate_from + (spec.rate_to - spec.rate_from) * step / spec.steps)
         block.add(loss.detach())
         if step + 1 == spec.steps or (step + 1) % max(1, spec.steps // BLOCKS) == 0:
             losses.append(LossPoint(step=spec.first_step + step + 1, loss=block.mean()))
@@ -91,7 +93,7 @@ def train_stage(
 
 
 class _Optimizer:
-    """AdamW at a constant rate after its warm-up, with clipped gradients."""
+    """AdamW with clipped gradients, warming up after every reset."""
 
     def __init__(self, model: PreTrainedModel, training: Training) -> None:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -105,11 +107,12 @@ class _Optimizer:
             fused=True,
         )
 
-    def step(self) -> None:
+    def step(self, share: float) -> None:
+        """One update at this share of the learning rate."""
         self.steps += 1
         warmth = min(1.0, self.steps / self.training.warmup_steps) if self.training.warmup_steps else 1.0
         for group in self.adamw.param_groups:
-            group["lr"] = self.training.learning_rate * warmth
+            group["lr"] = self.training.learning_rate * warmth * share
         torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)

@@ -47,7 +47,9 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
         "steps": sum(trial.steps for trial in plan.trials),
         "steps_without_sharing_saved": sum(t.steps for t in plan.trials) - _steps(plan, plan.unique_stages),
         "steps_left": _steps(plan, left),
-        "seconds_left": None if rate is None else round(sum(rate * _tokens(plan.job, plan.unique_stages[k]) for k in left)),
+        "seconds_left": None
+        if rate is None
+        else round(sum(rate * _tokens(plan.job, plan.unique_stages[k]) for k in left)),
         "disk_bytes_left": None if size is None else size * len(left),
     }
 

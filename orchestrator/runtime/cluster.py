@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,8 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_INIT": "1",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -48,6 +53,7 @@ def local_ray(resources: Resources) -> Iterator[None]:
         log_to_driver=False,
         logging_level="ERROR",
     )
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         yield
     finally:
@@ -59,9 +65,31 @@ def concurrent_trials(resources: Resources) -> int:
     cores = os.cpu_count() or 1
     needed = resources.workers * resources.cpus_per_worker
     if needed > cores:
-        found = f"{resources.workers} workers x {resources.cpus_per_worker} CPUs, this machine has {cores}"
+        found = f"{resources.workers} workers x {resources.cpus_per_worker:g} CPUs, this machine has {cores}"
         raise InputError(Problem("CLU009", "resources", found, "lower resources.workers or cpus_per_worker"))
-    return min(cores // needed, resources.max_concurrent_trials or cores)
+    fitting = int(cores / needed)
+    return min(fitting, resources.max_concurrent_trials or fitting)
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that work ends between two steps; a second one ends it at once.
+
+    Inside ``local_ray`` only: Ray sets a SIGTERM handler of its own, and an exception raised by a
+    signal inside one of its callbacks would be lost.
+    """
+    interrupted = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

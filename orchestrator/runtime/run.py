@@ -120,7 +120,9 @@ def serve_mlflow(root: Path, port: int) -> int:
     for file in sorted(root.glob("jobs/*/job.json")):
         plan = SavedJob.model_validate_json(file.read_text()).plan
         if plan.job.tracking.uri is None:
-            print(f"  {plan.job.name}: {frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())}", flush=True)
+            print(
+                f"  {plan.job.name}: {frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())}", flush=True
+            )
     server = subprocess.Popen(  # noqa: S603
         ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
     )

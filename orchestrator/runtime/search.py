@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
-from orchestrator.runtime.cluster import DRIVER, concurrent_trials, local_ray, ray_storage
+from orchestrator.runtime.cluster import DRIVER, concurrent_trials, interruptible, local_ray, ray_storage
 from orchestrator.runtime.trial import TrialTask, drive_trial
 from orchestrator.store import StageStore
 
@@ -19,19 +19,24 @@ TICK_SECONDS = 0.5
 def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
     """Run every trial that has something left to do, calling ``tick`` twice a second meanwhile.
 
-    Raises ``TrialError`` with every trial's problem when all that could run has run.
+    Raises ``TrialError`` with every trial's problem when all that could run has run, and
+    ``KeyboardInterrupt`` when it was interrupted.
     """
     pending = [trial for trial in plan.trials if is_open(trial, store)]
     if not pending:
         return
     concurrent = concurrent_trials(plan.job.resources)
     problems: list[Problem] = []
-    with ray_storage(store.root) as storage, local_ray(plan.job.resources):
-        search = threading.Thread(target=_search, args=(plan, store, pending, concurrent, storage, problems), daemon=True)
+    with ray_storage(store.root) as storage, local_ray(plan.job.resources), interruptible() as interrupted:
+        search = threading.Thread(
+            target=_search, args=(plan, store, pending, concurrent, storage, problems), daemon=True
+        )
         search.start()
-        while search.is_alive():
+        while search.is_alive() and not interrupted.is_set():
             tick()
             search.join(TICK_SECONDS)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     tick()
     if problems:
         raise TrialError(*problems)
@@ -63,12 +68,11 @@ def _search(
         run_config=tune.RunConfig(name="tune", storage_path=str(storage), verbose=0),
     )
     try:
-        results = tuner.fit()
+        for result in tuner.fit():
+            if result.error:
+                problems += _problems(result.config["trial"], result.error)
     except Exception as error:
         problems.append(Problem("RUN002", plan.job.name, f"Ray Tune failed: {error}", _CONTINUE))
-        return
-    for trial_name, error in ((result.config["trial"], result.error) for result in results if result.error):
-        problems += _problems(trial_name, error)
 
 
 _CONTINUE = "run the same command to continue from the last committed stage"

@@ -112,7 +112,7 @@ def train_trial(config: dict[str, Any]) -> dict[str, Any]:
     from orchestrator.runtime.execute import StageRunner, prepare_data, walk
 
     plan, trial, store = TrialTask(**config).load()
-    torch.set_num_threads(plan.job.resources.cpus_per_worker)
+    torch.set_num_threads(max(1, int(plan.job.resources.cpus_per_worker)))
     progress = ProgressFile(store.root, plan.job.name, trial.name)
     first = ray.train.get_context().get_world_rank() == 0
     try:

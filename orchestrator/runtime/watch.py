@@ -80,7 +80,9 @@ class Watch:
             self._live.start()
         for trial in self.plan.trials:
             if self._said[trial.name] and not self._live:
-                self.console.print(f"{trial.name}: {self._said[trial.name]} of {len(trial.stages)} stages are in the store")
+                self.console.print(
+                    f"{trial.name}: {self._said[trial.name]} of {len(trial.stages)} stages are in the store"
+                )
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

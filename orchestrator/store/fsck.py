@@ -23,7 +23,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
     Not to be repaired while a job runs on the store: the attempts in progress have no manifest yet.
     """
     lines, damaged, leftovers, good = [], 0, 0, 0
-    for key in store.keys():
+    for key in store.stage_keys():
         problems = _problems(store, key)
         lines += map(str, problems)
         if problems:
@@ -35,7 +35,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
         for path in store.leftovers(key):
             leftovers += 1
             if repair:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         if repair and store.read(key) is None:
             store.forget(key)
     done = "removed" if repair else "found"

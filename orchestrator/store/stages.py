@@ -126,7 +126,7 @@ class StageStore:
         if problems:
             raise StoreError(*problems)
 
-    def keys(self) -> list[str]:
+    def stage_keys(self) -> list[str]:
         """Every stage that has a folder, committed or not."""
         return sorted(p.name for p in self.stages.iterdir()) if self.stages.is_dir() else []
 

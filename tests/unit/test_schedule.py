@@ -127,7 +127,8 @@ def test_any_schedule_of_4x4_resets_the_optimizer_47_times(method):
 
 
 @pytest.mark.parametrize(
-    ("total", "delta", "steps"), [(47, 8, 1000), (47, 8, 25_250), (24, 1, 350), (10, 0.5, 7), (47, 2.5, 99), (30, 0.1, 3)]
+    ("total", "delta", "steps"),
+    [(47, 8, 1000), (47, 8, 25_250), (24, 1, 350), (10, 0.5, 7), (47, 2.5, 99), (30, 0.1, 3)],
 )
 def test_linear_removed_tokens_are_the_papers_at_every_step(total, delta, steps):
     removed = list(removed_at(linear_segments(total, delta, steps)))

@@ -1,0 +1,190 @@
+"""`stepwise run` with real Ray and real MLflow: the quickstart in seconds, interrupted, killed, on two workers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+JOB = """
+name = "small"
+methods = {methods}
+[task]
+digits = [1, 2]
+[model]
+layers = 1
+width = 32
+heads = 2
+[schedule]
+tokens_per_stage = 3
+stage_steps = 60
+pretrain_steps = 60
+consolidation_stages = 1
+[training]
+learning_rate = 3e-3
+[evaluation]
+speed_examples = 2
+[resources]
+cpus_per_worker = 0.5
+"""
+DEADLINE_SECONDS = 240
+
+
+def stepwise(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+
+
+def start(*words: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "orchestrator", *map(str, words)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def write_job(folder: Path, methods: list[str]) -> Path:
+    path = folder / "small.toml"
+    path.write_text(JOB.format(methods=json.dumps(methods)))
+    return path
+
+
+def frontier(job: Path, cwd: Path) -> list[dict]:
+    return json.loads(stepwise("report", job, "--json", cwd=cwd).stdout)
+
+
+def manifests(folder: Path) -> dict[str, dict]:
+    return {p.parent.name: json.loads(p.read_text()) for p in folder.glob("stepwise-store/stages/*/manifest.json")}
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """SHA-256 of every committed stage's weights."""
+    return {
+        key: file["sha256"]
+        for key, manifest in manifests(folder).items()
+        for file in manifest["files"]
+        if file["path"] == "model.safetensors"
+    }
+
+
+def frontier_rows_in_mlflow(folder: Path) -> list[tuple]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'stepwise-store' / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "stepwise/small"]
+    return sorted(
+        (run.info.run_name, metric.step, metric.value)
+        for run in client.search_runs([experiment.experiment_id], "tags.`stepwise.level` = 'trial'")
+        for metric in client.get_metric_history(run.info.run_id, "frontier/accuracy")
+    )
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes that have this test's folder in their environment: what a command would have left behind."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"STEPWISE_TEST={folder}".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_after_first_commit(process: subprocess.Popen[str], how: signal.Signals) -> str:
+    """Wait for the first line that reports a committed stage, then send the signal. Returns all output."""
+    timer = threading.Timer(DEADLINE_SECONDS, process.kill)
+    timer.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "exact match" in line:
+            process.send_signal(how)
+            break
+    lines += process.stdout.readlines()
+    process.wait()
+    timer.cancel()
+    return "".join(lines)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the small job ran to its end."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = stepwise("run", write_job(folder, ["no_cot", "explicit_cot", "stepwise"]), cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    return folder
+
+
+def test_run_prints_the_frontier_and_where_to_look(finished: Path) -> None:
+    output = (finished / "output.txt").read_text()
+    assert "stepwise-store/jobs/small/report/report.html" in output
+    assert "stepwise ui --store stepwise-store" in output
+    assert "stage 5/5" in output and "Stepwise" in output and "No CoT" in output
+
+
+def test_run_commits_every_stage_with_its_checkpoint(finished: Path) -> None:
+    plan = json.loads(stepwise("plan", "small.toml", "--json", cwd=finished).stdout)
+    planned = {stage["key"] for trial in plan["trials"] for stage in trial["stages"]}
+    assert planned == set(manifests(finished)) == set(weights(finished))
+    assert plan["steps_left"] == 0
+
+
+def test_report_json_has_a_point_for_every_stage_of_every_trial(finished: Path) -> None:
+    points = frontier(finished / "small.toml", finished)
+    assert [p["removed_tokens"] for p in points if p["method"] == "stepwise"] == [0, 0, 3, 6, 6]
+    assert {p["verdict"] for p in points} == {"good"}
+    assert all(0 <= p["exact_match"] <= 1 and p["examples_per_second"] > 0 and p["speedup"] > 0 for p in points)
+    (table,) = finished.glob("stepwise-store/jobs/small/report/frontier.csv")
+    with table.open() as file:
+        assert len(list(csv.DictReader(file))) == len(points)
+
+
+def test_run_again_adopts_everything_and_doubles_nothing(finished: Path) -> None:
+    before, points = weights(finished), frontier_rows_in_mlflow(finished)
+    attempts = sorted(finished.glob("stepwise-store/stages/*/*"))
+    again = stepwise("run", "small.toml", cwd=finished)
+    assert again.returncode == 0, again.stderr
+    assert weights(finished) == before
+    assert sorted(finished.glob("stepwise-store/stages/*/*")) == attempts
+    assert frontier_rows_in_mlflow(finished) == points and len(points) == 5
+
+
+def test_killed_run_continues_to_the_same_frontier(finished: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, ["stepwise"])
+    kill_after_first_commit(start("run", job, cwd=tmp_path), signal.SIGKILL)
+    survived = manifests(tmp_path)
+    assert survived
+    assert stepwise("run", job, cwd=tmp_path).returncode == 0
+    after, control = manifests(tmp_path), weights(finished)
+    assert all(after[key] == manifest for key, manifest in survived.items())
+    assert weights(tmp_path) == {key: control[key] for key in after}
+
+
+def test_interrupted_run_keeps_what_is_committed_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, ["explicit_cot"])
+    monkeypatch.setenv("STEPWISE_TEST", str(tmp_path))
+    process = start("run", job, cwd=tmp_path)
+    output = kill_after_first_commit(process, signal.SIGINT)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert manifests(tmp_path)
+    monkeypatch.delenv("STEPWISE_TEST")
+    assert [pid for pid in processes_of(tmp_path) if pid != os.getpid()] == []
+
+
+def test_two_workers_train_the_same_job(finished: Path, tmp_path: Path) -> None:
+    job = write_job(tmp_path, ["stepwise"])
+    done = stepwise("run", job, "resources.workers=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    together = {p["stage_key"]: p for p in frontier(job, tmp_path)}
+    alone = {p["stage_key"]: p for p in frontier(finished / "small.toml", finished)}
+    for key, point in together.items():
+        assert point["exact_match"] == pytest.approx(alone[key]["exact_match"], abs=0.15)
