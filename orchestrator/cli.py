@@ -10,11 +10,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orchestrator.errors import InputError, Problem, StepwiseError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.plan import Plan
+    from orchestrator.store import StageStore
 
 PARTIAL, INTERRUPTED = 3, 130
 
@@ -93,13 +99,9 @@ def plan(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Show every trial and stage: steps, what is shared, what is in the store, time and disk."""
-    from orchestrator.config import load_job
-    from orchestrator.plan import build_plan
     from orchestrator.report.plan import plan_document, plan_table
-    from orchestrator.store import StageStore
 
-    planned = build_plan(load_job(job, overrides or ()))
-    document = plan_document(planned, StageStore(store))
+    document = plan_document(*_planned(job, overrides, store))
     if as_json:
         print(json.dumps(document, indent=2))
     else:
@@ -127,11 +129,10 @@ def report(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Write report.html, frontier.csv and frontier.png, and print the frontier."""
-    from orchestrator.runtime.run import print_report, saved_plan
-    from orchestrator.store import StageStore, frontier
+    from orchestrator.runtime.run import print_report
+    from orchestrator.store import frontier
 
-    stages = StageStore(store.absolute())
-    planned = saved_plan(job, tuple(overrides or ()), stages)
+    planned, stages = _planned(job, overrides, store)
     if as_json:
         print(json.dumps([point.model_dump(mode="json") for point in frontier(planned, stages)], indent=1))
     else:
@@ -174,11 +175,9 @@ def fsck(
 @app.command()
 def track(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE) -> None:
     """Bring MLflow up to date with the store, after an outage or on another server."""
-    from orchestrator.runtime.run import saved_plan, track_job
-    from orchestrator.store import StageStore
+    from orchestrator.runtime.run import track_job
 
-    stages = StageStore(store.absolute())
-    sys.exit(track_job(saved_plan(job, tuple(overrides or ()), stages), stages, _console()))
+    sys.exit(track_job(*_planned(job, overrides, store), _console()))
 
 
 @app.command()
@@ -193,12 +192,20 @@ def ui(
     sys.exit(serve_mlflow(store.absolute(), port))
 
 
+def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:
+    from orchestrator.config import load_job
+    from orchestrator.store import StageStore, plan_for
+
+    stages = StageStore(store.absolute())
+    return plan_for(load_job(job, overrides or ()), stages), stages
+
+
 def _existing(store: Path) -> None:
     if not store.is_dir():
         raise InputError(Problem("STO001", str(store), "no such store", "run a job first, or name it with --store"))
 
 
-def _console():
+def _console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 100)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from orchestrator.method.stage import Record
+from orchestrator.store import job_folder
 
 
 class TrialProgress(Record):
@@ -26,7 +27,7 @@ class ProgressFile:
     """The progress of one trial of one job."""
 
     def __init__(self, store: Path, job: str, trial: str) -> None:
-        self.path = store / "jobs" / job / "trials" / f"{trial}.json"
+        self.path = job_folder(store, job) / "trials" / f"{trial}.json"
         self._first: TrialProgress | None = None
 
     def write(self, stage: int, step: int, removed_tokens: int, loss: float) -> None:

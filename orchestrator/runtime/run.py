@@ -12,12 +12,11 @@ from rich.console import Console
 
 from orchestrator.config import Job, load_job
 from orchestrator.errors import InputError, Problem, TrialError
-from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan
 from orchestrator.report import frontier_table, summary_table, write_report
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, frontier
+from orchestrator.store import StageStore, frontier, job_folder, save_job, saved_plans
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -28,17 +27,6 @@ _QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
-
-
-class SavedJob(Record):
-    """A job as it was last run on a store: what reports and MLflow are made from later."""
-
-    job: Job
-    total_tokens: int
-
-    @property
-    def plan(self) -> Plan:
-        return build_plan(self.job, self.total_tokens)
 
 
 def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console) -> int:
@@ -84,18 +72,7 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
 
 
 def report_folder(plan: Plan, store: StageStore) -> Path:
-    return store.root / "jobs" / plan.job.name / "report"
-
-
-def saved_plan(path: Path, overrides: tuple[str, ...], store: StageStore) -> Plan:
-    """The plan of a job file, with the token count that was measured when it ran on this store."""
-    job = load_job(path, overrides)
-    file = _job_file(store.root, job.name)
-    if file.exists():
-        saved = SavedJob.model_validate_json(file.read_text())
-        if (saved.job.task, saved.job.model) == (job.task, job.model):
-            return build_plan(job, saved.total_tokens)
-    return build_plan(job)
+    return job_folder(store.root, plan.job.name) / "report"
 
 
 def track_job(plan: Plan, store: StageStore, console: Console) -> int:
@@ -117,12 +94,10 @@ def serve_mlflow(root: Path, port: int) -> int:
     """Run the MLflow server on the store until it is interrupted."""
     base = f"http://127.0.0.1:{port}"
     print(f"MLflow on {base}, for this machine only; Ctrl-C ends it. The frontier of", flush=True)
-    for file in sorted(root.glob("jobs/*/job.json")):
-        plan = SavedJob.model_validate_json(file.read_text()).plan
+    for plan in saved_plans(StageStore(root)):
         if plan.job.tracking.uri is None:
-            print(
-                f"  {plan.job.name}: {frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())}", flush=True
-            )
+            page = frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())
+            print(f"  {plan.job.name}: {page}", flush=True)
     server = subprocess.Popen(  # noqa: S603
         ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
     )
@@ -141,11 +116,7 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
     from orchestrator.runtime.execute import prepare_data
 
     plan = build_plan(job, prepare_data(job, store).total_tokens)
-    file = _job_file(store.root, job.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(SavedJob(job=job, total_tokens=plan.total_tokens).model_dump_json(indent=1))
-    os.replace(partial, file)
+    save_job(plan, store)
     return plan
 
 
@@ -171,10 +142,6 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
         console.print("interrupted; what is committed stays, the same command continues", highlight=False)
         raise
     return PARTIAL if any(point.verdict != "good" for point in frontier(plan, store)) else DONE
-
-
-def _job_file(root: Path, name: str) -> Path:
-    return root / "jobs" / name / "job.json"
 
 
 def _check_writable(root: Path) -> None:
