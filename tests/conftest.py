@@ -53,7 +53,7 @@ def released_data() -> Path:
     return RELEASED_DATA
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Torch on one core, so that results do not depend on the machine and small models are not slowed down."""
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,8 +127,8 @@ class StageRunner:
         """The first worker measures and commits; all others wait for it and read the manifest."""
         if self.first:
             attempt = self.store.begin(stage.key)
-            if model is not None and trace is not None:
-                metrics = self._measured(stage, model, trace)
+            metrics = self._measured(stage, model, trace) if model and trace else None
+            if metrics and math.isfinite(metrics.answer_loss):
                 save_weights(model, self.data.tokenizer, attempt)
                 self.store.commit(stage, attempt, "good", metrics)
             else:

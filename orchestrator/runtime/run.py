@@ -141,7 +141,14 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
     except KeyboardInterrupt:
         console.print("interrupted; what is committed stays, the same command continues", highlight=False)
         raise
-    return PARTIAL if any(point.verdict != "good" for point in frontier(plan, store)) else DONE
+    return _exit_code(plan, store)
+
+
+def _exit_code(plan: Plan, store: StageStore) -> int:
+    verdicts = {point.verdict for point in frontier(plan, store)}
+    if verdicts == {"good"}:
+        return DONE
+    return PARTIAL if "good" in verdicts else FAILED
 
 
 def _check_writable(root: Path) -> None:

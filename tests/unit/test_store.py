@@ -335,7 +335,8 @@ def test_fsck_repair_removes_links_but_not_what_they_lead_to(store, stage, stepw
 
 def test_plan_on_a_store_with_a_torn_manifest_names_it(store, stepwise, tmp_path):
     (tmp_path / "job.toml").write_text(
-        'name = "tiny"\n[task]\ndigits = [2, 2]\n[schedule]\ntokens_per_stage = 4\nstage_steps = 20\npretrain_steps = 10\n'
+        'name = "tiny"\n[task]\ndigits = [2, 2]\n'
+        "[schedule]\ntokens_per_stage = 4\nstage_steps = 20\npretrain_steps = 10\n"
     )
     stage = make_stages()[0]
     committed(store, stage)

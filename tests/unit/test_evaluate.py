@@ -1,0 +1,296 @@
+"""A small model trained for real: verified accuracy is plain greedy decoding's, a walk is adopted and repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from itertools import islice
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from orchestrator.config import Evaluation, Job
+from orchestrator.method.evaluate import Evaluator, Removed, extract_answer
+from orchestrator.method.model import initial_model, place
+from orchestrator.method.stage import StageSpec
+from orchestrator.method.train import train_stage
+from orchestrator.plan import Trial, build_plan
+from orchestrator.runtime.execute import JobData, StageRunner, prepare_data, walk
+from orchestrator.store import Manifest, StageStore
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CPU = torch.device("cpu")
+COT_TOKENS = 6
+"""1x2 digits: ``0 8 + 0 0 8``."""
+
+
+def make_job(**tables: dict[str, Any]) -> Job:
+    tables = {
+        "model": {"layers": 1, "width": 32, "heads": 4},
+        "training": {"learning_rate": 5e-3, "batch_size": 64, "precision": "fp32"},
+    } | tables
+    return Job.model_validate({"name": "tiny", "task": {"digits": [1, 2]}} | tables)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> JobData:
+    return prepare_data(make_job(), StageStore(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def evaluator(data: JobData) -> Evaluator:
+    return Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(batch_size=16))
+
+
+def train(model: PreTrainedModel, data: JobData, removed: Removed, steps: int) -> PreTrainedModel:
+    """The model after some steps with a fixed number of tokens removed."""
+    spec = StageSpec(0, 0, steps, removed.tokens, (), COT_TOKENS, inf, removed.side, removed.keep_position)
+    train_stage(model, spec, data.train, make_job().training, None, lambda progress: None)
+    return model
+
+
+@pytest.fixture(scope="module")
+def explicit(data: JobData) -> PreTrainedModel:
+    """Half-trained explicit CoT: some answers are right, some only by another CoT than the target's."""
+    model = place(initial_model(make_job().model, data.tokenizer, data.train.longest, 0), CPU, make_job().training)
+    return train(model, data, Removed(0), 150)
+
+
+def test_verified_accuracy_of_half_trained_explicit_cot_is_that_of_decoding(explicit, evaluator):
+    verified = evaluator.accuracy(explicit, Removed(0))
+    assert verified == evaluator.accuracy(explicit, Removed(0), verify=False)
+    assert 0 < verified.exact_match < 1
+
+
+@pytest.mark.parametrize(
+    ("side", "keep_position", "steps"),
+    [("left", False, 60), ("right", False, 60), ("left", True, 120), ("right", True, 60)],
+)
+def test_verified_accuracy_is_that_of_decoding_at_every_removal(explicit, data, evaluator, side, keep_position, steps):
+    model, seen = deepcopy(explicit), []
+    for tokens in (1, 2, 4, COT_TOKENS):
+        removed = Removed(tokens, side, keep_position)
+        verified = evaluator.accuracy(train(model, data, removed, steps), removed)
+        assert verified == evaluator.accuracy(model, removed, verify=False)
+        seen.append(verified.exact_match)
+    assert any(0 < exact_match < 1 for exact_match in seen)
+
+
+def test_accuracy_on_more_removal_than_trained_is_that_of_decoding(explicit, evaluator):
+    for removed in (Removed(3), Removed(99), Removed(3, "right"), Removed(5, keep_position=True)):
+        assert evaluator.accuracy(explicit, removed) == evaluator.accuracy(explicit, removed, verify=False)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 11, 12, 13])
+def test_accuracy_with_generations_cut_off_is_that_of_decoding(explicit, data, limit):
+    config = Evaluation(max_new_tokens=limit)
+    evaluator = Evaluator(data.validation, data.tokenizer, data.task.is_correct, config)
+    verified = evaluator.accuracy(explicit, Removed(0))
+    assert verified == evaluator.accuracy(explicit, Removed(0), verify=False)
+    assert verified.generated_tokens <= limit
+
+
+def test_accuracy_does_not_depend_on_the_batch_size(explicit, data, evaluator):
+    one_by_one = Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(batch_size=1))
+    alone, together = one_by_one.accuracy(explicit, Removed(0)), evaluator.accuracy(explicit, Removed(0))
+    assert replace(alone, answer_loss=0) == replace(together, answer_loss=0)
+    assert alone.answer_loss == pytest.approx(together.answer_loss, rel=1e-5)
+
+
+def test_accuracy_of_the_first_examples_only(explicit, data):
+    few = Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(examples=7))
+    assert few.accuracy(explicit, Removed(0)).examples == 7
+
+
+def test_accuracy_leaves_the_model_training(explicit, evaluator):
+    explicit.train()
+    evaluator.accuracy(explicit, Removed(0))
+    assert explicit.training
+
+
+def test_speed_is_faster_without_the_cot_and_in_batches(explicit, data, evaluator):
+    short = train(deepcopy(explicit), data, Removed(COT_TOKENS), 60)
+    alone = evaluator.speed(explicit, Removed(0), 1, 4)
+    assert evaluator.speed(short, Removed(COT_TOKENS), 1, 4) > alone > 0
+    assert evaluator.speed(explicit, Removed(0), 40, 40) > alone
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("x #### 1,234 ", "1234"),
+        (" 12,3 ", "123"),
+        ("8 4 0 + 0 6 3 0 #### 8 0 4 0", "8040"),
+        ("####", ""),
+        ("8 4 0 + 0 6 3 0", "840+0630"),
+        ("1 #### 2 #### 3", "2####3"),
+    ],
+)
+def test_extract_answer_is_the_released_scripts_without_mark_and_blanks(text, answer):
+    assert extract_answer(text) == answer
+
+
+def tiny_job(**tables: dict[str, Any]) -> Job:
+    return make_job(
+        **{
+            "model": {"layers": 1, "width": 16, "heads": 2},
+            "schedule": {"tokens_per_stage": 3, "stage_steps": 12, "pretrain_steps": 6, "consolidation_stages": 1},
+            "evaluation": {"examples": 10, "speed_examples": 1, "speed_batch": 2},
+        }
+        | tables
+    )
+
+
+def start(job: Job, root: Path, watch: Callable[..., None] = lambda *_: None) -> tuple[Trial, StageRunner]:
+    store = StageStore(root)
+    data = prepare_data(job, store)
+    trial = build_plan(job, data.total_tokens).trials[0]
+    return trial, StageRunner(job, data, store, CPU, watch)
+
+
+def walked(job: Job, root: Path, stages: int | None = None) -> list[Manifest]:
+    return [manifest for _, manifest in islice(walk(*start(job, root)), stages)]
+
+
+def weights(manifests: list[Manifest]) -> list[str]:
+    return [file.sha256 for manifest in manifests for file in manifest.files if file.path.endswith(".safetensors")]
+
+
+def test_walk_commits_every_stage_with_what_was_measured(tmp_path):
+    trial, runner = start(tiny_job(), tmp_path)
+    manifests = [manifest for _, manifest in walk(trial, runner)]
+    assert [manifest.key for manifest in manifests] == [stage.key for stage in trial.stages]
+    assert [manifest.metrics.removed_tokens for manifest in manifests] == [0, 0, 3, 6, 6]
+    assert [len(manifest.metrics.after_removal) for manifest in manifests] == [0, 0, 3, 3, 0]
+    assert all(manifest.metrics.examples == 10 for manifest in manifests)
+    assert all(manifest.metrics.examples_per_second > 0 for manifest in manifests)
+    for manifest in manifests:
+        runner.store.verify(manifest)
+
+
+def test_walk_again_adopts_every_stage_without_a_training_step(tmp_path):
+    def never(*_: object) -> None:
+        raise AssertionError("a stage was trained again")
+
+    first = walked(tiny_job(), tmp_path)
+    assert [manifest for _, manifest in walk(*start(tiny_job(), tmp_path, never))] == first
+
+
+def test_walk_in_another_store_gives_the_same_weights(tmp_path):
+    assert weights(walked(tiny_job(), tmp_path / "a")) == weights(walked(tiny_job(), tmp_path / "b"))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_walk_interrupted_and_continued_gives_the_same_weights(tmp_path, dropout):
+    job = tiny_job(model={"layers": 1, "width": 16, "heads": 2, "dropout": dropout})
+    walked(job, tmp_path / "interrupted", stages=2)
+    torch.rand(1)
+    assert weights(walked(job, tmp_path / "interrupted")) == weights(walked(job, tmp_path / "whole"))
+
+
+def test_walk_with_another_seed_gives_other_weights(tmp_path):
+    other = tiny_job().model_copy(update={"seeds": (1,)})
+    assert set(weights(walked(tiny_job(), tmp_path))).isdisjoint(weights(walked(other, tmp_path)))
+
+
+def test_walk_of_a_repaired_store_trains_only_what_is_missing(tmp_path):
+    first = walked(tiny_job(), tmp_path)
+    store = StageStore(tmp_path)
+    store.forget(first[2].key)
+    again = walked(tiny_job(), tmp_path)
+    assert [manifest.attempt for manifest in again[:2] + again[3:]] == [m.attempt for m in first[:2] + first[3:]]
+    assert weights([again[2]]) == weights([first[2]])
+
+
+def test_walk_refuses_to_start_from_damaged_weights(tmp_path):
+    from orchestrator.errors import StoreError
+
+    (first,) = walked(tiny_job(), tmp_path, stages=1)
+    path = StageStore(tmp_path).folder(first) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(StoreError, match="SHA-256"):
+        walked(tiny_job(), tmp_path)
+
+
+def test_walk_stops_at_a_stage_that_diverges_and_keeps_its_record(tmp_path):
+    job = tiny_job(training={"learning_rate": 1.0, "batch_size": 64, "max_grad_norm": 1e30, "precision": "fp32"})
+    blown_up = tmp_path / "store"
+    trial, runner = start(job, blown_up)
+    with torch.no_grad():
+        model = runner._starting_model(trial.stages[0], None)
+        model.transformer.wte.weight.fill_(inf)
+    runner._model = (trial.stages[0].parent, model)
+    manifests = [manifest for _, manifest in walk(trial, runner)]
+    assert [manifest.verdict for manifest in manifests] == ["diverged"]
+    assert manifests[0].files == ()
+    assert [manifest for _, manifest in walk(*start(job, blown_up))] == manifests
+
+
+@pytest.mark.parametrize("method", ["no_cot", "explicit_cot"])
+def test_walk_of_a_baseline_measures_what_the_baseline_writes(tmp_path, method):
+    job = tiny_job().model_copy(update={"methods": (method,)})
+    left = {"no_cot": 0, "explicit_cot": COT_TOKENS}[method]
+    for manifest in walked(job, tmp_path):
+        assert manifest.metrics.total_tokens - manifest.metrics.removed_tokens == left
+
+
+def trained_with(job: Job, root: Path) -> list[str]:
+    return weights(walked(job, root))
+
+
+def test_optimizer_is_reset_at_removals_and_only_there(tmp_path):
+    training = {"learning_rate": 5e-3, "batch_size": 64, "precision": "fp32"}
+    reset = trained_with(tiny_job(training=training), tmp_path / "reset")
+    kept = trained_with(tiny_job(training=training | {"reset_optimizer": False}), tmp_path / "kept")
+    assert reset[:2] == kept[:2]
+    assert all(a != b for a, b in zip(reset[2:], kept[2:], strict=True))
+
+
+def test_right_side_removal_resets_the_optimizer_too(tmp_path):
+    schedule = {"tokens_per_stage": 3, "stage_steps": 12, "removal_side": "right"}
+    training = {"learning_rate": 5e-3, "batch_size": 64, "precision": "fp32"}
+    jobs = [tiny_job(schedule=schedule, training=training | {"reset_optimizer": reset}) for reset in (True, False)]
+    reset, kept = (trained_with(job, tmp_path / str(i)) for i, job in enumerate(jobs))
+    assert reset[1] != kept[1]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_smoothing_with_kept_positions_trains(tmp_path, side):
+    schedule = {"tokens_per_stage": 3, "stage_steps": 12, "keep_position": True, "smoothing_lambda": 0.5}
+    manifests = walked(tiny_job(schedule=schedule | {"removal_side": side}), tmp_path)
+    assert [manifest.verdict for manifest in manifests] == ["good"] * 3
+
+
+def held_out_rows(data: JobData) -> Iterator[tuple[int, ...]]:
+    table = data.validation
+    for row in range(len(table)):
+        yield tuple(table.tokens[table.offsets[row] : table.cot_start[row] - 1].tolist())
+
+
+def test_data_is_tokenized_once_and_read_from_the_same_file(tmp_path):
+    store = StageStore(tmp_path)
+    first = prepare_data(tiny_job(), store)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.arrow")}
+    second = prepare_data(tiny_job(), store)
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.arrow")}
+    assert len(files) == 2
+    assert (first.train.tokens == second.train.tokens).all()
+    assert first.total_tokens == second.total_tokens == COT_TOKENS
+
+
+def test_data_holds_the_papers_training_string(data):
+    table, words = data.validation, data.tokenizer
+    example = next(iter(data.task.examples("validation")))
+    text = words.convert_ids_to_tokens(table.tokens[: table.offsets[1]].tolist())
+    end = words.eos_token
+    expected = f"{example.question} {end} {example.cot} {end} #### {example.answer} {end}"
+    assert text == expected.split()
+    assert text[table.cot_start[0] : table.cot_end[0]] == example.cot.split()
+    assert table.answers[0] == example.answer
+    assert len(set(held_out_rows(data))) == len(table)

@@ -1,0 +1,62 @@
+"""A trial in one process, without Ray: what starts it, what ends it early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Training
+from orchestrator.method.model import initial_model, load_tokenizer, load_weights, save_weights
+from orchestrator.plan import Plan, build_plan
+from orchestrator.runtime.execute import StageRunner, prepare_data, walk
+from orchestrator.store import Manifest, StageStore, frontier
+from orchestrator.tasks import make_task
+
+TASK = MultiplicationTask(digits=(1, 2))
+TINY = ScratchModel(layers=1, width=32, heads=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def executed(job: Job, folder: Path) -> tuple[Plan, StageStore, list[Manifest]]:
+    store = StageStore(folder)
+    data = prepare_data(job, store)
+    plan = build_plan(job, data.total_tokens)
+    runner = StageRunner(job, data, store, torch.device("cpu"), lambda stage, progress: None)
+    return plan, store, [manifest for _, manifest in walk(plan.trials[0], runner)]
+
+
+def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(TINY, make_task(TASK).symbols)
+    save_weights(initial_model(TINY, tokenizer, 64, 7), tokenizer, tmp_path / "model")
+    job = Job(
+        name="local",
+        task=TASK,
+        model=PretrainedModel(name=str(tmp_path / "model")),
+        schedule=Schedule(tokens_per_stage=3, stage_steps=4, keep_position=True),
+    )
+    plan, store, manifests = executed(job, tmp_path / "store")
+    assert [m.metrics.removed_tokens for m in manifests] == [0, 3, 6]
+    start = initial_model(TINY, tokenizer, 64, 7).transformer.wte.weight
+    end = load_weights(store.folder(manifests[-1])).transformer.wte.weight
+    assert 0 < (start - end).abs().max() < 0.01
+
+
+def test_diverged_stage_ends_the_trial_and_keeps_its_record_without_weights(tmp_path: Path) -> None:
+    job = Job(
+        name="wild",
+        task=TASK,
+        model=TINY,
+        schedule=Schedule(tokens_per_stage=3, stage_steps=20, pretrain_steps=1),
+        training=Training(learning_rate=1.0, max_grad_norm=1e30, weight_decay=1e4),
+    )
+    plan, store, manifests = executed(job, tmp_path)
+    assert [m.verdict for m in manifests] == ["good", "diverged"]
+    assert manifests[1].files == ()
+    assert [p.verdict for p in frontier(plan, store)] == ["good", "diverged"]
+    assert [m.attempt for m in executed(job, tmp_path)[2]] == [m.attempt for m in manifests]
