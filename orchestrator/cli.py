@@ -55,10 +55,9 @@ def main() -> None:
         print(error, file=sys.stderr)
         code = error.exit_code
     except typer.Abort:
-        code = INTERRUPTED
+        code = _interrupted()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        code = _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -69,6 +68,11 @@ def main() -> None:
         print(f"error[CLI002] {error.format_message()}", file=sys.stderr)
         code = usage
     sys.exit(code or 0)
+
+
+def _interrupted() -> int:
+    print("interrupted; what is committed stays, the same command continues", file=sys.stderr)
+    return INTERRUPTED
 
 
 @app.command()
@@ -116,10 +120,12 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan.")] = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
+    from orchestrator.runtime.run import checked_job, run_job
+
     if dry_run:
+        checked_job(job, tuple(overrides or ()), store.absolute())
         plan(job, overrides, store)
         return
-    from orchestrator.runtime.run import run_job
 
     sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
 
@@ -133,8 +139,8 @@ def report(
     from orchestrator.store import frontier
 
     planned, stages = _planned(job, overrides, store)
-    if as_json:
-        print(json.dumps([point.model_dump(mode="json") for point in frontier(planned, stages)], indent=1))
+    if as_json and (points := frontier(planned, stages)):
+        print(json.dumps([point.model_dump(mode="json") for point in points], indent=1))
     else:
         print_report(planned, stages, _console())
 
@@ -208,4 +214,4 @@ def _existing(store: Path) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 100)
+    return Console(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False, soft_wrap=True)

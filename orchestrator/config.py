@@ -48,7 +48,7 @@ class MultiplicationTask(Section):
 
     type: Literal["multiplication"] = "multiplication"
     """The task. Its examples are generated, nothing is downloaded."""
-    digits: Annotated[tuple[Annotated[int, Field(ge=1, le=40)], ...], Field(strict=False, min_length=2, max_length=2)]
+    digits: Annotated[tuple[Annotated[int, Field(ge=1, le=20)], ...], Field(strict=False, min_length=2, max_length=2)]
     """Digits of the first and of the second factor, each without leading zeros: [4, 4] is the paper's 4x4."""
     train_examples: Count | None = None
     """Train on the first n examples only. Default: all (808,000, or the whole smaller space)."""
@@ -171,13 +171,11 @@ class Evaluation(Section):
 
     examples: Count | None = None
     """Use the first n validation examples. Default: all."""
-    batch_size: Count = 250
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 250
     """Examples per forward pass."""
-    max_new_tokens: Count | None = None
-    """Where a wrong generation is cut off. Default: the longest target plus 16 tokens."""
-    speed_examples: Count = 8
+    speed_examples: Annotated[int, Field(ge=1, le=100_000)] = 8
     """Examples decoded one by one for examples/s at batch 1."""
-    speed_batch: Count = 128
+    speed_batch: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Examples decoded together for examples/s at a large batch."""
 
 
@@ -186,7 +184,7 @@ class Resources(Section):
 
     workers: Count = 1
     """Ray Train workers of a trial (data-parallel)."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    cpus_per_worker: Annotated[float, Field(ge=0.01)] = 1
     """CPU cores of a worker, and its torch threads (at least one). Below 1, trials share a core."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """1: each worker trains on a GPU."""
@@ -341,7 +339,9 @@ def _causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _problem(file: str, detail: ErrorDetails) -> Problem:
-    keys = [str(key) for key in detail["loc"] if key not in _TAGS]
+    keys = [str(key) for key in detail["loc"]]
+    if len(keys) > 1 and keys[0] == "model" and keys[1] in _TAGS:
+        del keys[1]
     where = f"{file}: {'.'.join(keys) or 'the job'}"
     kind = detail["type"]
     if kind == "extra_forbidden":

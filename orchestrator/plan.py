@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from orchestrator.config import Job, Method, PretrainedModel
+from orchestrator.config import Job, Method, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
 from orchestrator.method import explicit_cot, no_cot, stepwise
@@ -83,9 +85,9 @@ def build_plan(job: Job, total_tokens: int | None = None) -> Plan:
     common = {
         "method_version": METHOD_VERSION,
         "task": non_default(job.task),
-        "model": non_default(job.model),
+        "model": non_default(job.model) | _content(job.model),
         "training": non_default(job.training),
-        "evaluation": non_default(job.evaluation),
+        "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
     }
     trials = []
     for seed in job.seeds:
@@ -93,6 +95,17 @@ def build_plan(job: Job, total_tokens: int | None = None) -> Plan:
             specs = STAGES_OF[method](job.schedule, seed, total, epoch_steps)
             trials.append(Trial(f"{method}-seed{seed}", method, seed, _keyed(specs, common)))
     return Plan(job, total, tuple(trials))
+
+
+def _content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
+    """A local model is what its files say, wherever they lie."""
+    if not isinstance(model, PretrainedModel) or not Path(model.name).is_dir():
+        return {}
+    sha256 = hashlib.sha256()
+    for path in sorted(Path(model.name).iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            sha256.update(path.read_bytes())
+    return {"name": Path(model.name).name, "sha256": sha256.hexdigest()}
 
 
 def _keyed(specs: tuple[StageSpec, ...], common: dict[str, Any]) -> tuple[PlannedStage, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -53,25 +52,28 @@ class TokenTable:
         column = np.arange(lengths.max())
         inside = column < lengths[:, None]
         tokens = np.where(inside, self.tokens[np.where(inside, begin[:, None] + column, 0)], 0)
-        as_tensor = lambda array: torch.from_numpy(array.astype(np.int64))  # noqa: E731
-        return Batch(*map(as_tensor, (tokens, lengths, self.cot_start[rows], self.cot_end[rows])))
+        return Batch(*map(_tensor, (tokens, lengths, self.cot_start[rows], self.cot_end[rows])))
 
 
-def token_table(
-    task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path, limit: int | None = None
-) -> TokenTable:
+def _tensor(array: NDArray[np.int32]) -> torch.Tensor:
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path) -> TokenTable:
     """The tokens of a split, from ``path`` if it exists, else made and put there in one rename."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(handle)
-        _write(task, split, tokenizer, partial, limit)
-        os.replace(partial, path)
+        partial = path.with_suffix(f".{os.getpid()}")
+        try:
+            _write(task, split, tokenizer, partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     return _read(path, with_answers=split != "train")
 
 
-def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: str, limit: int | None) -> None:
-    examples = islice(task.examples(split), limit)
+def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    examples = iter(task.examples(split))
     rows, answers, starts, ends = [], [], [], []
     while chunk := list(islice(examples, CHUNK)):
         for example, ids in zip(chunk, _encode(chunk, tokenizer), strict=True):
@@ -89,8 +91,11 @@ def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: s
             "answer": answers,
         }
     )
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
-        stream.write_table(table)
+    with path.open("wb") as file:
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

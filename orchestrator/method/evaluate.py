@@ -2,8 +2,10 @@
 
 A greedy decode equals its target if and only if the teacher-forced arg-max equals the target at
 every position: both condition on the same tokens up to the first difference. So one forward pass
-settles every example that is right as a whole, and only the others are decoded; they may still
-reach the right answer through another CoT. The number is that of plain greedy decoding.
+settles every example that is right as a whole. Where a token is a symbol it also settles those
+that first differ inside the answer: the same CoT, another answer. Only the others are decoded;
+they may still reach the right answer through another CoT. The number is that of plain greedy
+decoding.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +30,8 @@ from orchestrator.method.removal import IGNORED, CutBatch, cut
 
 ANSWER_MARK = "####"
 SPEED_REPETITIONS = 3
+OVERTIME = 16
+"""Tokens a generation may write beyond the longest target before it is cut off."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,20 @@ class Removed:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """``answer_loss``: mean negative log-likelihood per token of what is left to write, teacher-forced."""
+    """``loss``: mean negative log-likelihood per token of all that is left to write, teacher-forced."""
 
     exact_match: float
     examples: int
-    answer_loss: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Greedy decoding, tokenizing excluded."""
+
+    examples_per_second: float
     generated_tokens: float
+    """Mean tokens written per example, separators included."""
 
 
 class Evaluator:
@@ -57,42 +70,45 @@ class Evaluator:
         tokenizer: PreTrainedTokenizerBase,
         is_correct: Callable[[str, str], bool],
         config: Evaluation,
+        *,
+        token_is_symbol: bool,
     ) -> None:
         self.table, self.tokenizer, self.is_correct, self.config = table, tokenizer, is_correct, config
+        self.token_is_symbol = token_is_symbol
         self.size = config.examples or len(table)
 
     @torch.inference_mode()
-    def accuracy(self, model: PreTrainedModel, removed: Removed, *, verify: bool = True) -> Accuracy:
-        """Exact match over all examples. ``verify=False`` decodes every example; same result, slower."""
+    def accuracy(
+        self, model: PreTrainedModel, removed: Removed, limit: int | None = None, *, verify: bool = True
+    ) -> Accuracy:
+        """Exact match over the first ``limit`` examples (default: all).
+
+        ``verify=False`` decodes every example; same result, slower.
+        """
+        size = min(limit or self.size, self.size)
+        correct, loss, tokens = 0, 0.0, 0
         with _evaluating(model):
-            correct, written, losses, tokens = 0, 0, 0.0, 0
-            for rows in self._batches():
+            for rows in np.array_split(np.arange(size), -(-size // self.config.batch_size)):
                 batch = self._cut(rows, removed, model.device)
-                loss, verified = _teacher_forced(model, batch)
-                losses, tokens = losses + loss, tokens + int((batch.labels_BK != IGNORED).sum())
-                target_length = (batch.labels_BK != IGNORED).sum(1)
-                if not verify:
-                    verified = torch.zeros_like(verified)
-                correct += int(verified.sum())
-                written += int(target_length[verified].sum())
-                for row, output in self._decoded(model, rows[~verified.cpu().numpy()], removed):
+                forced = _teacher_forced(model, batch)
+                loss, tokens = loss + forced.loss, tokens + forced.tokens
+                settled = self._settled(batch, forced) if verify else torch.zeros_like(forced.right_BK[:, 0])
+                correct += int((settled & forced.right_BK.all(1)).sum())
+                for row, output in self._decoded(model, rows[~settled.cpu().numpy()], removed):
                     correct += self._is_right(output, row)
-                    written += len(output)
-        return Accuracy(correct / self.size, self.size, losses / tokens, written / self.size)
+        return Accuracy(correct / size, size, loss / tokens)
 
     @torch.inference_mode()
-    def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> float:
-        """Examples per second of greedy decoding, tokenizing and reading excluded.
-
-        Each batch counts with the fastest of a few repetitions: the least disturbed one.
-        """
+    def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:
+        """Each batch counts with the fastest of a few repetitions: the least disturbed one."""
         rows = np.arange(examples) % self.size
-        seconds = 0.0
+        seconds, written = 0.0, 0
         with _evaluating(model):
             for begin in range(0, examples, batch_size):
                 batch = rows[begin : begin + batch_size]
                 seconds += min(self._seconds(model, batch, removed) for _ in range(SPEED_REPETITIONS))
-        return examples / seconds
+                written += sum(len(output) for _, output in self._decoded(model, batch, removed))
+        return Speed(examples / seconds, written / examples)
 
     def _seconds(self, model: PreTrainedModel, rows: NDArray[np.int64], removed: Removed) -> float:
         _synchronize(model.device)
@@ -101,9 +117,15 @@ class Evaluator:
         _synchronize(model.device)
         return time.perf_counter() - started
 
-    def _batches(self) -> Iterator[NDArray[np.int64]]:
-        for begin in range(0, self.size, self.config.batch_size):
-            yield np.arange(begin, min(begin + self.config.batch_size, self.size))
+    def _settled(self, batch: CutBatch, forced: _Forced) -> Tensor:
+        """Per example, whether the forward pass alone says if its answer is right."""
+        whole = forced.right_BK.all(1)
+        if not self.token_is_symbol:
+            return whole
+        mark = self.tokenizer.convert_tokens_to_ids(ANSWER_MARK)
+        mark_at_B = (batch.tokens_BK == mark).int().argmax(1) - forced.first
+        first_wrong_B = (~forced.right_BK).int().argmax(1)
+        return whole | (first_wrong_B > mark_at_B)
 
     def _cut(self, rows: NDArray[np.int64], removed: Removed, device: torch.device) -> CutBatch:
         batch = self.table.batch(rows)
@@ -126,8 +148,10 @@ class Evaluator:
             by_length[int(self.table.cot_start[row])].append(int(row))
         for length, group in by_length.items():
             batch = self._cut(np.array(group), removed, model.device)
-            limit = self.config.max_new_tokens or int(batch.lengths_B.max()) - length + 16
-            limit = min(limit, model.config.max_position_embeddings - int(batch.positions_BK[:, length - 1].max()) - 1)
+            limit = min(
+                int(batch.lengths_B.max()) - length + OVERTIME,
+                model.config.max_position_embeddings - int(batch.positions_BK[:, length - 1].max()) - 1,
+            )
             written = _greedy(model, batch, length, self.tokenizer.eos_token_id, limit)
             yield from zip(group, written, strict=True)
 
@@ -137,13 +161,25 @@ class Evaluator:
 
 
 def extract_answer(text: str) -> str:
-    """What follows ``####``, without commas; a text without the mark is compared whole (released code)."""
+    """What follows ``####``, without commas and blanks; a text without the mark is compared whole."""
     answer = text.split(ANSWER_MARK, 1)[1] if ANSWER_MARK in text else text
     return "".join(answer.replace(",", "").split())
 
 
-def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> tuple[float, Tensor]:
-    """Summed loss over the labelled tokens, and per example whether the arg-max is right at all of them."""
+@dataclass(frozen=True)
+class _Forced:
+    """A teacher-forced pass. ``right_BK``: the arg-max is right, from position ``first`` on.
+
+    Padding counts as right.
+    """
+
+    loss: float
+    tokens: int
+    first: int
+    right_BK: Tensor
+
+
+def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> _Forced:
     first = int((batch.labels_BK != IGNORED).int().argmax(1).min())
     labels = batch.labels_BK[:, first:]
     logits = model(
@@ -153,8 +189,8 @@ def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> tuple[float, Ten
         use_cache=False,
     ).logits.float()
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    right = (logits.argmax(-1) == labels) | (labels == IGNORED)
-    return float(loss), right.all(1)
+    ignored = labels == IGNORED
+    return _Forced(float(loss), int((~ignored).sum()), first, (logits.argmax(-1) == labels) | ignored)
 
 
 def _greedy(model: PreTrainedModel, batch: CutBatch, prompt: int, separator: int, limit: int) -> list[list[int]]:
@@ -180,17 +216,15 @@ def _until_second(row: list[int], separator: int) -> list[int]:
     return row[: ends[1] + 1] if len(ends) > 1 else row
 
 
-class _evaluating:
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
     """Evaluation mode inside the block; the mode before it afterwards."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self.training = model, model.training
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self.model.train(self.training)
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _synchronize(device: torch.device) -> None:

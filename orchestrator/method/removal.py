@@ -70,6 +70,6 @@ def cut(batch: Batch, removed_B: Tensor, side: str = "left", keep_position: bool
     return CutBatch(
         tokens_BK=torch.where(inside_BK, tokens_BK, 0),
         labels_BK=torch.where(learnt_BK, tokens_BK, IGNORED),
-        positions_BK=target_K + shift_BK,
+        positions_BK=torch.where(inside_BK, target_K + shift_BK, 0),
         lengths_B=lengths_B,
     )

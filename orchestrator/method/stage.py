@@ -51,7 +51,7 @@ class Record(BaseModel):
 
 
 class RemovalPoint(Record):
-    """Exact match right after a removal, before any step was trained on it."""
+    """Exact match right after a removal, before any step was trained on it; on the first 250 examples."""
 
     step: int
     removed_tokens: int
@@ -72,7 +72,8 @@ class StageMetrics(Record):
     total_tokens: int
     exact_match: float
     examples: int
-    answer_loss: float
+    validation_loss: float
+    """Mean over the validation tokens that are left to write."""
     generated_tokens: float
     examples_per_second: float
     examples_per_second_batched: float

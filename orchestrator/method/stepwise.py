@@ -9,12 +9,11 @@ from orchestrator.method.stage import StageSpec, chain
 
 def segments(schedule: Schedule, total_tokens: int, epoch_steps: int) -> list[Segment]:
     """The schedule of a job, cut into stages. ``epoch_steps``: optimizer steps per pass over the data."""
-    epochs = schedule.stage_epochs or 1
     if schedule.type == "reference":
         cut = reference_segments(
             total_tokens,
             schedule.tokens_per_stage,
-            round(epoch_steps * epochs),
+            epoch_steps,
             pretrain_epochs=round(schedule.pretrain_epochs or 0),
             consolidation_stages=schedule.consolidation_stages,
             remove_all_beyond=schedule.remove_all_beyond,
@@ -23,7 +22,7 @@ def segments(schedule: Schedule, total_tokens: int, epoch_steps: int) -> list[Se
         cut = linear_segments(
             total_tokens,
             schedule.tokens_per_stage,
-            schedule.stage_steps or max(1, round(epoch_steps * epochs)),
+            schedule.stage_steps or max(1, round(epoch_steps * (schedule.stage_epochs or 1))),
             pretrain_steps=schedule.pretrain_steps or round(epoch_steps * (schedule.pretrain_epochs or 0)),
             consolidation_stages=schedule.consolidation_stages,
             remove_all_beyond=schedule.remove_all_beyond,

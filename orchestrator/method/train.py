@@ -7,6 +7,7 @@ separator; when a token goes, AdamW is built anew.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,15 +23,16 @@ from orchestrator.config import Training
 from orchestrator.method.data import TokenTable, batch_rows
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import autocast
+from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, CutBatch, cut, draw_removed
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
 
 BLOCKS = 20
-"""A stage's training loss is recorded, and checked for being finite, this many times."""
+"""A stage's training loss is recorded, and checked for being finite, at most this many times."""
 
 
-class Diverged(Exception):
-    """The training loss is not finite."""
+AFTER_REMOVAL_EXAMPLES = 250
+"""Validation examples that are measured right after a removal."""
 
 
 @dataclass(frozen=True)
@@ -39,83 +41,68 @@ class Progress:
 
     step: int
     removed_tokens: int
-    loss: float
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What training a stage recorded on the way."""
+    """What training a stage recorded on the way. ``finite``: no loss was infinite or not a number."""
 
     after_removal: tuple[RemovalPoint, ...]
     train_loss: tuple[LossPoint, ...]
     seconds: float
+    finite: bool
 
 
 def train_stage(
     model: PreTrainedModel,
+    optimizer: Optimizer,
     spec: StageSpec,
     table: TokenTable,
     training: Training,
     evaluator: Evaluator | None,
     watch: Callable[[Progress], None],
 ) -> Trace:
-    """Train ``model`` in place through one stage. Raises ``Diverged``.
+    """Train ``model`` in place through one stage; stop at the first block whose loss is not finite.
 
     ``evaluator`` measures exact match right after every removal; None on all workers but the first.
     """
     started = time.perf_counter()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
     parallel = DistributedDataParallel(model) if world > 1 else model
     model.train()
-    optimizer = _Optimizer(model, training)
     removals = {removal.step: removal.removed_tokens for removal in spec.removals}
     removed, points, losses, block = spec.removed_from, [], [], _Block(model.device)
+    watch(Progress(0, removed))
     rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step, spec.steps)
     for step, rows in enumerate(rows_of_step):
+        at = spec.first_step + step
         if step in removals:
             removed = removals[step]
             if evaluator:
-                accuracy = evaluator.accuracy(model, Removed(removed, spec.removal_side, spec.keep_position))
-                points.append(
-                    RemovalPoint(step=spec.first_step + step, removed_tokens=removed, exact_match=accuracy.exact_match)
-                )
+                points.append(_after_removal(model, spec, evaluator, at, removed))
             if training.reset_optimizer:
-                optimizer = _Optimizer(model, training)
-        batch, learnt_tokens = _share(table, rows, spec, spec.first_step + step, removed, rank, world)
+                optimizer.reset()
+        batch, learnt_tokens = _share(table, rows, spec, at, removed, rank, world)
         loss = _loss_sum(parallel, batch, training) * (world / learnt_tokens)
         loss.backward()
         optimizer.step(spec.rate_from + (spec.rate_to - spec.rate_from) * step / spec.steps)
         block.add(loss.detach())
-        if step + 1 == spec.steps or (step + 1) % max(1, spec.steps // BLOCKS) == 0:
-            losses.append(LossPoint(step=spec.first_step + step + 1, loss=block.mean()))
-            watch(Progress(step + 1, removed, losses[-1].loss))
-    return Trace(tuple(points), tuple(losses), time.perf_counter() - started)
+        if step + 1 == spec.steps or (step + 1) % -(-spec.steps // BLOCKS) == 0:
+            mean = block.mean()
+            if not math.isfinite(mean):
+                return Trace(tuple(points), tuple(losses), time.perf_counter() - started, finite=False)
+            losses.append(LossPoint(step=at + 1, loss=mean))
+            watch(Progress(step + 1, removed))
+    return Trace(tuple(points), tuple(losses), time.perf_counter() - started, finite=True)
 
 
-class _Optimizer:
-    """AdamW with clipped gradients, warming up after every reset."""
-
-    def __init__(self, model: PreTrainedModel, training: Training) -> None:
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.training = training
-        self.steps = 0
-        self.adamw = torch.optim.AdamW(
-            self.parameters,
-            lr=training.learning_rate,
-            betas=(training.beta1, training.beta2),
-            weight_decay=training.weight_decay,
-            fused=True,
-        )
-
-    def step(self, share: float) -> None:
-        """One update at this share of the learning rate."""
-        self.steps += 1
-        warmth = min(1.0, self.steps / self.training.warmup_steps) if self.training.warmup_steps else 1.0
-        for group in self.adamw.param_groups:
-            group["lr"] = self.training.learning_rate * warmth * share
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+def _after_removal(
+    model: PreTrainedModel, spec: StageSpec, evaluator: Evaluator, step: int, removed_tokens: int
+) -> RemovalPoint:
+    removed = Removed(removed_tokens, spec.removal_side, spec.keep_position)
+    accuracy = evaluator.accuracy(model, removed, AFTER_REMOVAL_EXAMPLES)
+    return RemovalPoint(step=step, removed_tokens=removed_tokens, exact_match=accuracy.exact_match)
 
 
 class _Block:
@@ -136,8 +123,6 @@ class _Block:
         mean = self.sum.item() / self.count
         self.sum.zero_()
         self.count = 0
-        if not np.isfinite(mean):
-            raise Diverged(f"training loss is {mean}")
         return mean
 
 
@@ -146,8 +131,8 @@ def _share(
 ) -> tuple[CutBatch, int]:
     """This worker's part of the step's batch, cut, and the learnt tokens of the whole batch.
 
-    Offsets are a function of seed and step alone and are drawn for the whole batch, so the number
-    of workers changes nothing but the order of additions.
+    Offsets are a function of seed and step alone and are drawn for the whole batch, so without
+    dropout the number of workers changes nothing but the order of additions.
     """
     generator = torch.Generator().manual_seed(_mixed(spec.seed, step))
     removed_B = draw_removed(removed, spec.smoothing_lambda, len(rows), generator)

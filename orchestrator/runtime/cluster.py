@@ -36,7 +36,7 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def local_ray(resources: Resources) -> Iterator[None]:
+def local_ray() -> Iterator[None]:
     """Ray with all cores of this machine, token-protected, without dashboard."""
     # Ray reads these when it is imported, so they are set before.
     os.environ.update(_ENVIRONMENT)
@@ -47,7 +47,7 @@ def local_ray(resources: Resources) -> Iterator[None]:
 
     ray.init(
         address="local",
-        num_cpus=os.cpu_count(),
+        num_cpus=_cores(),
         resources={DRIVER: 1_000},
         include_dashboard=False,
         object_store_memory=100 << 20,
@@ -63,13 +63,18 @@ def local_ray(resources: Resources) -> Iterator[None]:
 
 def concurrent_trials(resources: Resources) -> int:
     """How many trials fit on this machine at a time. Raises ``InputError`` if not even one does."""
-    cores = os.cpu_count() or 1
-    needed = resources.workers * resources.cpus_per_worker
-    if needed > cores:
-        found = f"{resources.workers} workers x {resources.cpus_per_worker:g} CPUs, this machine has {cores}"
-        raise InputError(Problem("CLU009", "resources", found, "lower resources.workers or cpus_per_worker"))
-    fitting = int(cores / needed)
+    cores, gpus = _cores(), len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    needed, needed_gpus = resources.workers * resources.cpus_per_worker, resources.workers * resources.gpus_per_worker
+    if needed > cores or needed_gpus > gpus:
+        found = f"a trial takes {needed:g} CPUs and {needed_gpus} GPUs, this machine has {cores} and {gpus}"
+        raise InputError(Problem("CLU009", "resources", found, "lower workers, cpus_per_worker or gpus_per_worker"))
+    fitting = min(int(cores / needed), gpus // needed_gpus if needed_gpus else cores * 100)
     return min(fitting, resources.max_concurrent_trials or fitting)
+
+
+def _cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @contextmanager

@@ -6,24 +6,29 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from orchestrator.config import Job
+from orchestrator.config import Job, ScratchModel
 from orchestrator.identity import digest, non_default
 from orchestrator.method.data import TokenTable, token_table
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import initial_model, load_tokenizer, load_weights, place, save_weights
+from orchestrator.method.model import check_model, initial_model, load_tokenizer, load_weights, place, save_weights
+from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageMetrics
-from orchestrator.method.train import Diverged, Progress, Trace, train_stage
+from orchestrator.method.train import Progress, Trace, train_stage
 from orchestrator.plan import PlannedStage, Trial
-from orchestrator.store import Manifest, StageStore
+from orchestrator.store import Claim, Manifest, StageStore
 from orchestrator.tasks import Task, make_task
 
 DATA_FORMAT = 1
+OPTIMIZER_FILE = "optimizer.safetensors"
+WAIT_SECONDS = 0.5
 WORST_LOSS = 1e9
 """Stands for a loss that is not finite: records hold plain JSON numbers."""
 
@@ -39,19 +44,27 @@ class JobData:
 
     @property
     def total_tokens(self) -> int:
+        """CoT tokens of the longest CoT: the most that can be removed."""
         return max(self.train.total_tokens, self.validation.total_tokens)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(self.train.longest, self.validation.longest)
 
 
 def prepare_data(job: Job, store: StageStore) -> JobData:
     """Tokenize the job's data once; later calls, and workers, map the same files."""
     task = make_task(job.task)
     tokenizer = load_tokenizer(job.model, task.symbols)
-    identity = {"format": DATA_FORMAT, "task": non_default(job.task), "vocabulary": digest(tokenizer.get_vocab())}
+    identity = {"format": DATA_FORMAT, "task": non_default(job.task), "tokenizer": tokenizer.backend_tokenizer.to_str()}
     folder = store.root / "data" / digest(identity)
     train, validation = (
         token_table(task, split, tokenizer, folder / f"{split}.arrow") for split in ("train", "validation")
     )
-    return JobData(task, tokenizer, train, validation)
+    data = JobData(task, tokenizer, train, validation)
+    check_model(job.model, data.longest)
+    return data
 
 
 class Runner(Protocol):
@@ -72,6 +85,15 @@ def walk(trial: Trial, runner: Runner) -> Iterator[tuple[PlannedStage, Manifest]
             return
 
 
+@dataclass(frozen=True)
+class _Position:
+    """A model and its optimizer, as they stand at the end of the stage ``key``."""
+
+    key: str | None
+    model: PreTrainedModel
+    optimizer: Optimizer
+
+
 class StageRunner:
     """Trains, measures and commits single stages; keeps the model between consecutive ones."""
 
@@ -85,60 +107,102 @@ class StageRunner:
     ) -> None:
         self.job, self.data, self.store, self.device, self.watch = job, data, store, device, watch
         self.first = not dist.is_initialized() or dist.get_rank() == 0
-        self.evaluator = Evaluator(data.validation, data.tokenizer, data.task.is_correct, job.evaluation)
-        self._model: tuple[str, PreTrainedModel] | None = None
+        self.evaluator = Evaluator(
+            data.validation,
+            data.tokenizer,
+            data.task.is_correct,
+            job.evaluation,
+            token_is_symbol=isinstance(job.model, ScratchModel),
+        )
+        self._at: _Position | None = None
+        self._claim: Claim | None = None
 
     def committed(self, stage: PlannedStage) -> Manifest | None:
-        """The stage's manifest if the first worker sees it: all workers adopt a stage, or none does."""
-        seen = [bool(self.store.manifest(stage))] if self.first else [False]
+        """The stage's manifest, or None once the stage is ours to run.
+
+        Waits while another trial trains the same stage. The first worker decides for all.
+        """
+        while True:
+            if self._agreed(lambda: self.store.manifest(stage) is not None):
+                return self.store.manifest(stage)
+            if self._agreed(lambda: self._claimed(stage)):
+                return None
+            time.sleep(WAIT_SECONDS)
+
+    def _agreed(self, decide: Callable[[], bool]) -> bool:
+        """What the first worker decides, known to all."""
+        decision = [decide() if self.first else False]
         if dist.is_initialized():
-            dist.broadcast_object_list(seen, src=0)
-        return self.store.manifest(stage) if seen[0] else None
+            dist.broadcast_object_list(decision, src=0)
+        return decision[0]
+
+    def _claimed(self, stage: PlannedStage) -> bool:
+        self._claim = self.store.claim(stage.key)
+        if self._claim and self.store.manifest(stage):
+            self._release()
+        return self._claim is not None
+
+    def _release(self) -> None:
+        if self._claim:
+            self._claim.release()
+            self._claim = None
 
     def run(self, stage: PlannedStage, parent: Manifest | None) -> Manifest:
         """One attempt of a stage, from its parent's weights to its commit."""
-        model = self._starting_model(stage, parent)
         try:
-            trace = train_stage(
-                model,
-                stage.spec,
-                self.data.train,
-                self.job.training,
-                self.evaluator if self.first else None,
-                lambda progress: self.watch(stage, progress),
-            )
-        except Diverged:
-            return self._commit(stage, None, None)
-        self._model = (stage.key, model)
-        return self._commit(stage, model, trace)
+            return self._attempt(stage, parent)
+        finally:
+            self._release()
 
-    def _starting_model(self, stage: PlannedStage, parent: Manifest | None) -> PreTrainedModel:
-        if self._model and self._model[0] == stage.parent:
-            return self._model[1]
-        if parent is None:
-            longest = max(self.data.train.longest, self.data.validation.longest)
-            model = initial_model(self.job.model, self.data.tokenizer, longest, stage.spec.seed)
-        else:
-            self.store.verify(parent)
-            model = load_weights(self.store.folder(parent))
-        return place(model, self.device, self.job.training)
-
-    def _commit(self, stage: PlannedStage, model: PreTrainedModel | None, trace: Trace | None) -> Manifest:
-        """The first worker measures and commits; all others wait for it and read the manifest."""
-        if self.first:
-            attempt = self.store.begin(stage.key)
-            metrics = self._measured(stage, model, trace) if model and trace else None
-            if metrics and math.isfinite(metrics.answer_loss):
-                save_weights(model, self.data.tokenizer, attempt)
-                self.store.commit(stage, attempt, "good", metrics)
-            else:
-                self.store.commit(stage, attempt, "diverged", _no_metrics(stage))
-        if dist.is_initialized():
-            dist.barrier()
+    def _attempt(self, stage: PlannedStage, parent: Manifest | None) -> Manifest:
+        start = self._start(stage, parent)
+        self._at = None  # from here on the weights are no stage's
+        trace = train_stage(
+            start.model,
+            start.optimizer,
+            stage.spec,
+            self.data.train,
+            self.job.training,
+            self.evaluator if self.first else None,
+            lambda progress: self.watch(stage, progress),
+        )
+        attempt = self.store.begin(stage.key) if self.first else None
+        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace).attempt == attempt.name)
+        if ours:
+            self._at = _Position(stage.key, start.model, start.optimizer)
         manifest = self.store.manifest(stage)
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
         return manifest
+
+    def _start(self, stage: PlannedStage, parent: Manifest | None) -> _Position:
+        """The parent's weights and optimizer: at hand, or from the store, or new."""
+        if self._at and self._at.key == stage.parent:
+            return self._at
+        if parent is None:
+            model = initial_model(self.job.model, self.data.tokenizer, self.data.longest, stage.spec.seed)
+        else:
+            self.store.verify(parent)
+            model = load_weights(self.store.folder(parent))
+        model = place(model, self.device, self.job.training)
+        optimizer = Optimizer(model, self.job.training)
+        if parent is not None:
+            optimizer.load(load_file(self.store.folder(parent) / OPTIMIZER_FILE))
+        return _Position(None, model, optimizer)
+
+    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace) -> Manifest:
+        if not trace.finite:
+            return self.store.commit(
+                stage, attempt, "diverged", _no_metrics(stage, trace), "the training loss is not finite"
+            )
+        metrics = self._measured(stage, end.model, trace)
+        if not math.isfinite(metrics.validation_loss):
+            return self.store.commit(
+                stage, attempt, "diverged", _no_metrics(stage, trace), "the validation loss is not finite"
+            )
+        save_weights(end.model, self.data.tokenizer, attempt)
+        save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
+        return self.store.commit(stage, attempt, "good", metrics)
 
     def _measured(self, stage: PlannedStage, model: PreTrainedModel, trace: Trace) -> StageMetrics:
         started = time.perf_counter()
@@ -152,10 +216,10 @@ class StageRunner:
             total_tokens=spec.total_tokens,
             exact_match=accuracy.exact_match,
             examples=accuracy.examples,
-            answer_loss=accuracy.answer_loss,
-            generated_tokens=accuracy.generated_tokens,
-            examples_per_second=one_by_one,
-            examples_per_second_batched=batched,
+            validation_loss=accuracy.loss,
+            generated_tokens=batched.generated_tokens,
+            examples_per_second=one_by_one.examples_per_second,
+            examples_per_second_batched=batched.examples_per_second,
             after_removal=trace.after_removal,
             train_loss=trace.train_loss,
             train_seconds=trace.seconds,
@@ -163,16 +227,18 @@ class StageRunner:
         )
 
 
-def _no_metrics(stage: PlannedStage) -> StageMetrics:
+def _no_metrics(stage: PlannedStage, trace: Trace) -> StageMetrics:
     return StageMetrics(
         removed_tokens=stage.spec.removed_to,
         total_tokens=stage.spec.total_tokens,
         exact_match=0.0,
         examples=0,
-        answer_loss=WORST_LOSS,
+        validation_loss=WORST_LOSS,
         generated_tokens=0.0,
         examples_per_second=0.0,
         examples_per_second_batched=0.0,
-        train_seconds=0.0,
+        after_removal=trace.after_removal,
+        train_loss=trace.train_loss,
+        train_seconds=trace.seconds,
         evaluate_seconds=0.0,
     )

@@ -18,7 +18,6 @@ class TrialProgress(Record):
     stage: int
     step: int
     removed_tokens: int
-    loss: float
     steps_per_second: float
     at: float
 
@@ -28,19 +27,15 @@ class ProgressFile:
 
     def __init__(self, store: Path, job: str, trial: str) -> None:
         self.path = job_folder(store, job) / "trials" / f"{trial}.json"
-        self._first: TrialProgress | None = None
+        self._began = (-1, 0, 0.0)
 
-    def write(self, stage: int, step: int, removed_tokens: int, loss: float) -> None:
-        """Called some twenty times a stage."""
+    def write(self, stage: int, step: int, removed_tokens: int) -> None:
+        """Called some twenty times a stage, first at its beginning."""
         now = time.time()
-        if self._first is None or self._first.stage != stage:
-            self._first = TrialProgress(
-                stage=stage, step=step, removed_tokens=removed_tokens, loss=loss, steps_per_second=0.0, at=now
-            )
-        rate = (step - self._first.step) / max(now - self._first.at, 1e-9)
-        progress = TrialProgress(
-            stage=stage, step=step, removed_tokens=removed_tokens, loss=loss, steps_per_second=rate, at=now
-        )
+        if self._began[0] != stage:
+            self._began = (stage, step, now)
+        rate = (step - self._began[1]) / max(now - self._began[2], 1e-9)
+        progress = TrialProgress(stage=stage, step=step, removed_tokens=removed_tokens, steps_per_second=rate, at=now)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(f".{os.getpid()}")
         partial.write_text(progress.model_dump_json())

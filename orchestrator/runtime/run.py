@@ -33,10 +33,7 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
     """Train what is missing, record it, report it. Returns the exit code."""
     os.environ.update(_QUIET)
     started = time.time()
-    job = load_job(path, overrides)
-    build_plan(job)
-    concurrent_trials(job.resources)
-    _check_writable(root)
+    job = checked_job(path, overrides, root)
     store = StageStore(root)
     plan = _prepared_plan(job, store)
     console.print(
@@ -44,17 +41,28 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
         f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}",
         highlight=False,
     )
-    tracker = BackgroundTracker(Tracker(plan, store), lambda text: console.print(text, highlight=False))
+    tracker = BackgroundTracker(Tracker(plan, store), lambda text: console.print(text))
     tracker.start()
-    code = _train(plan, store, tracker, console, started)
-    if frontier(plan, store):
-        print_report(plan, store, console)
-        tracker.finish(report_folder(plan, store))
-    if not tracker.close(TRACKING_DEADLINE_SECONDS):
+    try:
+        code = _train(plan, store, tracker, console, started)
+        if frontier(plan, store):
+            print_report(plan, store, console)
+            tracker.finish(report_folder(plan, store))
+    finally:
+        delivered = tracker.close(TRACKING_DEADLINE_SECONDS)
+    if not delivered:
         console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(root)}")
-    where = job.tracking.uri or f"stepwise ui --store {_short(root)}"
-    console.print(f"MLflow   {where}", highlight=False, soft_wrap=True)
+    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(root)}'}")
     return code
+
+
+def checked_job(path: Path, overrides: tuple[str, ...], root: Path) -> Job:
+    """The job, if it can run here; nothing is written. Raises ``InputError``."""
+    job = load_job(path, overrides)
+    build_plan(job)
+    concurrent_trials(job.resources)
+    _check_writable(root)
+    return job
 
 
 def print_report(plan: Plan, store: StageStore, console: Console) -> None:
@@ -68,7 +76,7 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     console.print()
     console.print(frontier_table(points))
     console.print(summary_table(points))
-    console.print(f"report   {_short(folder / 'report.html')}", highlight=False, soft_wrap=True)
+    console.print(f"report   {_short(folder / 'report.html')}")
 
 
 def report_folder(plan: Plan, store: StageStore) -> Path:
@@ -86,7 +94,7 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     write_report(plan, store, folder)
     tracker.finish(folder)
     tracker.end()
-    console.print(f"{len(frontier(plan, store))} stages of {plan.job.name} are in {tracker.uri}", soft_wrap=True)
+    console.print(f"{len(frontier(plan, store))} stages of {plan.job.name} are in {tracker.uri}")
     return DONE
 
 
@@ -136,11 +144,8 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
         with Watch(plan, store, console, started) as watch:
             run_trials(plan, store, tick)
     except TrialError as error:
-        console.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        console.print(str(error), style="red")
         return FAILED
-    except KeyboardInterrupt:
-        console.print("interrupted; what is committed stays, the same command continues", highlight=False)
-        raise
     return _exit_code(plan, store)
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from traceback import format_exception_only
 
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
@@ -27,7 +28,7 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
         return
     concurrent = concurrent_trials(plan.job.resources)
     problems: list[Problem] = []
-    with ray_storage(store.root) as storage, local_ray(plan.job.resources), interruptible() as interrupted:
+    with ray_storage(store.root) as storage, local_ray(), interruptible() as interrupted:
         search = threading.Thread(
             target=_search, args=(plan, store, pending, concurrent, storage, problems), daemon=True
         )
@@ -82,4 +83,4 @@ def _problems(trial: str, error: BaseException) -> list[Problem]:
     cause = getattr(error, "cause", error)
     if isinstance(cause, StepwiseError):
         return list(cause.problems)
-    return [Problem("RUN001", trial, str(cause).strip().splitlines()[-1], _CONTINUE)]
+    return [Problem("RUN001", trial, format_exception_only(cause)[-1].strip(), _CONTINUE)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -47,22 +47,19 @@ def drive_trial(config: dict[str, Any]) -> None:
 
     task = TrialTask(**config)
     _, trial, store = task.load()
-    outcome: list[dict[str, Any] | BaseException] = []
-    train_run = threading.Thread(target=lambda: outcome.append(_fit(task)), daemon=True)
-    train_run.start()
-    waiting = list(trial.stages)
-    while waiting:
-        finished = not train_run.is_alive()
-        while waiting and (manifest := store.manifest(waiting[0])):
-            tune.report(_tune_metrics(waiting.pop(0), manifest))
-        if finished:
-            break
-        train_run.join(POLL_SECONDS)
-    train_run.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    if outcome[0]["problems"]:
-        raise TrialError(*(Problem(**problem) for problem in outcome[0]["problems"]))
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(_fit, task)
+        waiting = list(trial.stages)
+        while waiting:
+            finished = outcome.done()
+            while waiting and (manifest := store.manifest(waiting[0])):
+                tune.report(_tune_metrics(waiting.pop(0), manifest))
+            if finished:
+                break
+            wait([outcome], POLL_SECONDS)
+        problems = outcome.result()
+    if problems:
+        raise TrialError(*problems)
 
 
 def _tune_metrics(stage: PlannedStage, manifest: Manifest) -> dict[str, float | str]:
@@ -74,10 +71,10 @@ def _tune_metrics(stage: PlannedStage, manifest: Manifest) -> dict[str, float | 
     }
 
 
-def _fit(task: TrialTask) -> dict[str, Any] | BaseException:
+def _fit(task: TrialTask) -> tuple[Problem, ...]:
     """One Ray Train run; its name is never used again, the store alone says what is done."""
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     plan, trial, _ = task.load()
     resources = plan.job.resources
@@ -85,7 +82,6 @@ def _fit(task: TrialTask) -> dict[str, Any] | BaseException:
     trainer = TorchTrainer(
         train_trial,
         train_loop_config=asdict(task),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=use_gpu,
@@ -98,14 +94,14 @@ def _fit(task: TrialTask) -> dict[str, Any] | BaseException:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    try:
-        return trainer.fit().return_value
-    except Exception as error:
-        return error
+    return trainer.fit().return_value
 
 
-def train_trial(config: dict[str, Any]) -> dict[str, Any]:
-    """What every Train worker runs: walk the stages and report each to Ray with a checkpoint."""
+def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
+    """What every Train worker runs: walk the stages and report each to Ray with a checkpoint.
+
+    A problem of the user's is returned, not raised: Ray would only try it again.
+    """
     import ray.train
     import torch
 
@@ -121,13 +117,15 @@ def train_trial(config: dict[str, Any]) -> dict[str, Any]:
             prepare_data(plan.job, store),
             store,
             ray.train.torch.get_device(),
-            lambda stage, at: progress.write(stage.index, at.step, at.removed_tokens, at.loss) if first else None,
+            lambda stage, at: progress.write(stage.index, at.step, at.removed_tokens) if first else None,
         )
         for stage, manifest in walk(trial, runner):
             _report_to_train(stage, manifest, store, first)
     except StepwiseError as error:
-        return {"problems": [asdict(problem) for problem in error.problems]}
-    return {"problems": []}
+        if plan.job.resources.workers > 1:
+            raise  # the other workers wait for this one; Ray ends them
+        return tuple(error.problems)
+    return ()
 
 
 def _report_to_train(stage: PlannedStage, manifest: Manifest, store: StageStore, first: bool) -> None:

@@ -131,7 +131,7 @@ def _lines(row: TrialStatus, said: int) -> Iterator[str]:
         metrics = manifest.metrics
         line = f"{row.trial.name}  stage {index + 1}/{len(row.trial.stages)}"
         if manifest.verdict != "good":
-            yield f"{line}  {manifest.verdict}: the training loss is not finite"
+            yield f"{line}  {manifest.verdict}: {manifest.reason}"
             continue
         line += f"  {metrics.removed_tokens}/{metrics.total_tokens} removed  exact match {metrics.exact_match:.3f}"
         if metrics.after_removal:

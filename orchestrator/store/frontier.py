@@ -47,7 +47,9 @@ def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
         for stage in trial.stages
         if (manifest := store.manifest(stage))
     ]
-    no_cot = [m.metrics.examples_per_second for trial, _, m in committed if trial.method == "no_cot"]
+    no_cot = [
+        m.metrics.examples_per_second for trial, _, m in committed if trial.method == "no_cot" and m.verdict == "good"
+    ]
     base = median(no_cot) if no_cot else None
     undominated = pareto_set(_position(m) for _, _, m in committed if m.verdict == "good")
     points = []

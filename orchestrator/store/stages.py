@@ -24,8 +24,10 @@ from orchestrator.errors import Problem, StoreError
 from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
+from orchestrator.store.claims import Claim, claim
 
 FORMAT = 1
+CLAIM = "claim"
 VERSIONED = ("stepwise", "torch", "transformers", "ray")
 
 
@@ -48,6 +50,8 @@ class Manifest(Record):
     verdict: Verdict
     metrics: StageMetrics
     files: tuple[StoredFile, ...]
+    reason: str = ""
+    """Why the verdict is not ``good``."""
     versions: dict[str, str]
     committed_at: float
     """Seconds since the epoch; the timestamp of the stage's points in MLflow."""
@@ -60,13 +64,22 @@ class StageStore:
         self.root = root
         self.stages = root / "stages"
 
+    def claim(self, key: str) -> Claim | None:
+        """Take a stage on, or None while another live process does."""
+        folder = self.stages / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return claim(folder / CLAIM)
+
     def begin(self, key: str) -> Path:
         """A new, empty folder for one attempt of a stage."""
         attempt = self.stages / key / uuid.uuid4().hex[:12]
         attempt.mkdir(parents=True)
+        _sync_folder(self.stages)
         return attempt
 
-    def commit(self, stage: PlannedStage, attempt: Path, verdict: Verdict, metrics: StageMetrics) -> Manifest:
+    def commit(
+        self, stage: PlannedStage, attempt: Path, verdict: Verdict, metrics: StageMetrics, reason: str = ""
+    ) -> Manifest:
         """Make an attempt the stage. Returns the manifest that stands, ours or an earlier writer's."""
         manifest = Manifest(
             key=stage.key,
@@ -76,6 +89,7 @@ class StageStore:
             verdict=verdict,
             metrics=metrics,
             files=tuple(_described(attempt)),
+            reason=reason,
             versions={name: version(name) for name in VERSIONED},
             committed_at=time.time(),
         )
@@ -128,12 +142,12 @@ class StageStore:
 
     def stage_keys(self) -> list[str]:
         """Every stage that has a folder, committed or not."""
-        return sorted(p.name for p in self.stages.iterdir()) if self.stages.is_dir() else []
+        return sorted(p.name for p in self.stages.iterdir() if p.is_dir()) if self.stages.is_dir() else []
 
     def leftovers(self, key: str) -> list[Path]:
         """What lies in a stage's folder and is named by no manifest."""
         manifest = self.read(key)
-        kept = {"manifest.json", manifest.attempt} if manifest else set()
+        kept = {"manifest.json", manifest.attempt, CLAIM} if manifest else {CLAIM}
         return sorted(p for p in (self.stages / key).iterdir() if p.name not in kept)
 
     def forget(self, key: str) -> None:

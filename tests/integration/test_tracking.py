@@ -53,7 +53,7 @@ def commit(
         total_tokens=spec.total_tokens,
         exact_match=exact_match,
         examples=100,
-        answer_loss=0.1,
+        validation_loss=0.1,
         generated_tokens=12.0 - spec.removed_to,
         examples_per_second=rate,
         examples_per_second_batched=10 * rate,

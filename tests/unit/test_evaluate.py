@@ -99,8 +99,8 @@ def test_accuracy_with_generations_cut_off_is_that_of_decoding(explicit, data, l
 def test_accuracy_does_not_depend_on_the_batch_size(explicit, data, evaluator):
     one_by_one = Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(batch_size=1))
     alone, together = one_by_one.accuracy(explicit, Removed(0)), evaluator.accuracy(explicit, Removed(0))
-    assert replace(alone, answer_loss=0) == replace(together, answer_loss=0)
-    assert alone.answer_loss == pytest.approx(together.answer_loss, rel=1e-5)
+    assert replace(alone, loss=0) == replace(together, loss=0)
+    assert alone.loss == pytest.approx(together.loss, rel=1e-5)
 
 
 def test_accuracy_of_the_first_examples_only(explicit, data):
@@ -140,7 +140,7 @@ def tiny_job(**tables: dict[str, Any]) -> Job:
     return make_job(
         **{
             "model": {"layers": 1, "width": 16, "heads": 2},
-            "schedule": {"tokens_per_stage": 3, "stage_steps": 12, "pretrain_steps": 6, "consolidation_stages": 1},
+            "schedule": {"tokens_per_stage": 3, "stage_steps": 6, "pretrain_steps": 3, "consolidation_stages": 1},
             "evaluation": {"examples": 10, "speed_examples": 1, "speed_batch": 2},
         }
         | tables
@@ -253,7 +253,7 @@ def test_optimizer_is_reset_at_removals_and_only_there(tmp_path):
 
 
 def test_right_side_removal_resets_the_optimizer_too(tmp_path):
-    schedule = {"tokens_per_stage": 3, "stage_steps": 12, "removal_side": "right"}
+    schedule = {"tokens_per_stage": 3, "stage_steps": 6, "removal_side": "right"}
     training = {"learning_rate": 5e-3, "batch_size": 64, "precision": "fp32"}
     jobs = [tiny_job(schedule=schedule, training=training | {"reset_optimizer": reset}) for reset in (True, False)]
     reset, kept = (trained_with(job, tmp_path / str(i)) for i, job in enumerate(jobs))
@@ -262,7 +262,7 @@ def test_right_side_removal_resets_the_optimizer_too(tmp_path):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_smoothing_with_kept_positions_trains(tmp_path, side):
-    schedule = {"tokens_per_stage": 3, "stage_steps": 12, "keep_position": True, "smoothing_lambda": 0.5}
+    schedule = {"tokens_per_stage": 3, "stage_steps": 6, "keep_position": True, "smoothing_lambda": 0.5}
     manifests = walked(tiny_job(schedule=schedule | {"removal_side": side}), tmp_path)
     assert [manifest.verdict for manifest in manifests] == ["good"] * 3
 
@@ -270,7 +270,8 @@ def test_smoothing_with_kept_positions_trains(tmp_path, side):
 def held_out_rows(data: JobData) -> Iterator[tuple[int, ...]]:
     table = data.validation
     for row in range(len(table)):
-        yield tuple(table.tokens[table.offsets[row] : table.cot_start[row] - 1].tolist())
+        begin = table.offsets[row]
+        yield tuple(table.tokens[begin : begin + table.cot_start[row] - 1].tolist())
 
 
 def test_data_is_tokenized_once_and_read_from_the_same_file(tmp_path):

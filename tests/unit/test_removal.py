@@ -140,6 +140,7 @@ def test_cut_of_any_batch_equals_cutting_each_example_by_hand(
     assert unpadded(batch.positions_BK, lengths) == [positions for _, _, positions in by_hand]
     assert padding(batch.labels_BK, lengths) <= {IGNORED}
     assert padding(batch.tokens_BK, lengths) <= {0}
+    assert batch.positions_BK.max() < max(len(row.tokens) for row in rows)
 
 
 def unpadded(matrix: torch.Tensor, lengths: Iterable[int]) -> list[list[int]]:

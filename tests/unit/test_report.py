@@ -49,7 +49,7 @@ def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
         total_tokens=spec.total_tokens,
         exact_match=max(exact_match, 0.0),
         examples=1000,
-        answer_loss=0.1,
+        validation_loss=0.1,
         generated_tokens=8 + left + (left > 0),
         examples_per_second=200 / (8 + left),
         examples_per_second_batched=3000 / (8 + left),

@@ -132,7 +132,8 @@ def test_any_schedule_of_4x4_resets_the_optimizer_47_times(method):
 )
 def test_linear_removed_tokens_are_the_papers_at_every_step(total, delta, steps):
     removed = list(removed_at(linear_segments(total, delta, steps)))
-    assert removed == [min(total, floor(Fraction(str(delta)) * t / steps)) for t in range(len(removed))]
+    exact = Fraction(str(delta)) / steps
+    assert removed == [min(total, exact.numerator * t // exact.denominator) for t in range(len(removed))]
     assert removed[-1] == total
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config import Job
@@ -35,7 +35,7 @@ def metrics(stage: PlannedStage, exact_match: float = 0.5) -> StageMetrics:
         total_tokens=stage.spec.total_tokens,
         exact_match=exact_match,
         examples=10,
-        answer_loss=0.1,
+        validation_loss=0.1,
         generated_tokens=9.0,
         examples_per_second=5.0,
         examples_per_second_batched=50.0,
@@ -232,21 +232,20 @@ def test_manifest_that_names_an_attempt_outside_the_store_is_refused(store, stag
         store.verify(store.manifest(stage))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    start=st.integers(0, 3000), length=st.integers(0, 400), patch=st.text('0123456789"{}[],:.ae-\\/ \x00', max_size=6)
-)
-def test_manifest_patched_anywhere_is_read_or_refused(tmp_path, start, length, patch):
-    store, stage = StageStore(tmp_path / "patched"), make_stages()[1]
-    shutil.rmtree(store.root, ignore_errors=True)
+def test_manifest_patched_anywhere_is_read_or_refused(store, stage):
     committed(store, stage)
     path = manifest_file(store, stage)
     text = path.read_text()
-    path.write_text(text[:start] + patch + text[start + length :])
-    try:
-        store.verify(store.manifest(stage))
-    except StoreError as refused:
-        assert str(store.root) in str(refused)
+
+    @given(st.integers(0, len(text)), st.integers(0, 400), st.text('0123456789"{}[],:.ae-\\/ \x00', max_size=6))
+    def read_or_refused(start: int, length: int, patch: str) -> None:
+        path.write_text(text[:start] + patch + text[start + length :])
+        try:
+            store.verify(store.manifest(stage))
+        except StoreError as refused:
+            assert str(store.root) in str(refused)
+
+    read_or_refused()
 
 
 def test_committed_stage_is_a_hugging_face_folder(store, stage):
@@ -347,3 +346,37 @@ def test_plan_on_a_store_with_a_torn_manifest_names_it(store, stepwise, tmp_path
     assert finished.code == 2
     assert str(manifest_file(store, stage)) in finished.err
     assert "Traceback" not in finished.err
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "a" * 5000, "\ud800"], ids=["nul", "long", "surrogate"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document, name: document["files"][0].update(path=name),
+        lambda document, name: document.update(attempt=name),
+    ],
+    ids=["file", "attempt"],
+)
+def test_manifest_with_a_name_that_no_file_can_have_is_refused(store, stage, stepwise, change, name):
+    committed(store, stage)
+    edit(manifest_file(store, stage), lambda document: change(document, name))
+    with pytest.raises(StoreError):
+        store.verify(store.manifest(stage))
+    assert stepwise("fsck", "--store", store.root).code == 1
+
+
+def test_manifest_that_is_a_folder_is_an_error_that_names_it(store, stage, stepwise):
+    committed(store, stage)
+    manifest_file(store, stage).unlink()
+    manifest_file(store, stage).mkdir()
+    with pytest.raises(StoreError, match=r"manifest\.json"):
+        store.manifest(stage)
+    assert stepwise("fsck", "--repair", "--store", store.root).code == 0
+    assert store.manifest(stage) is None
+
+
+def test_fsck_passes_over_files_that_are_no_stages(store, stage, stepwise):
+    committed(store, stage)
+    (store.stages / ".DS_Store").write_text("")
+    finished = stepwise("fsck", "--store", store.root)
+    assert (finished.code, finished.err) == (0, "")

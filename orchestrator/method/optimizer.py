@@ -1,0 +1,57 @@
+"""AdamW as the method uses it: clipped gradients, a warm-up after every reset, state that is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from orchestrator.config import Training
+
+
+class Optimizer:
+    """Lives through a chain of stages; ``reset`` forgets its moments, as the paper does at every removal."""
+
+    def __init__(self, model: PreTrainedModel, training: Training) -> None:
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.training = training
+        self.reset()
+
+    def reset(self) -> None:
+        self.steps = 0
+        self.adamw = torch.optim.AdamW(
+            self.parameters,
+            lr=self.training.learning_rate,
+            betas=(self.training.beta1, self.training.beta2),
+            weight_decay=self.training.weight_decay,
+            fused=True,
+        )
+
+    def step(self, share: float) -> None:
+        """One update at this share of the learning rate."""
+        self.steps += 1
+        warmth = min(1.0, self.steps / self.training.warmup_steps) if self.training.warmup_steps else 1.0
+        for group in self.adamw.param_groups:
+            group["lr"] = self.training.learning_rate * warmth * share
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state under flat names, for safetensors."""
+        state = self.adamw.state_dict()["state"]
+        moments = {f"{i}.{name}": value.contiguous() for i, entry in state.items() for name, value in entry.items()}
+        return {**moments, "steps": torch.tensor(self.steps)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what ``tensors`` returned."""
+        self.reset()
+        self.steps = int(tensors["steps"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name != "steps":
+                index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        self.adamw.load_state_dict({**self.adamw.state_dict(), "state": state})

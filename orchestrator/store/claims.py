@@ -1,0 +1,32 @@
+"""Who is training a stage right now, so that others wait for it instead of doing it twice.
+
+A claim is advice, not what keeps the store right: a commit is safe without it. It is a lock on a
+file, which the kernel releases when its holder ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Claim:
+    """A lock that is held until ``release``, or until its process ends."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def release(self) -> None:
+        os.close(self._handle)
+
+
+def claim(path: Path) -> Claim | None:
+    """Claim what ``path`` stands for, or None while somebody else holds it."""
+    handle = os.open(path, os.O_CREAT | os.O_WRONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return Claim(handle)

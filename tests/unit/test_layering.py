@@ -1,0 +1,103 @@
+"""Imports only go down, and each heavy library has its room."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "orchestrator"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LEVELS = [
+    {"config", "identity", "errors"},
+    {"plan", "stability", "method", "tasks"},
+    {"store"},
+    {"tracking", "report"},
+    {"runtime"},
+    {"cli"},
+    {"__main__"},
+]
+"""From the bottom up."""
+
+HOMES = {
+    "ray": {"runtime"},
+    "mlflow": {"tracking"},
+    "torch": {"method", "runtime"},
+    "transformers": {"method", "runtime"},
+    "datasets": {"method"},
+    "typer": {"cli"},
+    "matplotlib": {"report"},
+}
+"""The rooms in which a library may be imported at all."""
+
+LIGHT = ["cli", "config", "errors", "identity", "plan", "report", "runtime.run", "store", "tasks", "tracking"]
+"""Modules whose import costs neither torch nor ray nor mlflow."""
+
+
+def room(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or anywhere else."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: Path) -> set[str]:
+    """The other rooms of the package that a file imports."""
+    rooms = {name.split(".")[1] for name in imports(module) if name.startswith("orchestrator.")}
+    return (rooms & set().union(*LEVELS)) - {room(module)}
+
+
+def level(name: str) -> int:
+    return next(i for i, rooms in enumerate(LEVELS) if name in rooms)
+
+
+def test_every_room_has_its_level():
+    assert {room(module) for module in MODULES} - {"__init__"} <= set().union(*LEVELS)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_imports_only_from_its_level_down(module):
+    if room(module) == "__init__":
+        assert own_imports(module) == set()
+        return
+    above = {name for name in own_imports(module) if level(name) > level(room(module))}
+    assert above == set()
+
+
+def test_rooms_import_each_other_without_a_circle():
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        graph.setdefault(room(module), set()).update(own_imports(module))
+    assert set(TopologicalSorter(graph).static_order()) >= {"cli", "store", "config"}
+
+
+def test_tracking_and_report_do_not_know_each_other():
+    known = {name: {other for m in MODULES if room(m) == name for other in own_imports(m)} for name in LEVELS[3]}
+    assert "report" not in known["tracking"]
+    assert "tracking" not in known["report"]
+
+
+@pytest.mark.parametrize(("library", "rooms"), HOMES.items(), ids=HOMES)
+def test_library_is_imported_only_in_its_rooms(library, rooms):
+    found = {room(module) for module in MODULES if library in {name.split(".")[0] for name in imports(module)}}
+    assert found <= rooms
+
+
+def test_light_modules_import_without_the_heavy_libraries():
+    names = ", ".join(f"orchestrator.{name}" for name in LIGHT)
+    program = f"import sys, {names}; print(sorted({{'torch', 'ray', 'mlflow', 'transformers'}} & sys.modules.keys()))"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

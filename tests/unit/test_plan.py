@@ -1,0 +1,233 @@
+"""From a job to trials and stages: equal work for every method, and keys that change only with the numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config import Job
+from orchestrator.identity import field_diff
+from orchestrator.plan import Trial, build_plan, estimated_total_tokens
+
+METHODS = ["no_cot", "explicit_cot", "stepwise"]
+LINEAR = {"tokens_per_stage": 2, "stage_steps": 50, "pretrain_steps": 30, "consolidation_stages": 2}
+REFERENCE = {"type": "reference", "tokens_per_stage": 8, "pretrain_epochs": 1, "consolidation_stages": 2}
+
+
+def make_job(**tables: Any) -> Job:
+    job = {"name": "x", "methods": METHODS, "task": {"digits": [3, 2]}, "schedule": LINEAR}
+    return Job.model_validate(job | tables)
+
+
+def trials(**tables: Any) -> dict[str, Trial]:
+    return {trial.name.removesuffix("-seed0"): trial for trial in build_plan(make_job(**tables)).trials}
+
+
+def keys(**tables: Any) -> dict[str, list[str]]:
+    return {name: [stage.key for stage in trial.stages] for name, trial in trials(**tables).items()}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        LINEAR,
+        REFERENCE,
+        {"stage_steps": 100},
+        {"tokens_per_stage": 0.5, "stage_steps": 7},
+        {"tokens_per_stage": 1, "stage_epochs": 0.5, "remove_all_beyond": 5, "removal_side": "right"},
+    ],
+)
+def test_every_method_takes_as_many_steps_as_stepwise_stage_by_stage(schedule):
+    steps = {name: [stage.spec.steps for stage in trial.stages] for name, trial in trials(schedule=schedule).items()}
+    assert steps["no_cot"] == steps["explicit_cot"] == steps["stepwise"]
+
+
+def test_methods_differ_in_what_is_removed():
+    removed = {name: [stage.spec.removed_to for stage in trial.stages] for name, trial in trials().items()}
+    assert removed["stepwise"] == [0, 0, 2, 4, 6, 8, 10, 10, 10]
+    assert set(removed["no_cot"]) == {10}
+    assert set(removed["explicit_cot"]) == {0}
+
+
+def test_only_stepwise_smooths_and_only_after_its_explicit_stage():
+    planned = trials(schedule=LINEAR | {"smoothing_lambda": 2.0})
+    lambdas = {name: [stage.spec.smoothing_lambda for stage in trial.stages] for name, trial in planned.items()}
+    assert set(lambdas["no_cot"] + lambdas["explicit_cot"] + lambdas["stepwise"][:1]) == {float("inf")}
+    assert set(lambdas["stepwise"][1:]) == {2.0}
+
+
+def test_stages_of_a_trial_follow_on_each_other():
+    for trial in trials().values():
+        assert trial.stages[0].parent is None
+        for before, after in pairwise(trial.stages):
+            assert after.parent == before.key
+            assert after.spec.first_step == before.spec.first_step + before.spec.steps
+            assert after.spec.removed_from == before.spec.removed_to
+        assert len({stage.key for stage in trial.stages}) == len(trial.stages)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, REFERENCE])
+def test_explicit_cot_and_stepwise_share_their_pretraining_and_nothing_else(schedule):
+    planned = build_plan(make_job(schedule=schedule))
+    by_method = keys(schedule=schedule)
+    assert by_method["explicit_cot"][0] == by_method["stepwise"][0]
+    assert planned.shared == {by_method["stepwise"][0]}
+    assert len(planned.unique_stages) == sum(map(len, by_method.values())) - 1
+
+
+def test_without_pretraining_nothing_is_shared():
+    assert build_plan(make_job(schedule={"tokens_per_stage": 2, "stage_steps": 50})).shared == set()
+
+
+@pytest.mark.parametrize(
+    "change", [{"smoothing_lambda": 1.0}, {"tokens_per_stage": 5}, {"removal_side": "right"}, {"keep_position": True}]
+)
+def test_schedule_change_keeps_the_explicit_stage_and_changes_the_others(change):
+    before, after = keys()["stepwise"], keys(schedule=LINEAR | change)["stepwise"]
+    assert before[0] == after[0]
+    assert set(before[1:]).isdisjoint(after[1:])
+
+
+def test_more_consolidation_keeps_every_stage_before_it():
+    before, after = keys()["stepwise"], keys(schedule=LINEAR | {"consolidation_stages": 5})["stepwise"]
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 3
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"name": "another-name"},
+        {"tracking": {"uri": "http://elsewhere:5000", "experiment": "other"}},
+        {"resources": {"workers": 2, "cpus_per_worker": 3, "gpus_per_worker": 1, "max_concurrent_trials": 1}},
+        {"version": 1},
+        {"training": {"learning_rate": 5e-5, "batch_size": 32, "reset_optimizer": True, "precision": "auto"}},
+        {"model": {"type": "scratch", "layers": 3, "width": 128, "heads": 4, "dropout": 0.0}},
+        {"model": {}},
+        {"task": {"type": "multiplication", "digits": [3, 2]}},
+        {
+            "schedule": LINEAR
+            | {"type": "linear", "smoothing_lambda": 4, "removal_side": "left", "keep_position": False}
+        },
+        {"schedule": LINEAR | {"tokens_per_stage": 2.0}},
+        {"seeds": [0]},
+    ],
+    ids=lambda tables: next(iter(tables)),
+)
+def test_keys_do_not_change_with_names_places_and_spelled_out_defaults(tables):
+    assert keys(**tables) == keys()
+
+
+def test_other_methods_of_a_job_do_not_change_a_methods_keys():
+    assert keys(methods=["stepwise"])["stepwise"] == keys()["stepwise"]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"seeds": [1]},
+        {"task": {"digits": [2, 3]}},
+        {"task": {"digits": [3, 2], "train_examples": 5000}},
+        {"model": {"layers": 4}},
+        {"model": {"dropout": 0.1}},
+        {"model": {"type": "pretrained", "name": "gpt2"}},
+        {"training": {"learning_rate": 1e-4}},
+        {"training": {"batch_size": 64}},
+        {"training": {"reset_optimizer": False}},
+        {"training": {"warmup_steps": 1}},
+        {"training": {"precision": "fp32"}},
+        {"evaluation": {"examples": 10}},
+        {"schedule": LINEAR | {"pretrain_steps": 31}},
+    ],
+    ids=str,
+)
+def test_every_key_changes_with_what_changes_the_numbers(tables):
+    before, after = (
+        {key for trial in build_plan(job).trials for stage in trial.stages for key in [stage.key]}
+        for job in (make_job(), make_job(**tables))
+    )
+    assert before.isdisjoint(after)
+
+
+def test_keys_are_stable_across_processes():
+    program = (
+        "from orchestrator.config import Job; from orchestrator.plan import build_plan; import json, sys\n"
+        "plan = build_plan(Job.model_validate_json(sys.argv[1]))\n"
+        "print(json.dumps([stage.key for trial in plan.trials for stage in trial.stages]))"
+    )
+    words = [sys.executable, "-c", program, make_job().model_dump_json()]
+    printed = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+    assert json.loads(printed) == [stage.key for trial in build_plan(make_job()).trials for stage in trial.stages]
+
+
+def test_every_seed_and_method_is_a_trial():
+    names = [trial.name for trial in build_plan(make_job(seeds=[3, 5])).trials]
+    assert names == [f"{method}-seed{seed}" for seed in (3, 5) for method in METHODS]
+
+
+@pytest.mark.parametrize("k", [4, 5, 7, 9, 11])
+def test_removable_tokens_are_the_papers_without_a_tokenizer(k):
+    scratch = make_job(task={"digits": [k, k]})
+    gpt2 = make_job(task={"digits": [k, k]}, model={"type": "pretrained", "name": "gpt2"})
+    assert estimated_total_tokens(scratch) == 3 * k * k + k - 6
+    assert estimated_total_tokens(gpt2) == 3 * k * k + k - 5
+
+
+def test_paper_job_plans_the_papers_steps(repository, stepwise, tmp_path):
+    job = repository / "jobs/paper/mult_4x4.toml"
+    document = json.loads(stepwise("plan", job, "--json", "--store", tmp_path / "none").out)
+    (trial,) = document["trials"]
+    assert document["total_tokens"] == 47
+    assert [stage["removed_to"] for stage in trial["stages"]][:7] == [0, 8, 16, 24, 32, 40, 47]
+    assert {stage["steps"] for stage in trial["stages"]} >= {25_250}
+    assert not (tmp_path / "none").exists()
+
+
+def test_plan_and_dry_run_print_every_trial(repository, stepwise, tmp_path):
+    words = (repository / "jobs/quickstart.toml", "--store", tmp_path / "none")
+    planned, dry = stepwise("plan", *words), stepwise("run", "--dry-run", *words)
+    assert planned == dry
+    assert all(f"{method}-seed0" in planned.out for method in METHODS)
+    assert not (tmp_path / "none").exists()
+
+
+def test_plan_as_json_sums_up_its_stages(repository, stepwise, tmp_path):
+    words = (repository / "jobs/quickstart.toml", "--json", "--store", tmp_path / "none")
+    document = json.loads(stepwise("plan", *words).out)
+    stages = [stage for trial in document["trials"] for stage in trial["stages"]]
+    assert document["steps"] == sum(stage["steps"] for stage in stages)
+    unique = {stage["key"]: stage["steps"] for stage in stages}
+    assert document["steps_left"] == sum(unique.values())
+    assert document["steps_without_sharing_saved"] == document["steps"] - sum(unique.values())
+    assert not any(stage["in_store"] for stage in stages)
+
+
+def test_plan_needs_neither_torch_nor_ray_nor_mlflow(repository, tmp_path):
+    program = (
+        "import sys; from orchestrator.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'ray', 'mlflow', 'matplotlib'} & sys.modules.keys()\n"
+        "print(sorted(heavy), file=sys.stderr)"
+    )
+    words = ["plan", str(repository / "jobs/quickstart.toml"), "--json", "--store", str(tmp_path / "none")]
+    finished = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=Path.cwd())
+    assert json.loads(finished.stdout)["job"] == "quickstart"
+    assert finished.stderr.strip() == "[]"
+
+
+def test_field_diff_has_one_line_for_every_leaf_that_differs():
+    left = {"a": {"x": 1, "same": 2}, "list": [1, 2], "gone": True}
+    right = {"a": {"x": 2, "same": 2}, "list": [1], "new": "text"}
+    assert list(field_diff(left, right)) == [
+        "a.x: 1 -> 2",
+        "gone: true -> (default)",
+        "list: [1, 2] -> [1]",
+        'new: (default) -> "text"',
+    ]
