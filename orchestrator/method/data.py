@@ -105,6 +105,10 @@ def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def _separators(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    if tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id:
+        unknown = sorted({s for s in example.line.split() if tokenizer.unk_token_id in tokenizer(s)["input_ids"]})
+        found = f"the tokenizer does not know {' '.join(unknown)}"
+        raise InputError(Problem("DAT013", repr(example.line[:80]), found, "choose a model that knows the symbols"))
     positions = [i for i, token in enumerate(ids) if token == tokenizer.eos_token_id]
     if len(positions) != 3:
         found = f"the separator {tokenizer.eos_token!r} occurs {len(positions)} times in the tokens, 3 expected"

@@ -149,11 +149,17 @@ class Evaluator:
         for length, group in by_length.items():
             batch = self._cut(np.array(group), removed, model.device)
             limit = min(
-                int(batch.lengths_B.max()) - length + OVERTIME,
+                self._longest_target(removed) + OVERTIME,
                 model.config.max_position_embeddings - int(batch.positions_BK[:, length - 1].max()) - 1,
             )
             written = _greedy(model, batch, length, self.tokenizer.eos_token_id, limit)
             yield from zip(group, written, strict=True)
+
+    def _longest_target(self, removed: Removed) -> int:
+        """Tokens that the longest example has left to write."""
+        table, n = self.table, self.size
+        cut = np.minimum(table.cot_end[:n] - table.cot_start[:n], removed.tokens)
+        return int((np.diff(table.offsets[: n + 1]) - table.cot_start[:n] - cut).max())
 
     def _is_right(self, output: list[int], row: int) -> bool:
         text = self.tokenizer.decode([token for token in output if token != self.tokenizer.eos_token_id])
@@ -184,6 +190,7 @@ def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> _Forced:
     labels = batch.labels_BK[:, first:]
     logits = model(
         input_ids=batch.tokens_BK[:, :-1],
+        attention_mask=batch.attention_mask[:, :-1],
         position_ids=batch.positions_BK[:, :-1],
         logits_to_keep=labels.shape[1],
         use_cache=False,

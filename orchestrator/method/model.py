@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -118,8 +119,13 @@ def _from_hub(loader: type, name: str, **options: object):
     local = os.path.isdir(name)
     try:
         return loader.from_pretrained(name, local_files_only=local, **options)
-    except (OSError, ValueError) as error:
-        found = f"{name!r} could not be loaded: {str(error).splitlines()[0]}"
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        found = f"{name!r} could not be loaded: {(str(error) or repr(error)).splitlines()[0]}"
         raise InputError(
-            Problem("MOD001", "model.name", found, "give a Hugging Face id this machine can reach, or a local folder")
+            Problem(
+                "MOD001",
+                "model.name",
+                found,
+                "give a Hugging Face id this machine can reach, or a local folder (after `git lfs pull`)",
+            )
         ) from None

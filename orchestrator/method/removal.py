@@ -44,6 +44,14 @@ class CutBatch:
     positions_BK: Tensor
     lengths_B: Tensor
 
+    @property
+    def attention_mask(self) -> Tensor:
+        """Ones: padding is on the right, where no token sees it.
+
+        Without a mask transformers would read a jump in the position ids as the start of another text.
+        """
+        return torch.ones_like(self.tokens_BK)
+
 
 def draw_removed(removed_tokens: int, smoothing_lambda: float, size: int, generator: torch.Generator) -> Tensor:
     """Tokens to remove from each of ``size`` examples: s + o with o drawn per example (paper §3)."""

@@ -157,6 +157,7 @@ def _loss_sum(model: torch.nn.Module, batch: CutBatch, training: Training) -> to
     with autocast(device, training):
         logits = model(
             input_ids=batch.tokens_BK[:, :-1].to(device, non_blocking=True),
+            attention_mask=batch.attention_mask[:, :-1].to(device, non_blocking=True),
             position_ids=batch.positions_BK[:, :-1].to(device, non_blocking=True),
             logits_to_keep=labels.shape[1],
             use_cache=False,

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from orchestrator.errors import Problem, StoreError
 from orchestrator.identity import field_diff
@@ -46,7 +46,7 @@ class Manifest(Record):
     key: str
     parent: str | None
     identity: dict[str, Any]
-    attempt: str
+    attempt: str = Field(pattern=r"^[0-9a-f]{12}$")
     verdict: Verdict
     metrics: StageMetrics
     files: tuple[StoredFile, ...]
@@ -120,8 +120,12 @@ class StageStore:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(Problem("CKP009", str(path), f"cannot be read: {error.strerror}", _REPAIR)) from None
         try:
-            manifest = Manifest.model_validate(json.loads(data, object_pairs_hook=_unique_keys))
+            manifest = Manifest.model_validate(
+                json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+            )
         except (ValueError, ValidationError, RecursionError) as error:
             found = f"not a manifest: {str(error).splitlines()[0]}"
             raise StoreError(Problem("CKP009", str(path), found, _REPAIR)) from None
@@ -136,7 +140,11 @@ class StageStore:
 
     def verify(self, manifest: Manifest) -> None:
         """Compare every file with the manifest. Raises ``StoreError`` naming what differs."""
-        problems = list(self._damage(manifest))
+        try:
+            problems = list(self._damage(manifest))
+        except (OSError, ValueError) as error:
+            found = f"names a file that cannot be read: {error}"
+            problems = [Problem("CKP010", str(self._manifest(manifest.key)), found, _REPAIR)]
         if problems:
             raise StoreError(*problems)
 
@@ -212,3 +220,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) < len(pairs):
         raise ValueError("a key occurs twice")
     return document
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")

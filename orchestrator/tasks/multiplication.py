@@ -93,7 +93,8 @@ class Multiplication:
         sizes = [(10, 10), (11, 11)] if self.k1 == self.k2 == RELEASED_LEGACY_DIGITS else [(self.k1, self.k2)]
         for k1, k2 in sizes:
             pairs = np.hstack([_legacy_number(random, k) for k in (k1, k2)])
-        _, first = np.unique(pairs, axis=0, return_index=True)
+        rows = np.ascontiguousarray(pairs.astype(np.uint8)).view(f"V{pairs.shape[1]}").ravel()
+        _, first = np.unique(rows, return_index=True)
         pairs = pairs[np.sort(first)][_paper_rows(split)]
         return pairs[:, : self.k1][:, ::-1], pairs[:, self.k1 :][:, ::-1]
 

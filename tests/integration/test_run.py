@@ -135,6 +135,14 @@ def test_run_commits_every_stage_with_its_checkpoint(finished: Path) -> None:
     assert plan["steps_left"] == 0
 
 
+def test_run_trains_a_stage_that_trials_share_once(finished: Path) -> None:
+    plan = json.loads(stepwise("plan", "small.toml", "--json", cwd=finished).stdout)
+    shared = {stage["key"] for trial in plan["trials"] for stage in trial["stages"] if stage["shared"]}
+    assert len(shared) == 1
+    for folder in finished.glob("stepwise-store/stages/*"):
+        assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+
+
 def test_report_json_has_a_point_for_every_stage_of_every_trial(finished: Path) -> None:
     points = frontier(finished / "small.toml", finished)
     assert [p["removed_tokens"] for p in points if p["method"] == "stepwise"] == [0, 0, 3, 6, 6]
@@ -178,6 +186,14 @@ def test_interrupted_run_keeps_what_is_committed_and_leaves_no_process(
     assert manifests(tmp_path)
     monkeypatch.delenv("STEPWISE_TEST")
     assert [pid for pid in processes_of(tmp_path) if pid != os.getpid()] == []
+
+
+def test_run_with_a_trial_that_diverges_ends_partial(tmp_path: Path) -> None:
+    job = write_job(tmp_path, ["stepwise"])
+    wild = ["schedule.pretrain_steps=1", "training.learning_rate=1.0", "training.weight_decay=1e4"]
+    done = stepwise("run", job, *wild, "training.max_grad_norm=1e30", cwd=tmp_path)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "diverged" in done.stdout and "report.html" in done.stdout
 
 
 def test_two_workers_train_the_same_job(finished: Path, tmp_path: Path) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import replace
 from itertools import islice
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from orchestrator.config import Evaluation, Job
+from orchestrator.errors import StoreError
 from orchestrator.method.evaluate import Evaluator, Removed, extract_answer
-from orchestrator.method.model import initial_model, place
-from orchestrator.method.stage import StageSpec
-from orchestrator.method.train import train_stage
+from orchestrator.method.model import load_weights
 from orchestrator.plan import Trial, build_plan
 from orchestrator.runtime.execute import JobData, StageRunner, prepare_data, walk
 from orchestrator.store import Manifest, StageStore
@@ -36,104 +33,6 @@ def make_job(**tables: dict[str, Any]) -> Job:
         "training": {"learning_rate": 5e-3, "batch_size": 64, "precision": "fp32"},
     } | tables
     return Job.model_validate({"name": "tiny", "task": {"digits": [1, 2]}} | tables)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> JobData:
-    return prepare_data(make_job(), StageStore(tmp_path_factory.mktemp("data")))
-
-
-@pytest.fixture(scope="module")
-def evaluator(data: JobData) -> Evaluator:
-    return Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(batch_size=16))
-
-
-def train(model: PreTrainedModel, data: JobData, removed: Removed, steps: int) -> PreTrainedModel:
-    """The model after some steps with a fixed number of tokens removed."""
-    spec = StageSpec(0, 0, steps, removed.tokens, (), COT_TOKENS, inf, removed.side, removed.keep_position)
-    train_stage(model, spec, data.train, make_job().training, None, lambda progress: None)
-    return model
-
-
-@pytest.fixture(scope="module")
-def explicit(data: JobData) -> PreTrainedModel:
-    """Half-trained explicit CoT: some answers are right, some only by another CoT than the target's."""
-    model = place(initial_model(make_job().model, data.tokenizer, data.train.longest, 0), CPU, make_job().training)
-    return train(model, data, Removed(0), 150)
-
-
-def test_verified_accuracy_of_half_trained_explicit_cot_is_that_of_decoding(explicit, evaluator):
-    verified = evaluator.accuracy(explicit, Removed(0))
-    assert verified == evaluator.accuracy(explicit, Removed(0), verify=False)
-    assert 0 < verified.exact_match < 1
-
-
-@pytest.mark.parametrize(
-    ("side", "keep_position", "steps"),
-    [("left", False, 60), ("right", False, 60), ("left", True, 120), ("right", True, 60)],
-)
-def test_verified_accuracy_is_that_of_decoding_at_every_removal(explicit, data, evaluator, side, keep_position, steps):
-    model, seen = deepcopy(explicit), []
-    for tokens in (1, 2, 4, COT_TOKENS):
-        removed = Removed(tokens, side, keep_position)
-        verified = evaluator.accuracy(train(model, data, removed, steps), removed)
-        assert verified == evaluator.accuracy(model, removed, verify=False)
-        seen.append(verified.exact_match)
-    assert any(0 < exact_match < 1 for exact_match in seen)
-
-
-def test_accuracy_on_more_removal_than_trained_is_that_of_decoding(explicit, evaluator):
-    for removed in (Removed(3), Removed(99), Removed(3, "right"), Removed(5, keep_position=True)):
-        assert evaluator.accuracy(explicit, removed) == evaluator.accuracy(explicit, removed, verify=False)
-
-
-@pytest.mark.parametrize("limit", [1, 5, 11, 12, 13])
-def test_accuracy_with_generations_cut_off_is_that_of_decoding(explicit, data, limit):
-    config = Evaluation(max_new_tokens=limit)
-    evaluator = Evaluator(data.validation, data.tokenizer, data.task.is_correct, config)
-    verified = evaluator.accuracy(explicit, Removed(0))
-    assert verified == evaluator.accuracy(explicit, Removed(0), verify=False)
-    assert verified.generated_tokens <= limit
-
-
-def test_accuracy_does_not_depend_on_the_batch_size(explicit, data, evaluator):
-    one_by_one = Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(batch_size=1))
-    alone, together = one_by_one.accuracy(explicit, Removed(0)), evaluator.accuracy(explicit, Removed(0))
-    assert replace(alone, loss=0) == replace(together, loss=0)
-    assert alone.loss == pytest.approx(together.loss, rel=1e-5)
-
-
-def test_accuracy_of_the_first_examples_only(explicit, data):
-    few = Evaluator(data.validation, data.tokenizer, data.task.is_correct, Evaluation(examples=7))
-    assert few.accuracy(explicit, Removed(0)).examples == 7
-
-
-def test_accuracy_leaves_the_model_training(explicit, evaluator):
-    explicit.train()
-    evaluator.accuracy(explicit, Removed(0))
-    assert explicit.training
-
-
-def test_speed_is_faster_without_the_cot_and_in_batches(explicit, data, evaluator):
-    short = train(deepcopy(explicit), data, Removed(COT_TOKENS), 60)
-    alone = evaluator.speed(explicit, Removed(0), 1, 4)
-    assert evaluator.speed(short, Removed(COT_TOKENS), 1, 4) > alone > 0
-    assert evaluator.speed(explicit, Removed(0), 40, 40) > alone
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("x #### 1,234 ", "1234"),
-        (" 12,3 ", "123"),
-        ("8 4 0 + 0 6 3 0 #### 8 0 4 0", "8040"),
-        ("####", ""),
-        ("8 4 0 + 0 6 3 0", "840+0630"),
-        ("1 #### 2 #### 3", "2####3"),
-    ],
-)
-def test_extract_answer_is_the_released_scripts_without_mark_and_blanks(text, answer):
-    assert extract_answer(text) == answer
 
 
 def tiny_job(**tables: dict[str, Any]) -> Job:
@@ -159,7 +58,119 @@ def walked(job: Job, root: Path, stages: int | None = None) -> list[Manifest]:
 
 
 def weights(manifests: list[Manifest]) -> list[str]:
-    return [file.sha256 for manifest in manifests for file in manifest.files if file.path.endswith(".safetensors")]
+    return [file.sha256 for manifest in manifests for file in manifest.files if file.path == "model.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> JobData:
+    return prepare_data(make_job(), StageStore(tmp_path_factory.mktemp("data")))
+
+
+def make_evaluator(data: JobData, *, token_is_symbol: bool = True, **fields: int) -> Evaluator:
+    config = Evaluation(**{"batch_size": 16} | fields)
+    return Evaluator(data.validation, data.tokenizer, data.task.is_correct, config, token_is_symbol=token_is_symbol)
+
+
+@pytest.fixture(scope="module")
+def evaluator(data: JobData) -> Evaluator:
+    return make_evaluator(data)
+
+
+class Trained(NamedTuple):
+    """A committed stage's model and what was removed when it was trained."""
+
+    model: PreTrainedModel
+    removed: Removed
+    manifest: Manifest
+
+
+@pytest.fixture(scope="module")
+def half_trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Trained]]:
+    """The models of a short run: explicit CoT learnt in part, then everything removed in haste."""
+    root = tmp_path_factory.mktemp("half-trained")
+
+    def run(side: str = "left", keep_position: bool = False) -> list[Trained]:
+        schedule = {"pretrain_steps": 150, "tokens_per_stage": 3, "stage_steps": 90, "smoothing_lambda": inf}
+        job = make_job(schedule=schedule | {"removal_side": side, "keep_position": keep_position})
+        return [
+            Trained(
+                load_weights(StageStore(root).folder(manifest)),
+                Removed(manifest.metrics.removed_tokens, side, keep_position),
+                manifest,
+            )
+            for manifest in walked(job, root)
+        ]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def explicit(half_trained: Callable[..., list[Trained]]) -> PreTrainedModel:
+    """Some answers are right, some of them only by another CoT than the target's."""
+    return half_trained()[0].model
+
+
+@pytest.mark.parametrize("token_is_symbol", [True, False])
+@pytest.mark.parametrize(
+    ("side", "keep_position"), [("left", False), ("right", False), ("left", True), ("right", True)]
+)
+def test_verified_accuracy_is_that_of_decoding_at_every_stage(half_trained, data, side, keep_position, token_is_symbol):
+    evaluator = make_evaluator(data, token_is_symbol=token_is_symbol)
+    seen = []
+    for model, removed, manifest in half_trained(side, keep_position):
+        verified = evaluator.accuracy(model, removed)
+        assert verified == evaluator.accuracy(model, removed, verify=False)
+        assert verified.exact_match == manifest.metrics.exact_match
+        seen.append((removed.tokens, verified.exact_match))
+    assert [tokens for tokens, _ in seen] == [0, 0, 3, COT_TOKENS]
+    assert any(0 < exact_match < 1 for tokens, exact_match in seen if tokens == 0)
+    assert any(0 < exact_match < 1 for tokens, exact_match in seen if tokens)
+
+
+def test_accuracy_on_more_removal_than_trained_is_that_of_decoding(explicit, evaluator):
+    for removed in (Removed(3), Removed(99), Removed(3, "right"), Removed(5, keep_position=True)):
+        assert evaluator.accuracy(explicit, removed) == evaluator.accuracy(explicit, removed, verify=False)
+
+
+def test_accuracy_does_not_depend_on_the_batch_size(explicit, data, evaluator):
+    alone = make_evaluator(data, batch_size=1).accuracy(explicit, Removed(0))
+    together = evaluator.accuracy(explicit, Removed(0))
+    assert alone.exact_match == together.exact_match
+    assert alone.loss == pytest.approx(together.loss, rel=1e-5)
+
+
+def test_accuracy_of_the_first_examples_only(explicit, data):
+    assert make_evaluator(data, examples=7).accuracy(explicit, Removed(0)).examples == 7
+
+
+def test_accuracy_leaves_the_model_training(explicit, evaluator):
+    explicit.train()
+    evaluator.accuracy(explicit, Removed(0))
+    assert explicit.training
+
+
+def test_speed_is_faster_without_the_cot_and_in_batches(half_trained, evaluator):
+    first, *_, last = half_trained()
+    alone, short = (evaluator.speed(model, removed, 1, 4) for model, removed, _ in (first, last))
+    assert short.examples_per_second > alone.examples_per_second > 0
+    assert evaluator.speed(first.model, first.removed, 40, 40).examples_per_second > alone.examples_per_second
+    assert short.generated_tokens == 6
+    assert alone.generated_tokens == pytest.approx(6 + COT_TOKENS, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("x #### 1,234 ", "1234"),
+        (" 12,3 ", "123"),
+        ("8 4 0 + 0 6 3 0 #### 8 0 4 0", "8040"),
+        ("####", ""),
+        ("8 4 0 + 0 6 3 0", "840+0630"),
+        ("1 #### 2 #### 3", "2####3"),
+    ],
+)
+def test_extract_answer_is_the_released_scripts_without_mark_and_blanks(text, answer):
+    assert extract_answer(text) == answer
 
 
 def test_walk_commits_every_stage_with_what_was_measured(tmp_path):
@@ -209,8 +220,6 @@ def test_walk_of_a_repaired_store_trains_only_what_is_missing(tmp_path):
 
 
 def test_walk_refuses_to_start_from_damaged_weights(tmp_path):
-    from orchestrator.errors import StoreError
-
     (first,) = walked(tiny_job(), tmp_path, stages=1)
     path = StageStore(tmp_path).folder(first) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
@@ -219,17 +228,11 @@ def test_walk_refuses_to_start_from_damaged_weights(tmp_path):
 
 
 def test_walk_stops_at_a_stage_that_diverges_and_keeps_its_record(tmp_path):
-    job = tiny_job(training={"learning_rate": 1.0, "batch_size": 64, "max_grad_norm": 1e30, "precision": "fp32"})
-    blown_up = tmp_path / "store"
-    trial, runner = start(job, blown_up)
-    with torch.no_grad():
-        model = runner._starting_model(trial.stages[0], None)
-        model.transformer.wte.weight.fill_(inf)
-    runner._model = (trial.stages[0].parent, model)
-    manifests = [manifest for _, manifest in walk(trial, runner)]
+    job = tiny_job(training={"batch_size": 64, "learning_rate": 1.0, "weight_decay": 1e38, "precision": "fp32"})
+    manifests = walked(job, tmp_path)
     assert [manifest.verdict for manifest in manifests] == ["diverged"]
-    assert manifests[0].files == ()
-    assert [manifest for _, manifest in walk(*start(job, blown_up))] == manifests
+    assert weights(manifests) == []
+    assert walked(job, tmp_path) == manifests
 
 
 @pytest.mark.parametrize("method", ["no_cot", "explicit_cot"])

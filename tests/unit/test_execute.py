@@ -40,7 +40,7 @@ def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: P
         model=PretrainedModel(name=str(tmp_path / "model")),
         schedule=Schedule(tokens_per_stage=3, stage_steps=4, keep_position=True),
     )
-    plan, store, manifests = executed(job, tmp_path / "store")
+    _, store, manifests = executed(job, tmp_path / "store")
     assert [m.metrics.removed_tokens for m in manifests] == [0, 3, 6]
     start = initial_model(TINY, tokenizer, 64, 7).transformer.wte.weight
     end = load_weights(store.folder(manifests[-1])).transformer.wte.weight
