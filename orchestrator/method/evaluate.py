@@ -100,7 +100,10 @@ class Evaluator:
 
     @torch.inference_mode()
     def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:
-        """Each batch counts with the fastest of a few repetitions: the least disturbed one."""
+        """Each batch counts with the fastest of a few repetitions: the least disturbed one.
+
+        On a CPU seconds are seconds of CPU time, so trials that share cores can be compared.
+        """
         rows = np.arange(examples) % self.size
         seconds, written = 0.0, 0
         with _evaluating(model):
@@ -111,11 +114,9 @@ class Evaluator:
         return Speed(examples / seconds, written / examples)
 
     def _seconds(self, model: PreTrainedModel, rows: NDArray[np.int64], removed: Removed) -> float:
-        _synchronize(model.device)
-        started = time.perf_counter()
+        started = _clock(model.device)
         list(self._decoded(model, rows, removed))
-        _synchronize(model.device)
-        return time.perf_counter() - started
+        return _clock(model.device) - started
 
     def _settled(self, batch: CutBatch, forced: _Forced) -> Tensor:
         """Per example, whether the forward pass alone says if its answer is right."""
@@ -234,6 +235,12 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _clock(device: torch.device) -> float:
+    """Seconds of work: wall time on a GPU; on a CPU the process's own time per thread.
+
+    The latter does not depend on what else shares the cores.
+    """
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()

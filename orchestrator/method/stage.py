@@ -66,7 +66,9 @@ class LossPoint(Record):
 
 
 class StageMetrics(Record):
-    """What one attempt of a stage measured. Rates are examples per second of greedy decoding."""
+    """What one attempt of a stage measured. Rates are examples per second of greedy decoding,
+    on a CPU per second of CPU time.
+    """
 
     removed_tokens: int
     total_tokens: int

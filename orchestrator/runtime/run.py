@@ -43,6 +43,8 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
     )
     tracker = BackgroundTracker(Tracker(plan, store), lambda text: console.print(text))
     tracker.start()
+    if frontier(plan, store):
+        tracker.notify()
     try:
         code = _train(plan, store, tracker, console, started)
         if frontier(plan, store):

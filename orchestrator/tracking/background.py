@@ -27,8 +27,7 @@ class BackgroundTracker:
         self._thread = Thread(target=self._work, name="mlflow", daemon=True)
 
     def start(self) -> None:
-        """Begin with what is already committed."""
-        self._wake.set()
+        """Wait for the first ``notify``."""
         self._thread.start()
 
     def notify(self) -> None:
