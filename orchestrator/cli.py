@@ -54,13 +54,14 @@ def main() -> None:
     except StepwiseError as error:
         print(error, file=sys.stderr)
         code = error.exit_code
-    except typer.Abort:
-        code = _interrupted()
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         code = _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        print(f"error[SYS001] {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        code = 1
     except Exception as error:
         usage = getattr(error, "exit_code", None)
         if usage is None:
@@ -207,7 +208,7 @@ def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan,
 
 
 def _existing(store: Path) -> None:
-    if not store.is_dir():
+    if not (store / "stages").is_dir():
         raise InputError(Problem("STO001", str(store), "no such store", "run a job first, or name it with --store"))
 
 

@@ -378,6 +378,8 @@ def _near_miss(keys: list[str]) -> str:
     if keys[-1] == "trust_remote_code":
         return "code from a model's repository is never run here"
     known = _fields_at(keys[:-1])
+    if keys[-1] in known:
+        return "not a field of this type of model; remove it"
     near = difflib.get_close_matches(keys[-1], known, 1, cutoff=0.5)
     elsewhere = [f"{name}.{keys[-1]}" for name, fields in _SECTIONS.items() if keys[-1] in fields]
     if near:

@@ -15,7 +15,8 @@ from orchestrator.tasks import make_task
 
 TYPICAL_FLOPS_PER_CORE = 8e10
 """Of a training step on one CPU core in bf16, as measured here; replaced by the store's own figures."""
-BYTES_PER_PARAMETER = 4
+BYTES_PER_PARAMETER = 12
+"""Of a stage: fp32 weights and AdamW's two moments."""
 
 
 def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
@@ -78,8 +79,9 @@ def _summary(document: dict[str, Any]) -> list[str]:
     return [
         f"{len(document['trials'])} trials, {document['steps']:,} steps, {saved:,} of them shared; "
         f"left to run: {document['steps_left']:,} steps",
-        f"about {duration(document['seconds_left'])} of one core's time"
-        + ("" if disk is None else f" and {disk / 1e6:,.0f} MB of disk"),
+        "time and disk are not known before a first stage"
+        if disk is None
+        else f"about {duration(document['seconds_left'])} of one core's time and {disk / 1e6:,.0f} MB of disk",
     ]
 
 

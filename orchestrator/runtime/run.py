@@ -15,6 +15,7 @@ from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.plan import Plan, build_plan
 from orchestrator.report import frontier_table, summary_table, write_report
 from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.search import is_open, run_trials
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import StageStore, frontier, job_folder, save_job, saved_plans
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
@@ -41,6 +42,8 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
         f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}",
         highlight=False,
     )
+    if any(is_open(trial, store) for trial in plan.trials):
+        console.print("starting Ray; the first step comes in about a minute")
     tracker = BackgroundTracker(Tracker(plan, store), lambda text: console.print(text))
     tracker.start()
     if frontier(plan, store):
@@ -131,8 +134,6 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
 
 
 def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float) -> int:
-    from orchestrator.runtime.search import run_trials
-
     seen = 0
 
     def tick() -> None:
