@@ -30,7 +30,7 @@ class FrontierPoint(Record):
     """Greedy decoding, one example at a time."""
     examples_per_second_batched: float
     speedup: float | None
-    """examples_per_second over that of No CoT; None until a No CoT stage is committed."""
+    """examples_per_second over that of No CoT's last stage; None until one is committed."""
     verdict: Verdict
     pareto: bool
     """No other point is at least as accurate with at least as many tokens removed, and better in one."""
@@ -47,10 +47,12 @@ def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
         for stage in trial.stages
         if (manifest := store.manifest(stage))
     ]
-    no_cot = [
-        m.metrics.examples_per_second for trial, _, m in committed if trial.method == "no_cot" and m.verdict == "good"
-    ]
-    base = median(no_cot) if no_cot else None
+    no_cot = {
+        trial.name: manifest.metrics.examples_per_second
+        for trial, _, manifest in committed
+        if trial.method == "no_cot" and manifest.verdict == "good"
+    }
+    base = median(no_cot.values()) if no_cot else None
     undominated = pareto_set(_position(m) for _, _, m in committed if m.verdict == "good")
     points = []
     for trial, stage, manifest in committed:
