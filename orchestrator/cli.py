@@ -43,6 +43,7 @@ StoreFolder = Annotated[
     Path,
     typer.Option("--store", file_okay=False, envvar="STEPWISE_STORE", help="Where stages, data and reports are."),
 ]
+UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_STORE = Path("stepwise-store")
 
@@ -77,7 +78,10 @@ def _interrupted() -> int:
 
 
 @app.command()
-def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml")) -> None:
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml"),
+    store: UnusedStore = DEFAULT_STORE,
+) -> None:
     """Write a job file with every field, explained, at its default."""
     from orchestrator.config import template
 
@@ -92,7 +96,7 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
 
 
 @app.command()
-def schema() -> None:
+def schema(store: UnusedStore = DEFAULT_STORE) -> None:
     """Print the JSON Schema of a job file."""
     from orchestrator.config import Job
 
@@ -152,6 +156,7 @@ def data(
     overrides: Overrides = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which examples.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
+    store: UnusedStore = DEFAULT_STORE,
 ) -> None:
     """Write the task's examples, one a line: question||cot #### answer."""
     from itertools import islice
