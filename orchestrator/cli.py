@@ -213,7 +213,7 @@ def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan,
 
 
 def _existing(store: Path) -> None:
-    if not (store / "stages").is_dir():
+    if not store.is_dir():
         raise InputError(Problem("STO001", str(store), "no such store", "run a job first, or name it with --store"))
 
 
