@@ -39,12 +39,11 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
     plan = _prepared_plan(job, store)
     console.print(
         f"{job.name}: {len(plan.trials)} trials, {len(plan.unique_stages)} stages, "
-        f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}",
-        highlight=False,
+        f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}"
     )
     if any(is_open(trial, store) for trial in plan.trials):
         console.print("starting Ray; the first step comes in about a minute")
-    tracker = BackgroundTracker(Tracker(plan, store), lambda text: console.print(text))
+    tracker = BackgroundTracker(Tracker(plan, store), console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
@@ -148,15 +147,14 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
             run_trials(plan, store, tick)
     except TrialError as error:
         console.print(str(error), style="red")
-        return FAILED
     return _exit_code(plan, store)
 
 
 def _exit_code(plan: Plan, store: StageStore) -> int:
-    verdicts = {point.verdict for point in frontier(plan, store)}
-    if verdicts == {"good"}:
+    good = [point for point in frontier(plan, store) if point.verdict == "good"]
+    if len(good) == sum(len(trial.stages) for trial in plan.trials):
         return DONE
-    return PARTIAL if "good" in verdicts else FAILED
+    return PARTIAL if good else FAILED
 
 
 def _check_writable(root: Path) -> None:
