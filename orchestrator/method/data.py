@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
@@ -117,7 +116,8 @@ def _separators(example: Example, ids: list[int], tokenizer: PreTrainedTokenizer
 
 
 def _read(path: Path, *, with_answers: bool) -> TokenTable:
-    table = Dataset.from_file(str(path)).data.table
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        table = stream.read_all()
     ids = table.column("input_ids").chunk(0)
     return TokenTable(
         tokens=ids.values.to_numpy(),

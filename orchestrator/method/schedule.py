@@ -110,16 +110,6 @@ def cooled(segments: list[Segment], cooldown_stages: int) -> list[Segment]:
     ]
 
 
-def removed_at(segments: list[Segment]) -> Iterator[int]:
-    """The scheduled removed tokens at every optimizer step of the whole chain, in order."""
-    for segment in segments:
-        removals = {removal.step: removal.removed_tokens for removal in segment.removals}
-        removed = segment.removed_from
-        for step in range(segment.steps):
-            removed = removals.get(step, removed)
-            yield removed
-
-
 def smoothing_distribution(smoothing_lambda: float, bins: int = 100) -> list[float]:
     """P(o = i) = (1 - e^-λ) e^-λi, the missing tail mass on the last bin (paper §3, released code)."""
     if isinf(smoothing_lambda):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.report.text import duration
+from orchestrator.report.text import count, duration
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
 
@@ -46,7 +46,7 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
         "total_tokens": plan.total_tokens,
         "trials": trials,
         "steps": sum(trial.steps for trial in plan.trials),
-        "steps_without_sharing_saved": sum(t.steps for t in plan.trials) - _steps(plan, plan.unique_stages),
+        "steps_shared": sum(t.steps for t in plan.trials) - _steps(plan, plan.unique_stages),
         "steps_left": _steps(plan, left),
         "seconds_left": None
         if rate is None
@@ -74,10 +74,10 @@ def plan_table(document: dict[str, Any]) -> Group:
 
 
 def _summary(document: dict[str, Any]) -> list[str]:
-    saved = document["steps_without_sharing_saved"]
     disk = document["disk_bytes_left"]
     return [
-        f"{len(document['trials'])} trials, {document['steps']:,} steps, {saved:,} of them shared; "
+        f"{count(len(document['trials']), 'trial')}, {document['steps']:,} steps, "
+        f"{document['steps_shared']:,} of them shared; "
         f"left to run: {document['steps_left']:,} steps",
         "time and disk are not known before a first stage"
         if disk is None

@@ -8,3 +8,8 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def count(number: int, word: str) -> str:
+    """``1 trial``, ``3 trials``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

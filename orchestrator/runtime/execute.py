@@ -12,59 +12,22 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
-from orchestrator.identity import digest, non_default
-from orchestrator.method.data import TokenTable, token_table
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import check_model, initial_model, load_tokenizer, load_weights, place, save_weights
+from orchestrator.method.model import initial_model, load_weights, place, save_weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageMetrics
 from orchestrator.method.train import Progress, Trace, train_stage
 from orchestrator.plan import PlannedStage, Trial
+from orchestrator.runtime.data import JobData
 from orchestrator.store import Claim, Manifest, StageStore
-from orchestrator.tasks import Task, make_task
 
-DATA_FORMAT = 1
 OPTIMIZER_FILE = "optimizer.safetensors"
 WAIT_SECONDS = 0.5
 WORST_LOSS = 1e9
 """Stands for a loss that is not finite: records hold plain JSON numbers."""
-
-
-@dataclass(frozen=True)
-class JobData:
-    """The task, tokenizer and tokens of a job."""
-
-    task: Task
-    tokenizer: PreTrainedTokenizerBase
-    train: TokenTable
-    validation: TokenTable
-
-    @property
-    def total_tokens(self) -> int:
-        """CoT tokens of the longest CoT: the most that can be removed."""
-        return max(self.train.total_tokens, self.validation.total_tokens)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest example."""
-        return max(self.train.longest, self.validation.longest)
-
-
-def prepare_data(job: Job, store: StageStore) -> JobData:
-    """Tokenize the job's data once; later calls, and workers, map the same files."""
-    task = make_task(job.task)
-    tokenizer = load_tokenizer(job.model, task.symbols)
-    identity = {"format": DATA_FORMAT, "task": non_default(job.task), "tokenizer": tokenizer.backend_tokenizer.to_str()}
-    folder = store.root / "data" / digest(identity)
-    train, validation = (
-        token_table(task, split, tokenizer, folder / f"{split}.arrow") for split in ("train", "validation")
-    )
-    data = JobData(task, tokenizer, train, validation)
-    check_model(job.model, data.longest)
-    return data
 
 
 class Runner(Protocol):

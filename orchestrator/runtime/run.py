@@ -14,6 +14,7 @@ from orchestrator.config import Job, load_job
 from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.plan import Plan, build_plan
 from orchestrator.report import frontier_table, summary_table, write_report
+from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.search import is_open, run_trials
 from orchestrator.runtime.watch import Watch
@@ -38,11 +39,11 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
     store = StageStore(root)
     plan = _prepared_plan(job, store)
     console.print(
-        f"{job.name}: {len(plan.trials)} trials, {len(plan.unique_stages)} stages, "
+        f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
         f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}"
     )
     if any(is_open(trial, store) for trial in plan.trials):
-        console.print("starting Ray; the first step comes in about a minute")
+        console.print("starting Ray; the first step comes in about half a minute")
     tracker = BackgroundTracker(Tracker(plan, store), console.print)
     tracker.start()
     if frontier(plan, store):
@@ -125,7 +126,7 @@ def serve_mlflow(root: Path, port: int) -> int:
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:
     """Tokens are made before the plan, which then counts them instead of estimating."""
-    from orchestrator.runtime.execute import prepare_data
+    from orchestrator.runtime.data import prepare_data
 
     plan = build_plan(job, prepare_data(job, store).total_tokens)
     save_job(plan, store)

@@ -13,13 +13,16 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.runtime.progress import ProgressFile
 from orchestrator.store import Manifest, StageStore
+
+if TYPE_CHECKING:
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 POLL_SECONDS = 0.3
 
@@ -74,12 +77,11 @@ def _tune_metrics(stage: PlannedStage, manifest: Manifest) -> dict[str, float | 
 def _fit(task: TrialTask) -> tuple[Problem, ...]:
     """One Ray Train run; its name is never used again, the store alone says what is done."""
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     plan, trial, _ = task.load()
     resources = plan.job.resources
     use_gpu = resources.gpus_per_worker > 0
-    trainer = TorchTrainer(
+    trainer = _trainer_class(resources.workers)(
         train_trial,
         train_loop_config=asdict(task),
         scaling_config=ray.train.ScalingConfig(
@@ -97,15 +99,25 @@ def _fit(task: TrialTask) -> tuple[Problem, ...]:
     return trainer.fit().return_value
 
 
+def _trainer_class(workers: int) -> type[DataParallelTrainer]:
+    """One worker needs no process group, so the trial and its controller need not import torch (2 x 2 s)."""
+    if workers == 1:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Trainer
+    else:
+        from ray.train.torch import TorchTrainer as Trainer
+    return Trainer
+
+
 def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
     """What every Train worker runs: walk the stages and report each to Ray with a checkpoint.
 
     A problem of the user's is returned, not raised: Ray would only try it again.
     """
-    import ray.train
+    import ray.train.torch
     import torch
 
-    from orchestrator.runtime.execute import StageRunner, prepare_data, walk
+    from orchestrator.runtime.data import prepare_data
+    from orchestrator.runtime.execute import StageRunner, walk
 
     plan, trial, store = TrialTask(**config).load()
     torch.set_num_threads(max(1, int(plan.job.resources.cpus_per_worker)))

@@ -17,7 +17,8 @@ from orchestrator.errors import StoreError
 from orchestrator.method.evaluate import Evaluator, Removed, extract_answer
 from orchestrator.method.model import load_weights
 from orchestrator.plan import Trial, build_plan
-from orchestrator.runtime.execute import JobData, StageRunner, prepare_data, walk
+from orchestrator.runtime.data import JobData, prepare_data
+from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Training
-from orchestrator.method.model import initial_model, load_tokenizer, load_weights, save_weights
+from orchestrator.method.hub import load_tokenizer
+from orchestrator.method.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
-from orchestrator.runtime.execute import StageRunner, prepare_data, walk
+from orchestrator.runtime.data import prepare_data
+from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore, frontier
 from orchestrator.tasks import make_task
 

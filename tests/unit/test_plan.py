@@ -204,7 +204,7 @@ def test_plan_as_json_sums_up_its_stages(repository, stepwise, tmp_path):
     assert document["steps"] == sum(stage["steps"] for stage in stages)
     unique = {stage["key"]: stage["steps"] for stage in stages}
     assert document["steps_left"] == sum(unique.values())
-    assert document["steps_without_sharing_saved"] == document["steps"] - sum(unique.values())
+    assert document["steps_shared"] == document["steps"] - sum(unique.values())
     assert not any(stage["in_store"] for stage in stages)
 
 

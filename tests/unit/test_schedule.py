@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import accumulate, chain, islice, pairwise
 from math import exp, floor, inf
@@ -14,7 +15,6 @@ from orchestrator.method.schedule import (
     Segment,
     linear_segments,
     reference_segments,
-    removed_at,
     smoothing_distribution,
 )
 
@@ -28,6 +28,16 @@ def removal_steps(segments: list[Segment]) -> list[int]:
     """The steps of the whole chain at which tokens go."""
     starts = accumulate((segment.steps for segment in segments), initial=0)
     return [start + r.step for start, segment in zip(starts, segments, strict=False) for r in segment.removals]
+
+
+def removed_at(segments: list[Segment]) -> Iterator[int]:
+    """The scheduled removed tokens at every optimizer step of the whole chain."""
+    for segment in segments:
+        removals = {removal.step: removal.removed_tokens for removal in segment.removals}
+        removed = segment.removed_from
+        for step in range(segment.steps):
+            removed = removals.get(step, removed)
+            yield removed
 
 
 def ends(segments: list[Segment]) -> list[int]:

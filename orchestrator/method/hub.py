@@ -1,0 +1,62 @@
+"""What a model says without being loaded: its tokenizer and its length. Light to import, unlike the model classes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from orchestrator.config import PretrainedModel, ScratchModel
+from orchestrator.errors import InputError, Problem
+
+ModelConfig = ScratchModel | PretrainedModel
+
+
+def load_tokenizer(config: ModelConfig, symbols: tuple[str, ...]) -> PreTrainedTokenizerBase:
+    """One token a symbol for a model from scratch, else the pretrained model's own tokenizer."""
+    if isinstance(config, PretrainedModel):
+        return from_hub(AutoTokenizer, config.name)
+    vocabulary = {symbol: i for i, symbol in enumerate(("<eos>", "<unk>", *symbols))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<eos>",
+        unk_token="<unk>",
+        pad_token="<eos>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def check_model(config: ModelConfig, positions: int) -> None:
+    """Refuse a pretrained model that is not there or too short, before anything is queued."""
+    if isinstance(config, ScratchModel):
+        return
+    name = config.name
+    if os.path.isdir(name) and not list(Path(name).glob("*.safetensors")):
+        raise InputError(Problem("MOD003", "model.name", f"{name} holds no *.safetensors file", "save the model there"))
+    available = getattr(from_hub(AutoConfig, name), "max_position_embeddings", positions)
+    if positions > available:
+        found = f"{name} has {available} positions, the longest example takes {positions} tokens"
+        raise InputError(Problem("MOD002", "model.name", found, "choose a model with more positions or fewer digits"))
+
+
+def from_hub(loader: type, name: str, **options: object):
+    """``loader.from_pretrained``, with what can go wrong as an ``InputError``."""
+    local = os.path.isdir(name)
+    try:
+        return loader.from_pretrained(name, local_files_only=local, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        found = f"{name!r} could not be loaded: {(str(error) or repr(error)).splitlines()[0]}"
+        raise InputError(
+            Problem(
+                "MOD001",
+                "model.name",
+                found,
+                "give a Hugging Face id this machine can reach, or a local folder (after `git lfs pull`)",
+            )
+        ) from None
