@@ -23,82 +23,8 @@ from itertools import combinations
 from statistics import median
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from orchestrator.stability.signals import Blocks, History, since_removal
-
-LOSS_PER_MISS = 2.5
-"""Loss of a whole answer over -ln(exact match): 2.3 at 0.38, 2.5 at 0.81, 4.0 at 0.95 (measured, D)."""
-
-
-class Thresholds(BaseModel):
-    """Every number of the detectors: starting values, not validated ones."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    floor_share: float = 0.9
-    """A2: at the floor from this share of the answers' unigram entropy on (R §1.5)."""
-    floor_blocks: int = 5
-    """A2: consecutive blocks at the floor. R §1.5 has 2; 5 give a slope, and outlast the jump of a removal."""
-    flat: float = 0.1
-    """A2, B2, B3: a log loss that falls by less per planned stage is flat. Measured (D): 0.4 to 1.0 in a
-    run that ended well, 0.06 to 0.4 in one that did not, 0.01 to 0.04 on the plateau of No CoT."""
-    recovery_factor: float = 1.5
-    """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
-    3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
-    recovered_blocks: int = 2
-    """Consecutive blocks that make a recovery (R §1.5 B)."""
-    patience: float = 0.25
-    """B1: share of a removal's budget before its recovery is projected (R §1.5 B)."""
-    slope_blocks: int = 5
-    """B1: blocks of the Theil-Sen slope (R §1.5 B)."""
-    extension: float = 0.5
-    """B1: X, the share of a removal's budget by which it may be extended, once (R §1.5 B, §2.7)."""
-    projection_factor: float = 2.0
-    """B1: a projection counts as this many times too long; R §1.5 has 1, recovery was measured to speed up (D)."""
-    late_factor: float = 2.0
-    """B2: lost again beyond this factor over the recovery level (R §1.5 B)."""
-    late_blocks: int = 3
-    """B2: for this many consecutive blocks (R §1.5 B)."""
-    envelope_stages: int = 8
-    """C: good stages in the envelope (R §1.5 C)."""
-    envelope_least: int = 3
-    """C: silent at a block that fewer good stages have (ours)."""
-    cusum_floor: float = 0.2
-    """C: least spread of the envelope, in nats of log loss (R §1.5 C)."""
-    cusum_slack: float = 0.5
-    """C: what a deviation must exceed to count (R §1.5 C)."""
-    cusum_cap: float = 4.0
-    """C: the most that one block counts (R §1.5 C)."""
-    cusum_skip: int = 2
-    """C: blocks after the start of a stage that do not count (R §1.5 C)."""
-    cusum_alarm: float = 24.0
-    """C: h, the 99 % quantile on synthetic stable stages; 4 or 5 as in textbooks alarm on a third (R §1.5)."""
-    cusum_acts: bool = False
-    """C: warns only, until its rate of false alarms is measured to be below the break-even (R §2.4)."""
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What is known of a stage, and asked of it, before it starts.
-
-    ``planned``: blocks of the stage; under ``adaptive`` the budget of one removal, in blocks.
-    ``rule``: ``hard`` for trials without restarts and baselines, which learn from a plateau: only
-    non-finite numbers alarm. ``consolidation``: nothing is left to remove.
-    ``answer_entropy``: unigram entropy of the answer tokens, in nats: what frequencies alone give.
-    """
-
-    planned: int
-    rule: Literal["hard", "fixed", "adaptive"]
-    consolidation: bool
-    answer_entropy: float
-    target_loss: float
-    target_exact_match: float
-
-
-def target_loss(exact_match: float, answer_tokens: int) -> float:
-    """The probe loss that goes with an exact match, roughly: for slopes and ratios, not for verdicts."""
-    return LOSS_PER_MISS * -math.log(exact_match) / answer_tokens
+from orchestrator.stability.thresholds import Expected, Thresholds
 
 
 @dataclass(frozen=True)
@@ -113,7 +39,9 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on a finished stage. ``suspect``: it goes on, but is no place to restart from."""
+    """The verdict on a finished stage, in the store's words. ``suspect``: the chain goes on, but this is
+    neither a place to restart from nor a baseline. A good one may carry a warning of C as its reason.
+    """
 
     verdict: Literal["good", "suspect", "diverged", "stuck"]
     reason: str = ""
@@ -130,11 +58,12 @@ def recovered(blocks: Blocks, expected: Expected, history: History, thresholds: 
 
 
 def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """A1: any number of a block is none (R §1.5 A1)."""
+    """A1: a number of the last block is infinite or not a number (R §1.5 A1)."""
     if blocks[-1].finite:
         return None
-    found = f"{blocks[-1].non_finite} steps with a loss or gradient that is not finite"
-    return Alarm("diverged", "A1", len(blocks), f"{found} in {_place(blocks, expected)}")
+    steps = f", {blocks[-1].non_finite} of its steps" if blocks[-1].non_finite else ""
+    reason = f"a loss or gradient is not finite in {_place(blocks, expected)}{steps}"
+    return Alarm("diverged", "A1", len(blocks), reason)
 
 
 def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
@@ -143,7 +72,7 @@ def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: T
     window = blocks[-thresholds.floor_blocks :]
     if history.best is None or history.best >= floor or len(window) < thresholds.floor_blocks:
         return None
-    if min(block.level for block in window) < floor or not _is_flat(window, expected, thresholds):
+    if min(block.level for block in window) < floor or _falls(window, expected, thresholds):
         return None
     reason = f"{_loss(blocks, expected)} and flat; answer frequencies alone give {expected.answer_entropy:.2f}"
     return Alarm("stuck", "A2", len(blocks), reason)
@@ -166,13 +95,11 @@ def too_slow(blocks: Blocks, expected: Expected, history: History, thresholds: T
 
 def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """B2: recovered after the last removal, then lost for some blocks and not coming back."""
-    flags = _recoveries(blocks, expected, history, thresholds)
-    last = since_removal(blocks)[-thresholds.late_blocks :]
     level = _recovery_level(expected, history, thresholds)
-    runs = zip(*(flags[i:] for i in range(thresholds.recovered_blocks)), strict=False)
-    if not any(map(all, runs)) or any(flags[-thresholds.late_blocks :]):
+    last = since_removal(blocks)[-thresholds.late_blocks :]
+    if not _had_recovered(blocks, expected, history, thresholds) or not _is_lost(last, level, thresholds):
         return None
-    if min(b.level for b in last) <= level + math.log(thresholds.late_factor) or _falls(last, expected, thresholds):
+    if any(_recoveries(last, expected, history, thresholds)) or _falls(last, expected, thresholds):
         return None
     reason = f"{_loss(blocks, expected)}, after it had recovered to {math.exp(level):.2g}"
     return Alarm("diverged", "B2", len(blocks), reason)
@@ -180,11 +107,12 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """B3: a whole consolidation stage, flat, and far from what was asked."""
-    flat = expected.consolidation and len(blocks) >= expected.planned and _is_flat(blocks, expected, thresholds)
-    if not flat or any(_recoveries(blocks, expected, history, thresholds)):
+    target = math.log(expected.target_loss * thresholds.recovery_factor)
+    if not expected.consolidation or len(blocks) < expected.planned or _falls(blocks, expected, thresholds):
         return None
-    needed = math.exp(_recovery_level(expected, history, thresholds))
-    reason = f"{_loss(blocks, expected)}, needed {needed:.2g}: flat for a stage with nothing left to remove"
+    if not _is_lost(blocks[-1:], target, thresholds) or blocks[-1].probe_exact_match >= expected.target_exact_match:
+        return None
+    reason = f"{_loss(blocks, expected)}, {math.exp(target):.2g} asked: flat for a stage with nothing left to remove"
     return Alarm("stuck", "B3", len(blocks), reason)
 
 
@@ -235,15 +163,21 @@ def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thres
     """The verdict on a stage whose last block is the last of ``blocks``.
 
     A fixed schedule passes a stage unless an alarm acts; the adaptive one only if it has recovered.
-    ``suspect`` is a stage that passes under a warning of C.
+    ``suspect``: it had recovered since its last removal and ends in a rise too young for B2 (a spike
+    to exact match 0.81 from 0.99, gone a stage later, was measured in Explicit CoT).
     """
     if alarm := judge(blocks, expected, history, thresholds):
         return Judgement(alarm.kind, alarm.reason, alarm.detector)
+    if expected.rule == "hard":
+        return Judgement("good")
+    level = _recovery_level(expected, history, thresholds)
     if expected.rule == "adaptive" and not recovered(blocks, expected, history, thresholds):
-        level = _recovery_level(expected, history, thresholds)
         return Judgement("stuck", f"budget spent: {_projection(blocks, level, expected, thresholds)}", "B1")
-    warning = None if expected.rule == "hard" else off_envelope(blocks, expected, history, thresholds)
-    return Judgement("suspect", warning.reason, warning.detector) if warning else Judgement("good")
+    if _had_recovered(blocks, expected, history, thresholds) and _is_lost(blocks[-1:], level, thresholds):
+        reason = f"{_loss(blocks, expected)}, after it had recovered to {math.exp(level):.2g}"
+        return Judgement("suspect", reason, "B2")
+    warning = off_envelope(blocks, expected, history, thresholds)
+    return Judgement("good", warning.reason, warning.detector) if warning else Judgement("good")
 
 
 def _recovery_level(expected: Expected, history: History, thresholds: Thresholds) -> float:
@@ -257,6 +191,15 @@ def _recoveries(blocks: Blocks, expected: Expected, history: History, thresholds
     return [b.level <= level or b.probe_exact_match >= expected.target_exact_match for b in since_removal(blocks)]
 
 
+def _had_recovered(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
+    flags = _recoveries(blocks, expected, history, thresholds)
+    return any(all(run) for run in zip(*(flags[i:] for i in range(thresholds.recovered_blocks)), strict=False))
+
+
+def _is_lost(blocks: Blocks, level: float, thresholds: Thresholds) -> bool:
+    return min(block.level for block in blocks) > level + math.log(thresholds.late_factor)
+
+
 def _slope(blocks: Blocks) -> float:
     """Theil-Sen: the median slope of the log loss over all pairs, per block."""
     pairs = combinations(enumerate(block.level for block in blocks), 2)
@@ -267,10 +210,6 @@ def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
     return -_slope(blocks) * expected.planned >= thresholds.flat
 
 
-def _is_flat(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
-    return not _falls(blocks, expected, thresholds)
-
-
 def _blocks_needed(blocks: Blocks, level: float, thresholds: Thresholds) -> float:
     """Until the log loss is at ``level``, if it goes on as over its last blocks."""
     slope = _slope(blocks[-thresholds.slope_blocks :])
@@ -279,7 +218,8 @@ def _blocks_needed(blocks: Blocks, level: float, thresholds: Thresholds) -> floa
 
 
 def _place(blocks: Blocks, expected: Expected) -> str:
-    return f"block {len(blocks)} of {expected.planned}"
+    counted = since_removal(blocks) if expected.rule == "adaptive" else blocks
+    return f"block {len(counted)} of {expected.planned}"
 
 
 def _loss(blocks: Blocks, expected: Expected) -> str:

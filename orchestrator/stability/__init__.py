@@ -1,0 +1,29 @@
+"""From signals to a verdict to a restart: pure numbers, no torch, no ray, no store."""
+
+from orchestrator.stability.detect import Alarm, Judgement, extension, gate, judge, recovered
+from orchestrator.stability.policy import Attempt, Budget, GiveUp, Pace, Restart, next_move, next_pace, next_seed
+from orchestrator.stability.signals import Block, Blocks, History
+from orchestrator.stability.thresholds import Expected, Thresholds, target_loss
+
+__all__ = [
+    "Alarm",
+    "Attempt",
+    "Block",
+    "Blocks",
+    "Budget",
+    "Expected",
+    "GiveUp",
+    "History",
+    "Judgement",
+    "Pace",
+    "Restart",
+    "Thresholds",
+    "extension",
+    "gate",
+    "judge",
+    "next_move",
+    "next_pace",
+    "next_seed",
+    "recovered",
+    "target_loss",
+]

@@ -1,0 +1,85 @@
+"""The numbers of the detectors, and what a stage is held to.
+
+R: ``research/reliability.md``; D: ``design.md`` §8 and the quickstart's recorded stages.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+LOSS_PER_MISS = 2.5
+"""Loss of a whole answer over -ln(exact match): 2.3 at 0.38, 2.5 at 0.81, 4.0 at 0.95 (measured, D)."""
+
+
+class Thresholds(BaseModel):
+    """Every number of the detectors: starting values, not validated ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    floor_share: float = 0.9
+    """A2: at the floor from this share of the answers' unigram entropy on (R §1.5)."""
+    floor_blocks: int = 5
+    """A2: consecutive blocks at the floor. R §1.5 has 2; 5 give a slope, and outlast the jump of a removal."""
+    flat: float = 0.1
+    """A2, B2, B3: a log loss that falls by less per planned stage is flat. Measured (D): 0.4 to 1.0 in a
+    run that ended well, 0.06 to 0.4 in one that did not, 0.01 to 0.04 on the plateau of No CoT."""
+    recovery_factor: float = 1.5
+    """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
+    3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
+    recovered_blocks: int = 2
+    """Consecutive blocks that make a recovery (R §1.5 B)."""
+    patience: float = 0.25
+    """B1: share of a removal's budget before its recovery is projected (R §1.5 B)."""
+    slope_blocks: int = 5
+    """B1: blocks of the Theil-Sen slope (R §1.5 B)."""
+    extension: float = 0.5
+    """B1: X, the share of a removal's budget by which it may be extended, once (R §1.5 B, §2.7)."""
+    projection_factor: float = 2.0
+    """B1: a projection counts as this many times too long; R §1.5 has 1, recovery was measured to speed up (D)."""
+    late_factor: float = 2.0
+    """B2: lost again beyond this factor over the recovery level (R §1.5 B)."""
+    late_blocks: int = 3
+    """B2: for this many consecutive blocks (R §1.5 B)."""
+    envelope_stages: int = 8
+    """C: good stages in the envelope (R §1.5 C)."""
+    envelope_least: int = 3
+    """C: silent at a block that fewer good stages have (ours)."""
+    cusum_floor: float = 0.2
+    """C: least spread of the envelope, in nats of log loss (R §1.5 C)."""
+    cusum_slack: float = 0.5
+    """C: what a deviation must exceed to count (R §1.5 C)."""
+    cusum_cap: float = 4.0
+    """C: the most that one block counts (R §1.5 C)."""
+    cusum_skip: int = 2
+    """C: blocks after the start of a stage that do not count (R §1.5 C)."""
+    cusum_alarm: float = 24.0
+    """C: h, the 99 % quantile on synthetic stable stages; 4 or 5 as in textbooks alarm on a third (R §1.5)."""
+    cusum_acts: bool = False
+    """C: warns only, until its rate of false alarms is measured to be below the break-even (R §2.4)."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a stage, and asked of it, before it starts.
+
+    ``planned``: blocks of the stage; under ``adaptive`` the budget of one removal, in blocks.
+    ``rule``: ``hard`` for trials without restarts and baselines, which learn from a plateau: only
+    non-finite numbers alarm. ``consolidation``: nothing is left to remove.
+    ``answer_entropy``: unigram entropy of the answer tokens, in nats: what frequencies alone give.
+    """
+
+    planned: int
+    rule: Literal["hard", "fixed", "adaptive"]
+    consolidation: bool
+    answer_entropy: float
+    target_loss: float
+    target_exact_match: float
+
+
+def target_loss(exact_match: float, answer_tokens: int) -> float:
+    """The probe loss that goes with an exact match, roughly: for slopes and ratios, not for verdicts."""
+    return LOSS_PER_MISS * -math.log(exact_match) / answer_tokens

@@ -1,0 +1,477 @@
+"""Signals to verdicts to restarts: what is an alarm and what is not, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.stability import (
+    Attempt,
+    Block,
+    Blocks,
+    Budget,
+    Expected,
+    GiveUp,
+    History,
+    Pace,
+    Restart,
+    Thresholds,
+    extension,
+    gate,
+    judge,
+    next_move,
+    next_pace,
+    next_seed,
+    recovered,
+    target_loss,
+)
+
+ENTROPY = math.log(10)
+FIXED = Expected(20, "fixed", False, ENTROPY, 0.02, 0.95)
+CONSOLIDATION = replace(FIXED, consolidation=True)
+ADAPTIVE = replace(FIXED, rule="adaptive")
+HARD = replace(FIXED, rule="hard")
+DEFAULT = Thresholds()
+
+QUICKSTART = (
+    (0.5, 0.42, 0.37, 0.34, 0.32, 0.28, 0.2, 0.17, 0.16, 0.17),
+    (0.81, 0.43, 0.11, 0.09, 0.08, 0.5, 0.3, 0.21, 0.18, 0.16),
+    (0.55, 0.33, 0.3, 0.29, 0.28, 0.62, 0.45, 0.4, 0.38, 0.35),
+    (0.61, 0.53, 0.46, 0.36, 0.34, 0.91, 0.69, 0.61, 0.58, 0.54),
+    (1.05, 0.76, 0.67, 0.59, 0.51, 0.7, 0.56, 0.5, 0.46, 0.42),
+    (0.68, 0.58, 0.53, 0.49, 0.48, 0.86, 0.75, 0.56, 0.49, 0.47),
+    (0.44, 0.44, 0.41, 0.4, 0.39, 0.37, 0.34, 0.33, 0.31, 0.29),
+    (0.28, 0.27, 0.25, 0.22, 0.22, 0.2, 0.19, 0.18, 0.16, 0.16),
+    (0.16, 0.14, 0.12, 0.12, 0.1, 0.09, 0.08, 0.08, 0.08, 0.06),
+    (0.05, 0.05, 0.05, 0.04, 0.04, 0.04, 0.03, 0.03, 0.02, 0.03),
+)
+"""Train losses of jobs/quickstart.toml, seed 0 (3x2 digits): explicit CoT, five stages of two removals, four
+of consolidation. Exact match at their ends 0.54, 0.31, 0.10, 0.08, 0.15, 0.14, 0.38, 0.57, 0.81, 0.95."""
+
+LAST_TOKEN_OF_A_GOOD_SEED = (
+    *(0.98, 0.64, 0.49, 0.44, 0.41, 0.38, 0.34, 0.3, 0.28, 0.24, 0.21, 0.2),
+    *(0.16, 0.14, 0.12, 0.1, 0.08, 0.07, 0.06, 0.04, 0.04, 0.03, 0.03),
+)
+"""The same run from its last removal to its end, every fourth block."""
+LAST_TOKEN_OF_A_BAD_SEED = (
+    *(1.05, 0.75, 0.75, 0.72, 0.68, 0.61, 0.56, 0.53, 0.5, 0.47, 0.46, 0.45),
+    *(0.43, 0.43, 0.42, 0.41, 0.41, 0.4, 0.41, 0.39, 0.38, 0.37, 0.37),
+)
+"""Another seed with two layers, which ended at exact match 0.18."""
+ANSWER_SHARE = 8 / 5
+"""Train losses are per learnt token; nearly all of the loss is on the 5 answer digits of the 8 tokens."""
+
+
+def block(loss: float, removed: int = 4, **signals: float) -> Block:
+    defaults = {
+        "step": 30,
+        "probe_exact_match": 0.0,
+        "train_loss": loss,
+        "train_loss_max": loss,
+        "gradient_norm": 1.0,
+        "gradient_norm_max": 1.0,
+        "non_finite": 0,
+        "update_ratio": 1e-3,
+    }
+    return Block(removed_tokens=removed, probe_loss=loss, **(defaults | signals))
+
+
+def curve(*losses: float, removed: int = 4) -> Blocks:
+    return tuple(block(loss, removed) for loss in losses)
+
+
+def recovering(start: float, end: float, half_life: float, count: int = 20, removed: int = 4) -> Blocks:
+    return curve(*(end + (start - end) * 0.5 ** (i / half_life) for i in range(count)), removed=removed)
+
+
+EXPLICIT = recovering(2.3, 0.01, 1.5, removed=0)
+KNEW_IT = History().grown(EXPLICIT)
+
+
+def alarms(blocks: Blocks, expected: Expected, history: History = KNEW_IT, thresholds: Thresholds = DEFAULT):
+    """Every alarm a run would have been ended by, block by block."""
+    judged = (judge(blocks[: i + 1], expected, history, thresholds) for i in range(len(blocks)))
+    return [alarm for alarm in judged if alarm]
+
+
+# --- signals and history
+
+
+def test_record_with_a_value_that_is_not_finite_is_plain_json_and_says_so():
+    exploded = block(math.nan, gradient_norm_max=math.inf)
+    assert not exploded.finite
+    assert Block.model_validate_json(exploded.model_dump_json()) == exploded
+
+
+def test_non_finite_blocks_never_enter_a_baseline():
+    healthy = curve(0.1, 0.05, 0.04, 0.03, 0.03)
+    dirty = (*healthy, block(math.nan), block(0.9, non_finite=3))
+    assert History().grown(dirty) == History().grown(healthy)
+    assert KNEW_IT.grown((block(math.inf),)) == KNEW_IT
+
+
+def test_level_to_recover_to_does_not_drift_upwards_with_lagging_stages():
+    lagging = KNEW_IT
+    for end in (0.1, 0.3, 0.5):
+        lagging = lagging.grown(curve(*[end] * 20))
+    assert lagging.best == KNEW_IT.best
+
+
+# --- A: hard
+
+
+@pytest.mark.parametrize("expected", [HARD, FIXED, CONSOLIDATION, ADAPTIVE])
+@pytest.mark.parametrize("bad", [block(math.nan), block(0.1, gradient_norm_max=math.inf), block(0.1, non_finite=1)])
+def test_one_number_that_is_not_finite_ends_the_stage_at_its_block(expected, bad):
+    found = judge((*curve(0.3, 0.2), bad), expected, KNEW_IT, DEFAULT)
+    assert (found.kind, found.detector, found.block) == ("diverged", "A1", 3)
+
+
+@pytest.mark.parametrize("expected", [FIXED, ADAPTIVE])
+def test_plateau_at_answer_frequencies_is_stuck_under_every_schedule(expected):
+    plateau = curve(*(2.28 + 0.01 * (i % 3) for i in range(20)))
+    first = alarms(plateau, expected)[0]
+    assert (first.kind, first.detector) == ("stuck", "A2")
+    assert first.block <= 0.35 * 20
+    assert "2.2" in first.reason
+    assert "2.30" in first.reason
+
+
+def test_gate_gives_the_verdict_of_the_alarm_that_ended_a_stage():
+    verdict = gate((*curve(0.3, 0.2), block(math.nan)), FIXED, KNEW_IT, DEFAULT)
+    assert (verdict.verdict, verdict.detector) == ("diverged", "A1")
+    assert verdict.reason == "a loss or gradient is not finite in block 3 of 20"
+
+
+def test_high_loss_that_still_falls_is_not_the_floor():
+    assert alarms(curve(*(3.2 * 0.97**i for i in range(12))), FIXED) == []
+
+
+def test_model_that_never_knew_more_than_frequencies_is_still_learning():
+    plateau = curve(*[2.3] * 20, removed=0)
+    assert alarms(plateau, FIXED, History()) == []
+    assert alarms(plateau, FIXED, History().grown(plateau)) == []
+
+
+def test_baseline_is_judged_by_finiteness_alone():
+    plateau = curve(*[2.3] * 20)
+    assert alarms(plateau, HARD) == []
+    assert gate(plateau, HARD, KNEW_IT, DEFAULT).verdict == "good"
+
+
+# --- dips, lags and heavy tails are healthy
+
+
+@pytest.mark.parametrize("expected", [FIXED, ADAPTIVE])
+def test_dip_and_recovery_is_never_an_alarm(expected):
+    dip = recovering(4.0, 0.012, 1.2)
+    assert alarms(dip, expected) == []
+    assert gate(dip, expected, KNEW_IT, DEFAULT).verdict == "good"
+
+
+def test_fixed_schedule_passes_stages_that_lag():
+    lag = (*recovering(2.5, 0.6, 2, 10, removed=3), *recovering(2.5, 0.9, 2, 10))
+    assert alarms(lag, FIXED) == []
+    assert gate(lag, FIXED, KNEW_IT, DEFAULT).verdict == "good"
+
+
+def test_recorded_quickstart_raises_no_alarm():
+    history = History()
+    for index, losses in enumerate(QUICKSTART):
+        removed = [0] * 10 if index == 0 else [min(10, 2 * index - (i < 5)) for i in range(10)]
+        stage = tuple(block(x * ANSWER_SHARE, r) for x, r in zip(losses, removed, strict=True))
+        expected = Expected(10, "fixed", index > 5, ENTROPY, target_loss(0.95, 5), 0.95)
+        assert alarms(stage, expected, history) == []
+        assert gate(stage, expected, history, DEFAULT).verdict == "good"
+        history = history.grown(stage)
+
+
+def test_heavy_tailed_training_loss_is_no_alarm():
+    random.seed(1)
+    stage = tuple(b.model_copy(update={"train_loss_max": 50 * random.random()}) for b in recovering(2, 0.012, 1.5))
+    assert alarms(stage, ADAPTIVE) == []
+
+
+# --- B: stuck, late, extended
+
+
+def test_plateau_above_the_target_is_stuck_only_where_recovery_is_owed():
+    plateau = curve(*(1.3 + 0.01 * (i % 2) for i in range(20)))
+    first = alarms(plateau, ADAPTIVE)[0]
+    assert (first.kind, first.detector) == ("stuck", "B1")
+    assert first.block <= 0.35 * 20
+    assert first.reason == "answer loss 1.31 at block 6 of 20, needed 0.03: it does not fall"
+    assert alarms(plateau, FIXED) == []
+
+
+def test_consolidation_without_progress_is_stuck_at_its_end_and_not_before():
+    plateau = curve(*(1.3 + 0.01 * (i % 2) for i in range(20)), removed=10)
+    assert [(a.detector, a.block) for a in alarms(plateau, CONSOLIDATION)] == [("B3", 20)]
+    assert alarms(curve(*(1.3 * 0.99**i for i in range(20)), removed=10), CONSOLIDATION) == []
+    assert alarms(curve(*[0.03] * 20, removed=10), CONSOLIDATION) == []
+
+
+def test_consolidation_that_is_right_is_not_stuck_whatever_its_loss():
+    right = tuple(block(0.2, 10, probe_exact_match=0.96) for _ in range(20))
+    assert alarms(right, CONSOLIDATION) == []
+
+
+def test_projection_tells_a_recorded_good_seed_from_a_bad_one():
+    expected = Expected(20, "adaptive", False, ENTROPY, target_loss(0.95, 5), 0.95)
+    good, bad = (
+        curve(*(x * ANSWER_SHARE for x in losses)) for losses in (LAST_TOKEN_OF_A_GOOD_SEED, LAST_TOKEN_OF_A_BAD_SEED)
+    )
+    assert alarms(good[:20], expected) == []
+    assert extension(good[:20], expected, KNEW_IT, DEFAULT) == 10
+    assert alarms(bad, expected)[0].detector == "B1"
+    assert alarms(good, expected, thresholds=Thresholds(projection_factor=1)) != [], "the notes' own factor"
+
+
+def test_slow_recovery_is_extended_and_a_plateau_is_not():
+    slow = curve(*(1.0 * 0.86**i for i in range(20)))
+    assert alarms(slow, ADAPTIVE) == []
+    assert extension(slow, ADAPTIVE, KNEW_IT, DEFAULT) == 10
+    assert extension(curve(*[1.0] * 20), ADAPTIVE, KNEW_IT, DEFAULT) == 0
+    assert extension(recovering(2, 0.012, 1), ADAPTIVE, KNEW_IT, DEFAULT) == 0
+
+
+def test_budget_spent_without_recovery_is_stuck_under_the_adaptive_schedule_alone():
+    slow = curve(*(1.0 * 0.86**i for i in range(20)))
+    verdict = gate(slow, ADAPTIVE, KNEW_IT, DEFAULT)
+    assert (verdict.verdict, verdict.detector) == ("stuck", "B1")
+    assert "answer loss 0.06 at block 20 of 20, needed 0.03" in verdict.reason
+    assert gate(slow, FIXED, KNEW_IT, DEFAULT).verdict == "good"
+
+
+@pytest.mark.parametrize("expected", [FIXED, ADAPTIVE])
+def test_late_collapse_is_divergence(expected):
+    first = alarms((*recovering(2, 0.012, 1, 12), *curve(*[0.9] * 8)), expected)[0]
+    assert (first.kind, first.detector, first.block) == ("diverged", "B2", 15)
+    assert "after it had recovered" in first.reason
+
+
+def test_spike_that_passes_is_no_alarm():
+    spike = (*recovering(2, 0.012, 1, 10), *curve(0.3, 0.2, 0.1, 0.05, 0.02, 0.012, 0.012))
+    assert alarms(spike, FIXED) == []
+
+
+def test_stage_that_ends_in_a_spike_is_suspect():
+    verdict = gate((*recovering(2, 0.012, 1, 18), *curve(0.2, 0.3)), FIXED, KNEW_IT, DEFAULT)
+    assert verdict.verdict == "suspect"
+
+
+def test_recovery_counts_from_the_last_removal():
+    done = curve(*[0.02] * 5, removed=3)
+    assert recovered(done, ADAPTIVE, KNEW_IT, DEFAULT)
+    assert not recovered((*done, block(0.02, removed=4)), ADAPTIVE, KNEW_IT, DEFAULT)
+    assert recovered((*done, *curve(0.02, 0.02)), ADAPTIVE, KNEW_IT, DEFAULT)
+
+
+def test_level_to_recover_to_is_the_laxer_of_target_and_best_stage():
+    never_better = History().grown(curve(*[0.5] * 5, removed=0))
+    assert recovered(curve(0.6, 0.6), ADAPTIVE, never_better, DEFAULT)
+    assert recovered(curve(0.029, 0.029), ADAPTIVE, History().grown(curve(*[1e-4] * 5)), DEFAULT)
+    assert not recovered(curve(0.031, 0.031), ADAPTIVE, History().grown(curve(*[1e-4] * 5)), DEFAULT)
+
+
+def test_exact_match_recovers_a_stage_whose_loss_is_above_the_level():
+    right = tuple(block(0.2, probe_exact_match=0.96) for _ in range(2))
+    assert recovered(right, ADAPTIVE, KNEW_IT, DEFAULT)
+
+
+# --- C: the envelope
+
+
+def envelope(count: int) -> History:
+    history = KNEW_IT
+    for i in range(count):
+        history = history.grown(recovering(2, 0.01 + 0.001 * i, 1))
+    return history
+
+
+def test_envelope_warns_and_acts_only_where_told_to():
+    rising = (*recovering(2, 0.012, 1, 8), *curve(*(0.02 * 1.05**i for i in range(12))))
+    verdict = gate(rising, FIXED, envelope(4), DEFAULT)
+    assert (verdict.verdict, verdict.detector) == ("good", "C")
+    assert alarms(rising, FIXED, envelope(4)) == []
+    assert alarms(rising, FIXED, envelope(4), Thresholds(cusum_acts=True))[-1].detector == "C"
+
+
+def test_envelope_of_too_few_stages_or_around_a_normal_one_is_silent():
+    acts = Thresholds(cusum_acts=True)
+    assert alarms(recovering(2.2, 0.014, 1.1), FIXED, envelope(6), acts) == []
+    assert alarms(curve(*[1.5] * 20), FIXED, History().grown(EXPLICIT), acts) == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "alarm"),
+    [
+        ((9.0,) * 2 + (1e6,) * 6 + (0.01,) * 12, None),
+        ((9.0,) * 2 + (1e6,) * 7 + (0.01,) * 11, "C"),
+    ],
+)
+def test_envelope_skips_the_jump_and_caps_every_block(losses, alarm):
+    """However high the loss, a block counts 4 - 0.5: it takes seven of them to pass 24."""
+    history = History((curve(*[0.01] * 20),) * 3)
+    found = alarms(curve(*losses), replace(FIXED, answer_entropy=1e9), history, Thresholds(cusum_acts=True))
+    assert next((a.detector for a in found), None) == alarm
+
+
+def test_envelope_starts_anew_at_every_removal():
+    history = History((curve(*[0.01] * 20),) * 3)
+    before, after = curve(*[0.2] * 8, removed=3), curve(*[0.2] * 6)
+    assert alarms((*before, *after), FIXED, history, Thresholds(cusum_acts=True)) == []
+    assert alarms(curve(*[0.2] * 14), FIXED, history, Thresholds(cusum_acts=True))[0].block == 9
+
+
+@given(
+    st.lists(st.floats(0.01, 4), min_size=1, max_size=20),
+    st.sampled_from([2.0**-6, 0.25, 8.0, 1024.0]),
+    st.sampled_from([FIXED, CONSOLIDATION, ADAPTIVE]),
+)
+def test_unit_of_the_probe_loss_changes_no_verdict(losses, unit, expected):
+    history = envelope(3)
+    scaled = History(tuple(tuple(block(b.probe_loss * unit, b.removed_tokens) for b in s) for s in history.stages))
+    other = replace(expected, answer_entropy=ENTROPY * unit, target_loss=expected.target_loss * unit)
+    ours = gate(curve(*losses), expected, history, DEFAULT)
+    theirs = gate(curve(*(x * unit for x in losses)), other, scaled, DEFAULT)
+    assert (ours.verdict, ours.detector) == (theirs.verdict, theirs.detector)
+
+
+# --- the ladder
+
+BUDGET = Budget(seed=7, nominal_steps=(400,) * 8)
+GOODS = tuple(Attempt(stage, "good", 400) for stage in range(5))
+
+
+AS_CONFIGURED = Pace()
+
+
+def stuck(stage: int = 5, steps: int = 100, pace: Pace = AS_CONFIGURED) -> Attempt:
+    return Attempt(stage, "stuck", steps, "B1", pace)
+
+
+def climb(attempts: tuple[Attempt, ...], rungs: int) -> list[Restart]:
+    """Restarts of a stage that always fails, the stages before it always good."""
+    moves = []
+    for _ in range(rungs):
+        attempts = (*attempts, stuck(pace=moves[-1].pace if moves else Pace()))
+        moves.append(next_move(attempts, BUDGET))
+        again = range(moves[-1].from_stage, 5)
+        attempts += tuple(Attempt(stage, "good", 40, pace=moves[-1].pace) for stage in again)
+    return moves
+
+
+def test_ladder_goes_seed_then_delta_then_gentler_then_back_over_good_stages():
+    moves = climb(GOODS, 6)
+    assert [move.from_stage for move in moves] == [5, 5, 5, 4, 3, 1]
+    assert [move.pace for move in moves[:4]] == [Pace(), Pace(0.5), Pace(0.25, 0.5, 2), Pace(0.5)]
+    assert len({(move.from_stage, move.seed) for move in moves}) == 6
+    assert moves[0].reason == "stage 5 stuck (B1); restart 1 from stage 5: another seed"
+
+
+def test_seventh_failure_of_a_stage_gives_up_with_the_ladder():
+    attempts = GOODS + (stuck(steps=10),) * 7
+    move = next_move(attempts, BUDGET)
+    assert move == GiveUp("stage 5 failed 7 times, at most 6 restarts are allowed", move.ladder_tried)
+    assert len(move.ladder_tried) == 7
+    assert move.ladder_tried[0] == "stage 5 (as configured): stuck by B1, 10 steps"
+
+
+def test_first_stage_restarts_from_new_weights():
+    attempts = (stuck(0),) * 4
+    assert next_move(attempts, BUDGET).from_stage == 0
+
+
+def test_suspect_stage_is_gone_back_over():
+    attempts = (*GOODS, Attempt(5, "suspect", 400), stuck(6))
+    assert next_move(attempts, BUDGET).from_stage == 5
+
+
+def test_progress_resets_the_ladder_and_a_redone_stage_does_not():
+    redone = (*GOODS, stuck(), stuck(), stuck(), stuck(), Attempt(4, "good", 400))
+    assert "restart 5" in next_move((*redone, stuck()), BUDGET).reason
+    assert "restart 1" in next_move((*redone, Attempt(5, "good", 400), stuck(6)), BUDGET).reason
+    assert "restart 1" in next_move((*redone, Attempt(5, "good", 400), stuck(5)), BUDGET).reason
+
+
+def test_ladder_starts_from_the_pace_that_met_the_obstacle_and_has_a_floor():
+    slow = Pace(0.25, 0.125, 2)
+    moves = [next_move(GOODS + (stuck(pace=slow),) * n, BUDGET).pace for n in (1, 2, 3)]
+    assert moves == [slow, Pace(0.125, 0.125, 2), Pace(0.125, 0.125, 2)]
+
+
+@pytest.mark.parametrize(
+    ("attempts", "why"),
+    [
+        (GOODS + (stuck(steps=400),) * 5, "stage 5 was lost 5.0 times over, at most 4 are allowed"),
+        (
+            (*GOODS, *(Attempt(5, "diverged", 1500, "A1", Pace(0.25, 0.5, 2)),) * 4),
+            "8,000 steps taken, more than 2 times the trial's 3,200",
+        ),
+        (
+            (*GOODS, *[stuck(5, 1)] * 4, *[stuck(4, 1)] * 4),
+            "8 failed attempts since the last new good stage",
+        ),
+    ],
+)
+def test_spent_budget_gives_up_and_says_which(attempts, why):
+    assert next_move(attempts, BUDGET).reason == why
+
+
+def test_infrastructure_faults_repeat_the_seed_and_climb_no_ladder():
+    lost = Attempt(5, "infra", 50)
+    move = next_move((*GOODS, lost, lost), BUDGET)
+    assert (move.from_stage, move.seed, move.pace) == (5, 7, Pace())
+    assert next_move((*GOODS, lost, lost, stuck()), BUDGET) == next_move((*GOODS, stuck()), BUDGET)
+    assert isinstance(next_move((*GOODS, *[lost] * 11), BUDGET), GiveUp)
+
+
+def test_good_attempt_needs_no_move():
+    with pytest.raises(ValueError, match="nothing to restart"):
+        next_move(GOODS, BUDGET)
+
+
+def test_pace_rises_slowly_after_three_good_stages():
+    slow = Pace(0.25, 0.5, 2)
+    good = [Attempt(stage, "good", 400, pace=slow) for stage in range(3)]
+    assert next_pace(()) == Pace()
+    assert next_pace(tuple(good[:2])) == slow
+    assert next_pace(tuple(good)) == Pace(0.375)
+    assert next_pace((good[0], Attempt(1, "suspect", 400, pace=slow), good[2])) == slow
+    assert next_pace(tuple(replace(a, pace=Pace(0.8)) for a in good)) == Pace()
+
+
+def test_first_seed_is_the_jobs_and_every_other_is_fixed_for_ever():
+    assert next_seed((), 3, BUDGET) == 7
+    assert next_seed((stuck(3),), 3, BUDGET) == 1795558973514645106  # SHA-256 of "7|3|1"
+    seeds = [next_seed((stuck(stage),) * n, stage, BUDGET) for stage in range(20) for n in range(1, 20)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 12))
+def test_policy_always_ends(rng, stages):
+    """Whatever the verdicts, a trial reaches its end or gives up within a bounded number of attempts."""
+    budget = Budget(seed=0, nominal_steps=(100,) * stages)
+    attempts: tuple[Attempt, ...] = ()
+    stage, pace, bad = 0, Pace(), rng.random()
+    while stage < stages:
+        verdict = "good" if rng.random() > bad else rng.choice(["suspect", "diverged", "stuck", "infra"])
+        attempts = (*attempts, Attempt(stage, verdict, rng.randint(1, 100), "B1", pace))
+        assert len(attempts) < 1000 * stages
+        if verdict in ("good", "suspect"):
+            stage, pace = stage + 1, next_pace(attempts)
+            continue
+        move = next_move(attempts, budget)
+        assert move == next_move(attempts, budget)
+        if isinstance(move, GiveUp):
+            return
+        assert 0 <= move.from_stage <= stage
+        assert min(move.pace.tokens_per_stage, move.pace.learning_rate) >= 1 / 8
+        stage, pace = move.from_stage, move.pace
