@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.method.removal import Batch
 from orchestrator.tasks import Example, Split, Task
 
@@ -65,9 +66,12 @@ def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, pa
         partial = path.with_suffix(f".{os.getpid()}")
         try:
             _write(task, split, tokenizer, partial)
+            _digest_file(path).write_text(_sha256(partial))
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
     return _read(path, with_answers=split != "train")
 
 
@@ -115,7 +119,20 @@ def _separators(example: Example, ids: list[int], tokenizer: PreTrainedTokenizer
     return positions[0], positions[1]
 
 
+def _digest_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read(path: Path, *, with_answers: bool) -> TokenTable:
+    digest = _digest_file(path)
+    if not digest.exists() or digest.read_text() != _sha256(path):
+        again = f"delete {path.parent}, the next run makes it again"
+        raise StoreError(Problem("DAT020", str(path), "is not what was written here", again))
     with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
         table = stream.read_all()
     ids = table.column("input_ids").chunk(0)

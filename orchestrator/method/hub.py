@@ -32,16 +32,22 @@ def load_tokenizer(config: ModelConfig, symbols: tuple[str, ...]) -> PreTrainedT
     )
 
 
-def check_model(config: ModelConfig, positions: int) -> None:
-    """Refuse a pretrained model that is not there or too short, before anything is queued."""
+def check_weights(config: ModelConfig) -> None:
+    """Refuse a local model without weights, before anything is written."""
     if isinstance(config, ScratchModel):
         return
     name = config.name
     if os.path.isdir(name) and not list(Path(name).glob("*.safetensors")):
         raise InputError(Problem("MOD003", "model.name", f"{name} holds no *.safetensors file", "save the model there"))
-    available = getattr(from_hub(AutoConfig, name), "max_position_embeddings", positions)
+
+
+def check_length(config: ModelConfig, positions: int) -> None:
+    """Refuse a pretrained model that is too short, before anything is queued."""
+    if isinstance(config, ScratchModel):
+        return
+    available = getattr(from_hub(AutoConfig, config.name), "max_position_embeddings", 0)
     if positions > available:
-        found = f"{name} has {available} positions, the longest example takes {positions} tokens"
+        found = f"{config.name} has {available} positions, the longest example takes {positions} tokens"
         raise InputError(Problem("MOD002", "model.name", found, "choose a model with more positions or fewer digits"))
 
 

@@ -51,6 +51,7 @@ def local_ray() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=_cores(),
+        num_gpus=_gpus(),
         resources={DRIVER: 1_000},
         include_dashboard=False,
         object_store_memory=100 << 20,
@@ -66,7 +67,7 @@ def local_ray() -> Iterator[None]:
 
 def concurrent_trials(resources: Resources) -> int:
     """How many trials fit on this machine at a time. Raises ``InputError`` if not even one does."""
-    cores, gpus = _cores(), len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    cores, gpus = _cores(), _gpus()
     needed, needed_gpus = resources.workers * resources.cpus_per_worker, resources.workers * resources.gpus_per_worker
     if needed > cores or needed_gpus > gpus:
         found = f"a trial takes {needed:g} CPUs and {needed_gpus} GPUs, this machine has {cores} and {gpus}"
@@ -76,8 +77,19 @@ def concurrent_trials(resources: Resources) -> int:
 
 
 def _cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """The cores this process may use: by affinity, and by a container's quota."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, period = (quota.read_text() if quota.exists() else "max 1").split()
+    return allowed if limit == "max" else max(1, min(allowed, int(limit) // int(period)))
+
+
+def _gpus() -> int:
+    """The GPUs this process may use: those of the machine, or those that CUDA_VISIBLE_DEVICES names."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.config import Job
 from orchestrator.identity import digest, non_default
 from orchestrator.method.data import TokenTable, token_table
-from orchestrator.method.hub import check_model, load_tokenizer
+from orchestrator.method.hub import check_length, check_weights, load_tokenizer
 from orchestrator.store import StageStore
 from orchestrator.tasks import Task, make_task
 
-DATA_FORMAT = 1
+DATA_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class JobData:
 
 def prepare_data(job: Job, store: StageStore) -> JobData:
     """Tokenize the job's data once; later calls, and workers, map the same files."""
+    check_weights(job.model)
     task = make_task(job.task)
     tokenizer = load_tokenizer(job.model, task.symbols)
     identity = {"format": DATA_FORMAT, "task": non_default(job.task), "tokenizer": tokenizer.backend_tokenizer.to_str()}
@@ -46,5 +47,5 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
         token_table(task, split, tokenizer, folder / f"{split}.arrow") for split in ("train", "validation")
     )
     data = JobData(task, tokenizer, train, validation)
-    check_model(job.model, data.longest)
+    check_length(job.model, data.longest)
     return data

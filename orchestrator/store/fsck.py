@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.errors import Problem, StoreError
 from orchestrator.store.stages import StageStore
@@ -20,29 +21,35 @@ class StoreCheck:
 def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
     """Verify every stage; with ``repair`` remove damaged ones and whatever no manifest names.
 
-    Not to be repaired while a job runs on the store: the attempts in progress have no manifest yet.
+    A stage that is being trained is left alone.
     """
     lines, damaged, leftovers, good = [], 0, 0, 0
     for key in store.stage_keys():
+        claim = store.claim(key) if repair else None
+        if repair and not claim:
+            lines.append(f"{key}: in use, left alone")
+            continue
         problems = _problems(store, key)
         lines += map(str, problems)
-        if problems:
-            damaged += 1
-            if repair:
-                store.forget(key)
-            continue
-        good += store.read(key) is not None
-        for path in store.leftovers(key):
-            leftovers += 1
-            if repair:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        if repair and store.read(key) is None:
-            store.forget(key)
+        damaged += bool(problems)
+        good += not problems and store.read(key) is not None
+        paths = [] if problems else store.leftovers(key)
+        leftovers += len(paths)
+        if claim:
+            _repair(store, key, paths, whole=bool(problems))
+            claim.release()
     done = "removed" if repair else "found"
     lines.append(f"{good} stages verified, {damaged} damaged stages {done}, {leftovers} leftovers {done}")
     if (damaged or leftovers) and not repair:
-        lines.append("next: stepwise fsck --repair (while no job runs on this store)")
+        lines.append("next: stepwise fsck --repair")
     return StoreCheck(tuple(lines), sound=repair or not damaged)
+
+
+def _repair(store: StageStore, key: str, leftovers: list[Path], *, whole: bool) -> None:
+    for path in leftovers:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if whole or store.read(key) is None:
+        store.forget(key)
 
 
 def _problems(store: StageStore, key: str) -> list[Problem]:

@@ -234,7 +234,7 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     ),
     "model folder empty": (
         'run job.toml model={type="pretrained",name="folder"} --store none',
-        ["MOD001", "model.name", "folder"],
+        ["MOD003", "model.name", "folder"],
     ),
     "more cores than there are": ("run job.toml resources.workers=32 resources.cpus_per_worker=999", ["CLU009"]),
 }
