@@ -18,7 +18,7 @@ from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.search import is_open, run_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, frontier, job_folder, save_job, saved_plans
+from orchestrator.store import StageStore, frontier, job_folder, plan_for, save_job, saved_plans
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -128,7 +128,7 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
     """Tokens are made before the plan, which then counts them instead of estimating."""
     from orchestrator.runtime.data import prepare_data
 
-    plan = build_plan(job, prepare_data(job, store).total_tokens)
+    plan = plan_for(job, store, prepare_data(job, store).total_tokens)
     save_job(plan, store)
     return plan
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from traceback import format_exception_only
@@ -54,14 +54,28 @@ def is_open(trial: Trial, store: StageStore) -> bool:
     return False
 
 
+def in_order(trials: Iterable[Trial], store: StageStore) -> list[Trial]:
+    """Longest first, but last of all those that need a stage which an earlier trial is about to train.
+
+    They would only hold a core and wait for it.
+    """
+    leading: dict[str, Trial] = {}
+    following = []
+    for trial in sorted(trials, key=lambda trial: (-trial.cot_token_steps, -trial.steps)):
+        key = next(stage.key for stage in trial.stages if store.manifest(stage) is None)
+        if key in leading:
+            following.append(trial)
+        else:
+            leading[key] = trial
+    return [*leading.values(), *following]
+
+
 def _search(
     plan: Plan, store: StageStore, trials: list[Trial], concurrent: int, storage: Path, problems: list[Problem]
 ) -> None:
     from ray import tune
 
-    job = plan.job.model_dump_json()
-    longest_first = sorted(trials, key=lambda trial: (-trial.cot_token_steps, -trial.steps))
-    tasks = [TrialTask(job, str(store.root), plan.total_tokens, trial.name, str(storage)) for trial in longest_first]
+    tasks = [TrialTask.of(trial, store, storage) for trial in in_order(trials, store)]
     tuner = tune.Tuner(
         tune.with_resources(drive_trial, {DRIVER: 1}),
         param_space=tune.grid_search([asdict(task) for task in tasks]),

@@ -51,17 +51,17 @@ class TrialStatus:
 
 def status(plan: Plan, store: StageStore, since: float = 0.0) -> list[TrialStatus]:
     """Every trial of the plan. Progress older than ``since`` is of a command that has ended."""
-    return [_status(plan, trial, store, since) for trial in plan.trials]
+    return [_status(trial, store, since) for trial in plan.trials]
 
 
-def _status(plan: Plan, trial: Trial, store: StageStore, since: float) -> TrialStatus:
+def _status(trial: Trial, store: StageStore, since: float) -> TrialStatus:
     committed: list[Manifest] = []
     for stage in trial.stages:
         if manifest := store.manifest(stage):
             committed.append(manifest)
         else:
             break
-    progress = ProgressFile(store.root, plan.job.name, trial.name).read()
+    progress = ProgressFile(store.root, trial.job.name, trial.name).read()
     current = progress if progress and progress.stage == len(committed) and progress.at >= since else None
     return TrialStatus(trial, tuple(committed), current)
 

@@ -1,8 +1,9 @@
 """The store: the only state. Commit, adopt, verify, and what the committed stages say together."""
 
 from orchestrator.store.claims import Claim
+from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
-from orchestrator.store.jobs import job_folder, plan_for, save_job, saved_plans
+from orchestrator.store.jobs import plan_for, save_job, saved_plans
 from orchestrator.store.stages import Manifest, StageStore
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "frontier",
     "job_folder",
     "plan_for",
+    "replace_file",
     "save_job",
     "saved_plans",
 ]
