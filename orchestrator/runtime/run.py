@@ -13,12 +13,13 @@ from rich.console import Console
 from orchestrator.config import Job, load_job
 from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.plan import Plan, build_plan
-from orchestrator.report import frontier_table, summary_table, write_report
+from orchestrator.report import frontier_table, standings_table, summary_table, write_report
 from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.search import is_open, run_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, frontier, job_folder, plan_for, save_job, saved_plans
+from orchestrator.search import best_line, of_configuration, standings
+from orchestrator.store import StageStore, frontier, job_folder, plan_for, pruned_trials, save_job, saved_plans
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -79,8 +80,13 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     folder = report_folder(plan, store)
     write_report(plan, store, folder)
     console.print()
-    console.print(frontier_table(points))
+    ranked = standings(plan, points, pruned_trials(plan, store.root))
+    shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
+    console.print(frontier_table(point for point in points if point.trial in shown))
     console.print(summary_table(points))
+    if plan.job.search:
+        console.print(standings_table(plan.job.search, ranked))
+        console.print(best_line(plan, ranked))
     console.print(f"report   {_short(folder / 'report.html')}")
 
 

@@ -4,16 +4,22 @@ from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
 from orchestrator.store.jobs import plan_for, save_job, saved_plans
+from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.stages import Manifest, StageStore
 
 __all__ = [
     "Claim",
     "FrontierPoint",
     "Manifest",
+    "Pruned",
     "StageStore",
     "frontier",
     "job_folder",
     "plan_for",
+    "proposals",
+    "pruned_trials",
+    "record_proposal",
+    "record_pruned",
     "replace_file",
     "save_job",
     "saved_plans",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StoreError
@@ -17,6 +17,8 @@ from orchestrator.store.stages import StageStore
 
 class SavedJob(Record):
     """A resolved job as it last ran, and the CoT tokens that were counted on its data."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     job: Job
     total_tokens: int
