@@ -16,7 +16,8 @@ from orchestrator.plan import Plan, build_plan
 from orchestrator.report import frontier_table, standings_table, summary_table, write_report
 from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
-from orchestrator.runtime.search import is_open, run_trials
+from orchestrator.runtime.order import open_trials
+from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
 from orchestrator.search import best_line, of_configuration, standings
 from orchestrator.store import StageStore, frontier, job_folder, plan_for, pruned_trials, save_job, saved_plans
@@ -43,14 +44,14 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
         f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}"
     )
-    if any(is_open(trial, store) for trial in plan.trials):
+    if open_trials(plan, store) or plan.to_propose:
         console.print("starting Ray; the first step comes in about half a minute")
     tracker = BackgroundTracker(Tracker(plan, store), console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
     try:
-        code = _train(plan, store, tracker, console, started)
+        plan, code = _train(plan, store, tracker, console, started)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
@@ -139,11 +140,17 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
     return plan
 
 
-def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float) -> int:
+def _train(
+    plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float
+) -> tuple[Plan, int]:
+    """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
     seen = 0
 
     def tick() -> None:
         nonlocal seen
+        if watch.plan.to_propose:
+            watch.plan = plan_for(plan.job, store, plan.total_tokens)
+            tracker.follow(watch.plan)
         watch.refresh()
         if watch.committed > seen:
             seen = watch.committed
@@ -154,12 +161,14 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
             run_trials(plan, store, tick)
     except TrialError as error:
         console.print(str(error), style="red")
-    return _exit_code(plan, store)
+    return watch.plan, _exit_code(watch.plan, store)
 
 
 def _exit_code(plan: Plan, store: StageStore) -> int:
+    pruned = pruned_trials(plan, store.root)
     good = [point for point in frontier(plan, store) if point.verdict == "good"]
-    if len(good) == sum(len(trial.stages) for trial in plan.trials):
+    wanted = sum(len(trial.stages) for trial in plan.trials if trial.name not in pruned)
+    if not plan.to_propose and sum(point.trial not in pruned for point in good) == wanted:
         return DONE
     return PARTIAL if good else FAILED
 

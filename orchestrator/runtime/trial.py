@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError, TrialError
-from orchestrator.plan import PlannedStage, Trial, read_chain
+from orchestrator.plan import Plan, PlannedStage, Trial, read_chain
 from orchestrator.runtime.progress import ProgressFile
 from orchestrator.store import Manifest, StageStore
 
@@ -36,13 +36,23 @@ class TrialTask:
     """The trial's own job as JSON."""
     chain: str
     """The identities of its stages as JSON."""
+    whole: str
+    """The job it is a trial of, as JSON."""
+    total_tokens: int
     store: str
     ray_storage: str
 
     @classmethod
-    def of(cls, trial: Trial, store: StageStore, ray_storage: Path) -> TrialTask:
-        chain = json.dumps([stage.identity for stage in trial.stages])
-        return cls(trial.name, trial.job.model_dump_json(), chain, str(store.root), str(ray_storage))
+    def of(cls, trial: Trial, plan: Plan, store: StageStore, ray_storage: Path) -> TrialTask:
+        return cls(
+            trial=trial.name,
+            job=trial.job.model_dump_json(),
+            chain=json.dumps([stage.identity for stage in trial.stages]),
+            whole=plan.job.model_dump_json(),
+            total_tokens=plan.total_tokens,
+            store=str(store.root),
+            ray_storage=str(ray_storage),
+        )
 
     def load(self) -> tuple[Trial, StageStore]:
         job = Job.model_validate_json(self.job)
@@ -124,9 +134,11 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
 
     from orchestrator.runtime.data import prepare_data
     from orchestrator.runtime.execute import StageRunner, walk
+    from orchestrator.runtime.pruning import goes_on
 
-    trial, store = TrialTask(**config).load()
-    job = trial.job
+    task = TrialTask(**config)
+    trial, store = task.load()
+    job, whole = trial.job, Job.model_validate_json(task.whole)
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
     progress = ProgressFile(store.root, job.name, trial.name)
     first = ray.train.get_context().get_world_rank() == 0
@@ -137,6 +149,7 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
             store,
             ray.train.torch.get_device(),
             lambda stage, at: progress.write(stage.index, at.step, at.removed_tokens) if first else None,
+            lambda: goes_on(whole, task.total_tokens, trial, store),
         )
         for stage, manifest in walk(trial, runner):
             _report_to_train(stage, manifest, store, first)

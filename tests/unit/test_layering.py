@@ -34,6 +34,7 @@ HOMES = {
     "datasets": {"method"},
     "typer": {"cli"},
     "matplotlib": {"report"},
+    "optuna": {"runtime"},
 }
 """The rooms in which a library may be imported at all."""
 
