@@ -45,13 +45,13 @@ def extremes(search: Search) -> tuple[Settings, ...]:
     return tuple(tuple(zip(search.space, values, strict=True)) for values in ones)
 
 
-def applied(job: Job, settings: Settings) -> Job:
-    """The job of one configuration: without the search. Raises ``InputError`` if there can be no such job."""
+def applied(job: Job, settings: Settings, where: str = "search.space") -> Job:
+    """The job with these settings and without the search. Raises ``InputError`` if there can be no such job."""
     document = job.model_dump(exclude={"search"})
     for field, value in settings:
         section, key = field.split(".")
         document[section][key] = value
-    return valid_job(document, "search.space")
+    return valid_job(document, where)
 
 
 def rounded(value: Scalar, values: Range | tuple[Scalar, ...]) -> Scalar:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -35,8 +36,9 @@ class GroupSearch(Searcher):
     """A Tune searcher that proposes configurations with Optuna and returns their trials."""
 
     def __init__(self, plan: Plan, search: Search, store: StageStore, ray_storage: Path) -> None:
-        super().__init__(metric=OBJECTIVE, mode="max")
+        super().__init__()  # without a metric: Tune would look for it in every stage's result
         self._plan, self._search, self._store, self._ray_storage = plan, search, store, ray_storage
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         recorded = proposals(plan.job, store.root)
         # A seed used again would draw the first, random suggestions again.
         seed = search.seed + len(recorded)

@@ -46,7 +46,7 @@ class Rung:
     @property
     def bar(self) -> float:
         """The loss of the last of the best third."""
-        return sorted(map(_worst_if_not_finite, self.losses.values()))[math.ceil(len(self.losses) / ETA) - 1]
+        return sorted(map(_worst_if_not_finite, self.losses.values()))[max(1, len(self.losses) // ETA) - 1]
 
     def behind(self, settings: Settings) -> bool:
         if len(self.losses) < FEWEST:

@@ -3,7 +3,7 @@
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
-from orchestrator.store.jobs import plan_for, save_job, saved_plans
+from orchestrator.store.jobs import plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.stages import Manifest, StageStore
 
@@ -21,6 +21,9 @@ __all__ = [
     "record_proposal",
     "record_pruned",
     "replace_file",
+    "save_fork",
     "save_job",
+    "saved_added_seeds",
+    "saved_plan",
     "saved_plans",
 ]
