@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -41,11 +42,11 @@ class SummaryRow:
     steps: int
     minutes: float
     """Training and evaluating all its committed stages."""
-    verdict: Verdict
+    verdict: Verdict | Literal["pruned"]
 
 
-def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
-    """One row a trial."""
+def summary_rows(points: Iterable[FrontierPoint], pruned: Container[str] = ()) -> tuple[SummaryRow, ...]:
+    """One row a trial. ``pruned``: names of trials that a search has stopped."""
     return tuple(
         SummaryRow(
             trial=trial.last.trial,
@@ -60,15 +61,15 @@ def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
             speedup=trial.last.speedup,
             steps=trial.last.step,
             minutes=sum(stage.seconds for stage in trial.stages) / 60,
-            verdict=trial.last.verdict,
+            verdict="pruned" if trial.last.trial in pruned else trial.last.verdict,
         )
         for trial in by_trial(points)
     )
 
 
-def summary_table(points: Iterable[FrontierPoint]) -> Table:
+def summary_table(points: Iterable[FrontierPoint], pruned: Container[str] = ()) -> Table:
     """Every trial's last committed stage. Of a search with the settings, and without the speeds."""
-    rows = summary_rows(points)
+    rows = summary_rows(points, pruned)
     if any(row.settings for row in rows):
         return _search_summary(rows)
     table = _table("method", ["seed", *MEASURES, "steps", "min"], gutter=1)

@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from orchestrator.config import Range, Search
-from orchestrator.plan import Plan, Trial
+from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.trial import TrialTask
 from orchestrator.search import standings
@@ -62,10 +62,11 @@ class GroupSearch(Searcher):
         suggested = self._optuna.suggest(asked)
         settings = tuple((field, rounded(suggested[field], values)) for field, values in self._search.space.items())
         known = {trial.name for trial in self._plan.trials}
+        build_plan(self._plan.job, self._plan.total_tokens, [settings])  # what cannot be a job is not recorded
         record_proposal(self._plan.job, self._store.root, settings)
         self._plan = plan_for(self._plan.job, self._store, self._plan.total_tokens)
         self._untold.append((settings, asked))
-        new: list[Trial] = [trial for trial in open_trials(self._plan, self._store) if trial.name not in known]
+        new = [trial for trial in open_trials(self._plan, self._store) if trial.name not in known]
         self._queue += in_order(new, self._store)
         self._tell()
 

@@ -27,6 +27,7 @@ from orchestrator.search import best_line, of_configuration, standings
 from orchestrator.store import (
     StageStore,
     frontier,
+    is_fork,
     job_folder,
     plan_for,
     pruned_trials,
@@ -74,6 +75,8 @@ def extend_job(path: Path, seeds: int, root: Path, console: Console, *, dry_run:
     os.environ.update(_QUIET)
     store = StageStore(root)
     plan = named_plan(path, (), store) or _prepared_plan(checked_job(path, (), root), store)
+    if is_fork(plan.job.name, store):
+        raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
     added = saved_added_seeds(plan.job.name, store)
     unfinished = {trial.seed for trial in open_trials(plan, store)}
     if plan.to_propose or not unfinished <= set(added):
@@ -173,10 +176,11 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     folder = report_folder(plan, store)
     write_report(plan, store, folder)
     console.print()
-    ranked = standings(plan, points, pruned_trials(plan, store.root))
+    pruned = pruned_trials(plan, store.root)
+    ranked = standings(plan, points, pruned)
     shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
     console.print(frontier_table(point for point in points if point.trial in shown))
-    console.print(summary_table(points))
+    console.print(summary_table(points, pruned))
     if plan.job.search:
         console.print(standings_table(plan.job.search, ranked))
         console.print(best_line(plan, ranked))

@@ -3,7 +3,7 @@
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
-from orchestrator.store.jobs import plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
+from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.stages import Manifest, StageStore
 
@@ -14,6 +14,7 @@ __all__ = [
     "Pruned",
     "StageStore",
     "frontier",
+    "is_fork",
     "job_folder",
     "plan_for",
     "proposals",

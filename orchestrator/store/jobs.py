@@ -60,6 +60,12 @@ def saved_plan(name: str, store: StageStore) -> Plan | None:
     return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
 
 
+def is_fork(name: str, store: StageStore) -> bool:
+    """Whether a saved job is one given chain."""
+    file = _file(store.root, name)
+    return file.exists() and bool(_read(file).chain)
+
+
 def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
     """The seeds that were added to a job's own."""
     file = _file(store.root, name)

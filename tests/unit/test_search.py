@@ -416,6 +416,7 @@ def test_saved_fork_is_a_job_with_a_name(stepwise, store):
     assert named_plan(Path("mine"), (), store) == plan == saved_plan("mine", store)
     assert stepwise("plan", "mine", "--store", store.root).code == 0
     assert "tokens_per_stage: 2.0 -> 1.0" in stepwise("compare", "x", "mine", "--store", store.root).out
+    assert "RUN004" in stepwise("extend", "mine", "--seeds", 1, "--store", store.root).err
     with pytest.raises(InputError, match="FRK001"):
         save_fork(fork_plan(trial, trial.stages[1], ((DELTA, 1),), "mine"), store)
 
