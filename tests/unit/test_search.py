@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
 from orchestrator.report.compare import comparison
+from orchestrator.runtime.execute import walk
 from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.pruning import goes_on
 from orchestrator.runtime.run import named_plan
+from orchestrator.runtime.trial import TrialTask
 from orchestrator.runtime.watch import live_table, status
 from orchestrator.search import Rung, best_line, reason_to_stop, rungs, standings
 from orchestrator.store import (
@@ -345,6 +348,47 @@ def test_proposals_belong_to_what_is_searched(store):
     plan = plan_for(make_job(search | {"configurations": 2}, seeds=[0, 1]), store)
     assert (names(plan), plan.to_propose) == (["stepwise-lambdainf-seed0", "stepwise-lambdainf-seed1"], 1)
     assert proposals(make_job(search, training={"learning_rate": 0.1}), store.root) == ()
+
+
+def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_is_recorded(store):
+    """The searcher alone, without a cluster: this test commits the stages."""
+    from orchestrator.runtime.proposals import GroupSearch
+
+    ranges = {RATE: {"low": 1e-4, "high": 1e-2, "log": True}, DELTA: [2, 4]}
+    job = make_job({"type": "optuna", "configurations": 4, "space": ranges}, seeds=[0, 1])
+
+    def finish(searcher: GroupSearch, number: int) -> list[str]:
+        """Run the next trials, each as soon as it is asked for."""
+        done = []
+        for i in range(number):
+            task = TrialTask(**searcher.suggest(f"t{i}"))
+            done.append(task.trial)
+            commit(store, task.load()[0].stages, 0.25 * len(proposals(job, store.root)))
+            searcher.on_trial_complete(f"t{i}", {})
+        return done
+
+    first = GroupSearch(plan_for(job, store), job.search, store, store.root)
+    names_before = finish(first, 3)
+    assert [t.value for t in first._optuna._ot_study.trials] == [pytest.approx(0.25), None]
+    again = GroupSearch(plan_for(job, store), job.search, store, store.root)
+    assert [t.value for t in again._optuna._ot_study.trials] == [pytest.approx(0.25)]
+    names_after = finish(again, 5)
+    assert names_after[0].endswith("seed1") and not set(names_after) & set(names_before)
+    assert again.suggest("t") == "FINISHED"
+    plan = plan_for(job, store)
+    assert (len(plan.groups), plan.to_propose, open_trials(plan, store)) == (4, 0, [])
+    assert sorted(t.value for t in again._optuna._ot_study.trials) == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
+def test_walk_asks_before_every_stage():
+    (trial,) = build_plan(make_job(None)).trials
+    asked = iter([True, True, False])
+    runner = SimpleNamespace(
+        goes_on=lambda: next(asked),
+        committed=lambda stage: None,
+        run=lambda stage, parent: SimpleNamespace(verdict="good"),
+    )
+    assert [stage.index for stage, _ in walk(trial, runner)] == [0, 1]
 
 
 def test_extend_adds_the_next_seeds_and_remembers_them(stepwise, store, tmp_path):
