@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group
@@ -21,9 +22,10 @@ BYTES_PER_PARAMETER = 12
 
 def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
     """Everything the plan says, as JSON. Times and bytes are estimates; None where nothing is known."""
-    manifests = {key: store.manifest(stage) for key, stage in plan.unique_stages.items()}
+    shared, unique = plan.shared, plan.unique_stages
+    manifests = {key: store.manifest(stage) for key, stage in unique.items()}
     job_of = {stage.key: trial.job for trial in plan.trials for stage in trial.stages}
-    work = {key: _work(job_of[key], stage) for key, stage in plan.unique_stages.items()}
+    work = {key: _work(job_of[key], stage) for key, stage in unique.items()}
     rate = _seconds_per_work(plan.job, work, manifests)
     trials = []
     for trial in plan.trials:
@@ -34,7 +36,7 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
                 "steps": stage.spec.steps,
                 "removed_from": stage.spec.removed_from,
                 "removed_to": stage.spec.removed_to,
-                "shared": stage.key in plan.shared,
+                "shared": stage.key in shared,
                 "in_store": manifests[stage.key] is not None,
                 "seconds": None if rate is None else round(rate * work[stage.key], 1),
             }
@@ -48,8 +50,8 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
         "total_tokens": plan.total_tokens,
         "trials": trials,
         "steps": sum(trial.steps for trial in plan.trials),
-        "steps_shared": sum(t.steps for t in plan.trials) - _steps(plan, plan.unique_stages),
-        "steps_left": _steps(plan, left),
+        "steps_shared": sum(t.steps for t in plan.trials) - _steps(unique.values()),
+        "steps_left": _steps(unique[key] for key in left),
         "to_propose": plan.to_propose,
         "seconds_left": None if rate is None else round(sum(rate * work[key] for key in left)),
         "disk_bytes_left": None if size is None else size * len(left),
@@ -91,8 +93,8 @@ def _summary(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _steps(plan: Plan, keys: Any) -> int:
-    return sum(plan.unique_stages[key].spec.steps for key in keys)
+def _steps(stages: Iterable[PlannedStage]) -> int:
+    return sum(stage.spec.steps for stage in stages)
 
 
 def _work(job: Job, stage: PlannedStage) -> int:
