@@ -64,7 +64,8 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
 
 def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
     """The plan of a saved job, if no file but a job of this name is there."""
-    return None if overrides or path.exists() else saved_plan(str(path), store)
+    plan = None if overrides else saved_plan(str(path), store)
+    return plan if plan and not path.exists() else None
 
 
 def extend_job(path: Path, seeds: int, root: Path, console: Console, *, dry_run: bool) -> Plan | int:
