@@ -32,7 +32,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-JobFile = Annotated[Path, typer.Argument(help="A job file, as jobs/quickstart.toml.", show_default=False)]
+JobFile = Annotated[
+    Path,
+    typer.Argument(help="A job file, as jobs/quickstart.toml, or the name of a job in the store.", show_default=False),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -45,6 +48,7 @@ StoreFolder = Annotated[
 ]
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan.")]
 DEFAULT_STORE = Path("stepwise-store")
 
 
@@ -139,17 +143,62 @@ def run(
     job: JobFile,
     overrides: Overrides = None,
     store: StoreFolder = DEFAULT_STORE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
-    from orchestrator.runtime.run import checked_job, run_job
+    from orchestrator.runtime.run import checked_job, named_plan, run_job
+    from orchestrator.store import StageStore
 
     if dry_run:
-        checked_job(job, tuple(overrides or ()), store.absolute())
+        if not named_plan(job, overrides or (), StageStore(store.absolute())):
+            checked_job(job, tuple(overrides or ()), store.absolute())
         plan(job, overrides, store)
         return
 
     sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
+
+
+@app.command()
+def extend(
+    job: JobFile,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many seeds more for every configuration.")],
+    store: StoreFolder = DEFAULT_STORE,
+    dry_run: DryRun = False,
+) -> None:
+    """Add seeds to a finished job: the next unused numbers. No stage is trained twice."""
+    from orchestrator.runtime.run import extend_job
+
+    _end(extend_job(job, seeds, store.absolute(), _console(), dry_run=dry_run), store)
+
+
+@app.command()
+def fork(
+    stage: Annotated[str, typer.Argument(help="A committed stage: its key, or enough of its beginning.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of schedule or training.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The fork's name. Default: made from what it changes.")] = None,
+    store: StoreFolder = DEFAULT_STORE,
+    dry_run: DryRun = False,
+) -> None:
+    """Start a trial from any committed stage, with other fields from there on, and a report of its own."""
+    from orchestrator.runtime.run import fork_stage
+
+    _existing(store)
+    _end(fork_stage(stage, set_ or (), name, store.absolute(), _console(), dry_run=dry_run), store)
+
+
+@app.command()
+def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
+    """Show in which fields two jobs differ, then both frontiers side by side."""
+    from orchestrator.report.compare import comparison, comparison_table
+
+    (plan_left, stages), (plan_right, _) = _planned(left, None, store), _planned(right, None, store)
+    document = comparison(plan_left, plan_right, stages)
+    if as_json:
+        print(json.dumps(document, indent=1))
+    else:
+        _console().print(comparison_table(document))
 
 
 @app.command()
@@ -223,10 +272,22 @@ def ui(
 
 def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:
     from orchestrator.config import load_job
+    from orchestrator.runtime.run import named_plan
     from orchestrator.store import StageStore, plan_for
 
     stages = StageStore(store.absolute())
-    return plan_for(load_job(job, overrides or ()), stages), stages
+    named = named_plan(job, overrides or (), stages)
+    return named or plan_for(load_job(job, overrides or ()), stages), stages
+
+
+def _end(outcome: Plan | int, store: Path) -> None:
+    """Exit with a code, or show the plan of a dry run."""
+    if isinstance(outcome, int):
+        sys.exit(outcome)
+    from orchestrator.report.plan import plan_document, plan_table
+    from orchestrator.store import StageStore
+
+    _console().print(plan_table(plan_document(outcome, StageStore(store.absolute()))))
 
 
 def _existing(store: Path) -> None:

@@ -7,19 +7,31 @@ documentation come from it.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from orchestrator.errors import InputError, Problem
 
 MAX_JOB_BYTES = 1 << 20
+MAX_CONFIGURATIONS = 256
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Method = Literal["no_cot", "explicit_cot", "stepwise"]
@@ -48,7 +60,10 @@ class MultiplicationTask(Section):
 
     type: Literal["multiplication"] = "multiplication"
     """The task. Its examples are generated, nothing is downloaded."""
-    digits: Annotated[tuple[Annotated[int, Field(ge=1, le=20)], ...], Field(strict=False, min_length=2, max_length=2)]
+    digits: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=20)], ...],
+        Field(strict=False, min_length=2, max_length=2, examples=[[3, 2]]),
+    ]
     """Digits of the first and of the second factor, each without leading zeros: [4, 4] is the paper's 4x4."""
     train_examples: Count | None = None
     """Train on the first n examples only. Default: all (808,000, or the whole smaller space)."""
@@ -166,6 +181,136 @@ class Training(Section):
     """``auto``: what was faster on this kind of device: eager on a CPU, SDPA on a GPU."""
 
 
+SEARCHABLE = tuple(
+    f"{name}.{key}"
+    for name, section in (("schedule", Schedule), ("training", Training), ("model", ScratchModel))
+    for key in section.model_fields
+    if (name, key) != ("model", "type")
+)
+"""The fields a search may vary: those that change a trial but not its data."""
+
+
+def _searchable(field: str) -> str:
+    if field not in SEARCHABLE:
+        same = [known for known in SEARCHABLE if known.endswith(f".{field.rsplit('.', 1)[-1]}")]
+        near = same or difflib.get_close_matches(field, SEARCHABLE, 1, cutoff=0.5)
+        hint = f'did you mean "{near[0]}"?' if near else "name a field of schedule, training or a scratch model"
+        raise PydanticCustomError("search_field", f"not a field that a search varies; {hint}")
+    return field
+
+
+class Range(Section):
+    """Values from ``low`` to ``high``, both included; whole numbers if both ends are. Drawn floats have 4 digits."""
+
+    low: int | float
+    """The smallest value."""
+    high: int | float
+    """The largest value."""
+    log: bool = False
+    """Draw evenly in the logarithm, as suits learning rates."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low >= self.high:
+            raise PydanticCustomError("conflict", f"low {self.low:g} is not below high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise PydanticCustomError("conflict", f"a logarithm needs low above 0, found {self.low:g}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+
+def _scalar(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise PydanticCustomError("scalar", "expected a number, a word, true or false")
+    return _infinity(value)
+
+
+Scalar = bool | int | float | str
+Value = Annotated[Any, BeforeValidator(_scalar, json_schema_input_type=Scalar)]
+Choices = Annotated[tuple[Value, ...], Field(strict=False, min_length=1, max_length=MAX_CONFIGURATIONS)]
+Values = Annotated[
+    Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda values: "range" if isinstance(values, dict | Range) else "choices"),
+]
+
+
+def _flat(space: Any) -> Any:
+    """``schedule.x = [...]`` nests in TOML; a quoted ``"schedule.x"`` does not. Both mean the same field."""
+    if not isinstance(space, dict):
+        return space
+    flat: dict[str, Any] = {}
+    for key, value in space.items():
+        if isinstance(value, dict) and not value.keys() & Range.model_fields.keys():
+            flat |= {f"{key}.{inner}": values for inner, values in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+class Search(Section):
+    """Which configurations are tried: every one with every seed, and what makes one better than another."""
+
+    type: Literal["grid", "random", "optuna"] = "grid"
+    """``grid``: every combination. ``random``: so many drawn when the job is planned. ``optuna``: proposed
+    one after another by Optuna's TPE, which learns from the configurations that are finished."""
+    configurations: Annotated[int, Field(ge=1, le=MAX_CONFIGURATIONS)] | None = None
+    """How many are drawn or proposed; random and optuna only."""
+    objective: Literal["area", "removed_tokens"] = "area"
+    """``area``: under exact match over removed tokens, 1 where every stage is perfect. ``removed_tokens``: the most
+    tokens removed with an exact match of at least ``min_accuracy``."""
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """Exact match that counts for the objective ``removed_tokens``."""
+    aggregate: Literal["mean", "worst"] = "mean"
+    """What the seeds of a configuration are judged by together."""
+    prune: bool = False
+    """Stop configurations that stay behind the best third at equal removed tokens. A small model's late recovery
+    cannot always be foreseen, so nothing is stopped unless asked for."""
+    seed: Seed = 0
+    """Of the drawing or of Optuna's proposals; not of any training."""
+    space: Annotated[
+        dict[Annotated[str, AfterValidator(_searchable)], Values],
+        Field(min_length=1, max_length=6, examples=[{"schedule.tokens_per_stage": [1, 2]}]),
+        BeforeValidator(_flat, json_schema_input_type=dict[str, Values | dict[str, Values]]),
+    ]
+    """Fields of schedule, training or a scratch model: each with a list of choices, or for random and optuna
+    a range as ``{ low = 1e-4, high = 1e-3, log = true }``."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Search:
+        if problems := list(self._problems()):
+            raise PydanticCustomError("conflict", "; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        for field, values in self.space.items():
+            if isinstance(values, Range):
+                if self.type == "grid":
+                    yield f"{field} is a range; a grid needs a list of choices"
+            elif len(set(values)) < len(values):
+                yield f"{field} names the same choice twice"
+        size = self.size
+        if self.type == "grid":
+            if self.configurations is not None:
+                yield "configurations is for random and optuna; a grid has every combination, remove it"
+            if size > MAX_CONFIGURATIONS:
+                yield f"{size:,} combinations are more than {MAX_CONFIGURATIONS}; name fewer choices or draw"
+        elif self.configurations is None:
+            yield f"configurations is missing; say how many are {'drawn' if self.type == 'random' else 'proposed'}"
+        elif self.configurations > size:
+            yield f"configurations is {self.configurations}, the space has only {size}; lower it"
+
+    @property
+    def size(self) -> float:
+        """How many different configurations there are."""
+        return math.prod(
+            len(values) if isinstance(values, tuple) else values.high - values.low + 1 if values.whole else math.inf
+            for values in self.space.values()
+        )
+
+
 class Evaluation(Section):
     """How a stage is measured. Decoding is greedy."""
 
@@ -233,6 +378,8 @@ class Job(Section):
     """When tokens are removed."""
     training: Training = Training()
     """How a step is taken."""
+    search: Search | None = None
+    """Which configurations are tried. Default: the job's own, once for every seed."""
     evaluation: Evaluation = Evaluation()
     """How a stage is measured."""
     resources: Resources = Resources()
@@ -246,6 +393,8 @@ class Job(Section):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise PydanticCustomError("conflict", f"{key} names the same value twice; each is one trial")
+        if self.search and "stepwise" not in self.methods:
+            raise PydanticCustomError("conflict", "a search compares stepwise trials; add stepwise to methods")
         return self
 
 
@@ -254,10 +403,25 @@ def load_job(path: Path, overrides: Iterable[str] = ()) -> Job:
     document = _read_toml(path)
     for override in overrides:
         _apply(document, override)
+    return valid_job(document, str(path))
+
+
+def valid_job(document: dict[str, Any], where: str) -> Job:
+    """The job of a document. Raises ``InputError`` with every problem in it."""
     try:
         return Job.model_validate(document)
     except ValidationError as error:
-        raise InputError(*(_problem(str(path), detail) for detail in _causes(error.errors()))) from None
+        raise InputError(*(_problem(where, detail) for detail in _causes(error.errors()))) from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``schedule.tokens_per_stage=4`` as field and value. Raises ``InputError``."""
+    document: dict[str, Any] = {}
+    _apply(document, text)
+    field = text.partition("=")[0].strip()
+    for key in field.split("."):
+        document = document[key]
+    return field, document
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -326,6 +490,7 @@ _CODES = {
     "union_tag_not_found": "CFG019",
     "password": "CFG028",
     "conflict": "CFG029",
+    "search_field": "CFG032",
 }
 
 
@@ -342,6 +507,8 @@ def _problem(file: str, detail: ErrorDetails) -> Problem:
     keys = [str(key) for key in detail["loc"]]
     if len(keys) > 1 and keys[0] == "model" and keys[1] in _TAGS:
         del keys[1]
+    if keys[:2] == ["search", "space"]:
+        keys = keys[:3] + [key for key in keys[3:] if key not in ("choices", "range", "[key]")]
     where = f"{file}: {'.'.join(keys) or 'the job'}"
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -351,7 +518,7 @@ def _problem(file: str, detail: ErrorDetails) -> Problem:
     if kind == "missing":
         return Problem(_CODES[kind], where, "missing", "`stepwise schema` describes it")
     message = _KINDS.get(kind) or (detail["msg"][0].lower() + detail["msg"][1:]).replace("tuple", "list")
-    if kind not in ("conflict", "password"):
+    if kind not in ("conflict", "password", "search_field"):
         message += f", found {_show(detail['input'])}"
     return Problem(_CODES.get(kind, "CFG008"), where, message)
 
@@ -390,6 +557,8 @@ def _near_miss(keys: list[str]) -> str:
 
 
 def _fields_at(path: list[str]) -> list[str]:
+    if path[:2] == ["search", "space"]:
+        return list(Range.model_fields)
     return sorted(_SECTIONS.get(path[0], ())) if path else list(Job.model_fields)
 
 
@@ -414,7 +583,10 @@ def template() -> str:
         lines += ["", *_comment(Job.model_fields[key].description), f"{key} = {value}"]
     for key, field in Job.model_fields.items():
         for section in _section_types(field.annotation)[:1]:
-            lines += ["", *_comment(section.__doc__), f"[{key}]", *_template_fields(section)]
+            table = [f"[{key}]", *_template_fields(section)]
+            if field.default is None:
+                table = [line if line.startswith("#") else f"# {line}" for line in table]
+            lines += ["", *_comment(section.__doc__), *table]
     return "\n".join(lines) + "\n"
 
 
@@ -422,7 +594,7 @@ def _template_fields(section: type[Section]) -> Iterable[str]:
     for key, field in section.model_fields.items():
         yield from _comment(field.description)
         if field.is_required():
-            yield f"{key} = [3, 2]"
+            yield f"{key} = {_toml(field.examples[0])}"
         elif field.default is None:
             yield f"# {key} ="
         else:
@@ -432,6 +604,8 @@ def _template_fields(section: type[Section]) -> Iterable[str]:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())} }}"
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 

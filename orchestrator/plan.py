@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import space
 from orchestrator.config import Job, Method, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
 from orchestrator.method import explicit_cot, no_cot, stepwise
+from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import StageSpec
+from orchestrator.space import Settings
 from orchestrator.tasks import make_task
 
 STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "no_cot": no_cot.stages}
@@ -38,6 +42,10 @@ class Trial:
     method: Method
     seed: int
     stages: tuple[PlannedStage, ...]
+    job: Job
+    """The job that this trial alone is: its method, seed and settings, and no search."""
+    settings: Settings = ()
+    """What the search set, as far as it changes this trial."""
 
     @property
     def steps(self) -> int:
@@ -56,6 +64,17 @@ class Plan:
     job: Job
     total_tokens: int
     trials: tuple[Trial, ...]
+    to_propose: int = 0
+    """Configurations that Optuna has not proposed yet."""
+
+    @property
+    def groups(self) -> dict[Settings, tuple[Trial, ...]]:
+        """The stepwise trials by configuration: the seeds that are judged together."""
+        groups: dict[Settings, tuple[Trial, ...]] = {}
+        for trial in self.trials:
+            if trial.method == "stepwise":
+                groups[trial.settings] = (*groups.get(trial.settings, ()), trial)
+        return groups
 
     @property
     def shared(self) -> set[str]:
@@ -76,28 +95,47 @@ def estimated_total_tokens(job: Job) -> int:
     return make_task(job.task).cot_symbols + isinstance(job.model, PretrainedModel)
 
 
-def build_plan(job: Job, total_tokens: int | None = None) -> Plan:
-    """The plan of a job. ``total_tokens`` as measured on the tokens, else estimated."""
-    task = make_task(job.task)
+def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()) -> Plan:
+    """The plan of a job. ``total_tokens`` as measured on the tokens, else estimated.
+
+    ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial.
+    """
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
-    epoch_steps = -(-task.size("train") // job.training.batch_size)
-    _check(job, total, task.size("train"), task.size("validation"), epoch_steps)
-    common = {
+    known: Sequence[Settings] = [()]
+    to_propose = 0
+    if job.search:
+        known = space.configurations(job.search) or proposed
+        to_propose = (job.search.configurations or 0) - len(proposed) if job.search.type == "optuna" else 0
+        if to_propose:
+            _variants(job, space.extremes(job.search), total)
+    content = model_content(job.model)
+    trials: dict[tuple[Method, str], Trial] = {}
+    for settings, variant in _variants(job, known, total).items():
+        common = common_identity(variant, content)
+        for seed in job.seeds:
+            for method in job.methods:
+                trial = _trial(variant, method, seed, settings, total, common)
+                trials.setdefault((method, trial.stages[-1].key), trial)
+    return Plan(job, total, tuple(trials.values()), max(0, to_propose))
+
+
+def epoch_steps(job: Job) -> int:
+    """Optimizer steps of one pass over the training data."""
+    return -(-make_task(job.task).size("train") // job.training.batch_size)
+
+
+def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
+    """What all stages of a trial have in common and what changes their numbers."""
+    return {
         "method_version": METHOD_VERSION,
         "task": non_default(job.task),
-        "model": non_default(job.model) | _content(job.model),
+        "model": non_default(job.model) | content,
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
     }
-    trials = []
-    for seed in job.seeds:
-        for method in job.methods:
-            specs = STAGES_OF[method](job.schedule, seed, total, epoch_steps)
-            trials.append(Trial(f"{method}-seed{seed}", method, seed, _keyed(specs, common)))
-    return Plan(job, total, tuple(trials))
 
 
-def _content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
+def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
     """A local model is what its files say, wherever they lie."""
     if not isinstance(model, PretrainedModel) or not Path(model.name).is_dir():
         return {}
@@ -108,34 +146,76 @@ def _content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
     return {"name": Path(model.name).name, "sha256": sha256.hexdigest()}
 
 
-def _keyed(specs: tuple[StageSpec, ...], common: dict[str, Any]) -> tuple[PlannedStage, ...]:
+def keyed(
+    specs: Iterable[StageSpec], common: dict[str, Any], after: PlannedStage | None = None
+) -> tuple[PlannedStage, ...]:
+    """Stages in their places: a chain, or what follows ``after`` in one."""
     stages: list[PlannedStage] = []
-    parent = None
-    for index, spec in enumerate(specs):
+    parent, first = (after.key, after.index + 1) if after else (None, 0)
+    for index, spec in enumerate(specs, first):
         identity = {**common, "parent": parent, "stage": spec.document()}
         stages.append(PlannedStage(index, digest(identity), parent, spec, identity))
         parent = stages[-1].key
     return tuple(stages)
 
 
-def _check(job: Job, total: int, train: int, validation: int, epoch_steps: int) -> None:
-    problems = []
-    schedule = job.schedule
-    stage_steps = schedule.stage_steps or round(epoch_steps * (schedule.stage_epochs or 1))
-    if schedule.tokens_per_stage > total:
-        found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
-        problems.append(Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}"))
-    if schedule.type == "linear" and schedule.tokens_per_stage > stage_steps:
-        found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
-        problems.append(Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage"))
-    if job.training.batch_size > train:
-        found = f"{job.training.batch_size} exceeds the {train:,} training examples"
-        problems.append(Problem("CFG023", "training.batch_size", found, "lower it"))
-    if job.training.batch_size % job.resources.workers:
-        found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
-        problems.append(Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers"))
-    if (job.evaluation.examples or 0) > validation:
-        found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
-        problems.append(Problem("CFG023", "evaluation.examples", found, "lower it"))
+def read_chain(identities: Iterable[dict[str, Any]]) -> tuple[PlannedStage, ...]:
+    """The stages whose identities these are, as they were planned."""
+    return tuple(
+        PlannedStage(index, digest(identity), identity["parent"], _spec(identity["stage"]), identity)
+        for index, identity in enumerate(identities)
+    )
+
+
+def _spec(document: dict[str, Any]) -> StageSpec:
+    removals = tuple(Removal(step, removed) for step, removed in document["removals"])
+    return StageSpec(**{**document, "removals": removals})
+
+
+def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings, Job]:
+    """The job of every configuration. Raises ``InputError`` with every problem of any of them, once."""
+    variants: dict[Settings, Job] = {}
+    problems: dict[Problem, None] = {}
+    for settings in known:
+        try:
+            variants[settings] = space.applied(job, settings) if settings else job
+            problems |= dict.fromkeys(_problems(variants[settings], total))
+        except InputError as error:
+            problems |= dict.fromkeys(error.problems)
     if problems:
         raise InputError(*problems)
+    return variants
+
+
+def _trial(job: Job, method: Method, seed: int, settings: Settings, total: int, common: dict[str, Any]) -> Trial:
+    own = tuple(s for s in settings if method == "stepwise" or s[0] not in space.STEPWISE_ONLY)
+    return Trial(
+        name=f"{method}-{space.path_name(own)}seed{seed}",
+        method=method,
+        seed=seed,
+        stages=keyed(STAGES_OF[method](job.schedule, seed, total, epoch_steps(job)), common),
+        job=job.model_copy(update={"methods": (method,), "seeds": (seed,)}),
+        settings=own,
+    )
+
+
+def _problems(job: Job, total: int) -> Iterator[Problem]:
+    """What is wrong with a job only in the light of its task."""
+    task, schedule = make_task(job.task), job.schedule
+    train, validation = task.size("train"), task.size("validation")
+    stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
+    if schedule.tokens_per_stage > total:
+        found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
+        yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
+    if schedule.type == "linear" and schedule.tokens_per_stage > stage_steps:
+        found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
+        yield Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage")
+    if job.training.batch_size > train:
+        found = f"{job.training.batch_size} exceeds the {train:,} training examples"
+        yield Problem("CFG023", "training.batch_size", found, "lower it")
+    if job.training.batch_size % job.resources.workers:
+        found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
+        yield Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers")
+    if (job.evaluation.examples or 0) > validation:
+        found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
+        yield Problem("CFG023", "evaluation.examples", found, "lower it")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from orchestrator.config import Job
+from orchestrator.config import Job, Search
 from orchestrator.identity import non_default
 from orchestrator.plan import Plan
 from orchestrator.report import words
@@ -17,6 +17,10 @@ from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
 from orchestrator.report.svg import frontier_svg, legend
 from orchestrator.report.trials import removals
+from orchestrator.search import Standing, standings
+from orchestrator.search.objective import value_words
+from orchestrator.space import sentence, symbols
+from orchestrator.store import pruned_trials
 from orchestrator.store.frontier import FrontierPoint
 from orchestrator.store.stages import Manifest, StageStore
 
@@ -27,7 +31,9 @@ Manifests = Mapping[str, Manifest]
 def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) -> str:
     """The page of a job, whatever part of it is committed."""
     manifests = {key: m for key, stage in plan.unique_stages.items() if (m := store.manifest(stage))}
-    results = _results(plan, store, points, manifests) if points else []
+    ranked = standings(plan, points, pruned_trials(plan, store.root))
+    says = reading(plan, points, ranked)
+    results = _results(plan, store, points, manifests, says, ranked) if points else []
     title = escape(f"{plan.job.name}: Stepwise report")
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join(
@@ -36,7 +42,7 @@ def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) 
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>",
-            _header(plan, points, manifests),
+            _header(plan, says, manifests),
             *results,
             _configuration(plan.job),
             *([_provenance(plan, manifests)] if manifests else []),
@@ -45,7 +51,7 @@ def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) 
     )
 
 
-def _header(plan: Plan, points: Sequence[FrontierPoint], manifests: Manifests) -> str:
+def _header(plan: Plan, says: str, manifests: Manifests) -> str:
     facts = [f"{len(manifests)} of {len(plan.unique_stages)} stages committed"]
     if manifests:
         facts.append(f"{words.minutes(_seconds(manifests))} minutes of training and evaluation")
@@ -53,20 +59,43 @@ def _header(plan: Plan, points: Sequence[FrontierPoint], manifests: Manifests) -
     facts_line = f'<p class="facts">{" · ".join(f"<span>{escape(fact)}</span>" for fact in facts)}</p>'
     return (
         f'<header>\n<p class="over">Stepwise Internalization report</p>\n<h1>{escape(plan.job.name)}</h1>\n'
-        f"{paragraph(reading(plan, points), 'lead')}\n{facts_line}\n</header>"
+        f"{paragraph(says, 'lead')}\n{facts_line}\n</header>"
     )
 
 
-def _results(plan: Plan, store: StageStore, points: Sequence[FrontierPoint], manifests: Manifests) -> list[str]:
+def _results(
+    plan: Plan,
+    store: StageStore,
+    points: Sequence[FrontierPoint],
+    manifests: Manifests,
+    says: str,
+    ranked: Sequence[Standing],
+) -> list[str]:
     examples = max(m.metrics.examples for m in manifests.values())
     return [
         "<figure>",
         legend(point.method for point in points),
-        f'<div class="plot">{frontier_svg(points, removals(plan, store), reading(plan, points))}</div>',
+        f'<div class="plot">{frontier_svg(points, removals(plan, store), says)}</div>',
         f"<figcaption>{escape(' '.join(_caption(plan.job, examples)))}</figcaption>\n</figure>",
+        *([_ranking(plan.job.search, ranked)] if plan.job.search else []),
         _choice(store, points, manifests),
         _all_stages(points, manifests),
     ]
+
+
+def _ranking(search: Search, ranked: Sequence[Standing]) -> str:
+    columns = [Column("configuration", "text"), Column("seeds", "text"), Column("objective"), Column("", "text")]
+    rows = [
+        [
+            sentence(standing.settings),
+            ", ".join(map(str, standing.seeds)),
+            value_words(search, standing.value),
+            "pruned" if standing.pruned else "",
+        ]
+        for standing in ranked
+    ]
+    caption = f"Configurations by the objective, {search.aggregate} over the seeds; a diverged seed counts as 0"
+    return f"<section>\n<h2>Which configuration is best?</h2>\n{table(caption, columns, rows)}\n</section>"
 
 
 def _caption(job: Job, examples: int) -> Iterator[str]:
@@ -76,8 +105,11 @@ def _caption(job: Job, examples: int) -> Iterator[str]:
     else:
         yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
     yield "Inside a stage tokens are removed one by one, evenly."
-    yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
-    yield f"Smoothing offsets (λ = {job.schedule.smoothing_lambda:g}) are drawn per example; validation uses offset 0."
+    searched = job.search.space if job.search else {}
+    if "training.reset_optimizer" not in searched:
+        yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
+    smoothing = "searched" if "schedule.smoothing_lambda" in searched else f"{job.schedule.smoothing_lambda:g}"
+    yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
     yield f"Exact match is measured on {examples:,} validation examples; decoding is greedy."
     yield "Dashed lines: a baseline's last committed stage, one line a seed."
 
@@ -88,8 +120,10 @@ def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manif
     for point in sorted(points, key=lambda p: (-p.generated_tokens, p.step)):
         if point.pareto:
             best[point.removed_tokens, point.exact_match] = point
+    searched = any(point.settings for point in points)
     columns = [
         Column("method", "text"),
+        *[Column("settings", "text")] * searched,
         Column("seed"),
         Column("exact match"),
         Column("tokens removed"),
@@ -100,6 +134,7 @@ def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manif
     rows = [
         [
             words.LABELS[p.method],
+            *[symbols(tuple(p.settings.items()))] * searched,
             str(p.seed),
             words.exact(p.exact_match),
             f"{p.removed_tokens} of {p.total_tokens}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group
@@ -21,8 +22,11 @@ BYTES_PER_PARAMETER = 12
 
 def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
     """Everything the plan says, as JSON. Times and bytes are estimates; None where nothing is known."""
-    manifests = {key: store.manifest(stage) for key, stage in plan.unique_stages.items()}
-    rate = _seconds_per_token(plan.job, plan.unique_stages, manifests)
+    shared, unique = plan.shared, plan.unique_stages
+    manifests = {key: store.manifest(stage) for key, stage in unique.items()}
+    job_of = {stage.key: trial.job for trial in plan.trials for stage in trial.stages}
+    work = {key: _work(job_of[key], stage) for key, stage in unique.items()}
+    rate = _seconds_per_work(plan.job, work, manifests)
     trials = []
     for trial in plan.trials:
         stages = [
@@ -32,9 +36,9 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
                 "steps": stage.spec.steps,
                 "removed_from": stage.spec.removed_from,
                 "removed_to": stage.spec.removed_to,
-                "shared": stage.key in plan.shared,
+                "shared": stage.key in shared,
                 "in_store": manifests[stage.key] is not None,
-                "seconds": None if rate is None else round(rate * _tokens(plan.job, stage), 1),
+                "seconds": None if rate is None else round(rate * work[stage.key], 1),
             }
             for stage in trial.stages
         ]
@@ -46,11 +50,10 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
         "total_tokens": plan.total_tokens,
         "trials": trials,
         "steps": sum(trial.steps for trial in plan.trials),
-        "steps_shared": sum(t.steps for t in plan.trials) - _steps(plan, plan.unique_stages),
-        "steps_left": _steps(plan, left),
-        "seconds_left": None
-        if rate is None
-        else round(sum(rate * _tokens(plan.job, plan.unique_stages[k]) for k in left)),
+        "steps_shared": sum(t.steps for t in plan.trials) - _steps(unique.values()),
+        "steps_left": _steps(unique[key] for key in left),
+        "to_propose": plan.to_propose,
+        "seconds_left": None if rate is None else round(sum(rate * work[key] for key in left)),
         "disk_bytes_left": None if size is None else size * len(left),
     }
 
@@ -75,7 +78,12 @@ def plan_table(document: dict[str, Any]) -> Group:
 
 def _summary(document: dict[str, Any]) -> list[str]:
     disk = document["disk_bytes_left"]
+    to_propose = document["to_propose"]
     return [
+        *(
+            [f"{count(to_propose, 'configuration')} more to be proposed while it runs, not in these sums"]
+            * bool(to_propose)
+        ),
         f"{count(len(document['trials']), 'trial')}, {document['steps']:,} steps, "
         f"{document['steps_shared']:,} of them shared; "
         f"left to run: {document['steps_left']:,} steps",
@@ -85,25 +93,22 @@ def _summary(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _steps(plan: Plan, keys: Any) -> int:
-    return sum(plan.unique_stages[key].spec.steps for key in keys)
+def _steps(stages: Iterable[PlannedStage]) -> int:
+    return sum(stage.spec.steps for stage in stages)
 
 
-def _tokens(job: Job, stage: PlannedStage) -> int:
-    """Tokens that pass through the model while the stage trains, about."""
+def _work(job: Job, stage: PlannedStage) -> int:
+    """Tokens that pass through the model while the stage trains, about, times its weights where they are known."""
     length = make_task(job.task).example_symbols + 3 - (stage.spec.removed_from + stage.spec.removed_to) // 2
-    return stage.spec.steps * job.training.batch_size * length
+    return stage.spec.steps * job.training.batch_size * length * (_parameters(job) or 1)
 
 
-def _seconds_per_token(
-    job: Job, stages: dict[str, PlannedStage], manifests: dict[str, Manifest | None]
-) -> float | None:
+def _seconds_per_work(job: Job, work: dict[str, int], manifests: dict[str, Manifest | None]) -> float | None:
     done = [(key, manifest) for key, manifest in manifests.items() if manifest and manifest.verdict == "good"]
     if done:
-        tokens = sum(_tokens(job, stages[key]) for key, _ in done)
-        return sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for _, m in done) / tokens
-    parameters = _parameters(job)
-    return None if parameters is None else 6 * parameters / TYPICAL_FLOPS_PER_CORE
+        seconds = sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for _, m in done)
+        return seconds / sum(work[key] for key, _ in done)
+    return None if _parameters(job) is None else 6 / TYPICAL_FLOPS_PER_CORE
 
 
 def _parameters(job: Job) -> int | None:

@@ -9,11 +9,21 @@ from orchestrator.config import Method
 from orchestrator.plan import Plan
 from orchestrator.report import words
 from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.search import Standing, best_line, of_configuration
 from orchestrator.store.frontier import FrontierPoint
 
 
-def reading(plan: Plan, points: Sequence[FrontierPoint]) -> str:
-    """What the last committed stages say: mean and range where there are several seeds."""
+def reading(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing] = ()) -> str:
+    """What the last committed stages say: mean and range where there are several seeds.
+
+    Of a search (``ranked``): the best configuration, and what its trials say.
+    """
+    if ranked and points:
+        plan = of_configuration(plan, ranked[0].settings)
+        names = {trial.name for trial in plan.trials}
+        own = [point for point in points if point.trial in names]
+        line = best_line(plan, ranked)
+        return f"{line[0].upper()}{line[1:]}. {reading(plan, own) if own else ''}".strip()
     trials = by_trial(points)
     if not trials:
         return "No stage is committed yet."

@@ -13,6 +13,7 @@ from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
 from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
 HEIGHT = 330
@@ -99,7 +100,8 @@ def _removal_marks(after_removal: Iterable[RemovalPoint], total: int) -> Iterato
 def _mark(point: FrontierPoint, total: int, look: str) -> str:
     """A nested ``svg`` puts the shape at a percentage. The tip shows on keyboard focus, the title on hover."""
     shape = SHAPES[point.method] if look == "end" else '<circle r="3.5"/>'
-    stage = f"{words.LABELS[point.method]}, seed {point.seed}, stage {point.stage}"
+    settings = "".join(f"{part}, " for part in [symbols(tuple(point.settings.items()))] if part)
+    stage = f"{words.LABELS[point.method]}, {settings}seed {point.seed}, stage {point.stage}"
     value = f"{point.removed_tokens} removed, exact match {words.exact(point.exact_match)}"
     anchor = "start" if 2 * point.removed_tokens < total else "end"
     y = 26 if point.exact_match > 0.5 else -32

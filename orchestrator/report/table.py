@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from orchestrator.config import Method
+from orchestrator.config import Method, Search
 from orchestrator.method.stage import Verdict
 from orchestrator.report import words
 from orchestrator.report.trials import by_trial
+from orchestrator.search import Standing
+from orchestrator.search.objective import value_words
+from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
 SHORT_LABELS: dict[Method, str] = {**words.LABELS, "stepwise": "Stepwise"}
@@ -26,6 +30,8 @@ class SummaryRow:
 
     trial: str
     method: Method
+    settings: str
+    """What the search set, in short; empty without a search."""
     seed: int
     removed_tokens: int
     total_tokens: int
@@ -36,15 +42,16 @@ class SummaryRow:
     steps: int
     minutes: float
     """Training and evaluating all its committed stages."""
-    verdict: Verdict
+    verdict: Verdict | Literal["pruned"]
 
 
-def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
-    """One row a trial."""
+def summary_rows(points: Iterable[FrontierPoint], pruned: Container[str] = ()) -> tuple[SummaryRow, ...]:
+    """One row a trial. ``pruned``: names of trials that a search has stopped."""
     return tuple(
         SummaryRow(
             trial=trial.last.trial,
             method=trial.method,
+            settings=trial.settings,
             seed=trial.last.seed,
             removed_tokens=trial.last.removed_tokens,
             total_tokens=trial.last.total_tokens,
@@ -54,17 +61,20 @@ def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
             speedup=trial.last.speedup,
             steps=trial.last.step,
             minutes=sum(stage.seconds for stage in trial.stages) / 60,
-            verdict=trial.last.verdict,
+            verdict="pruned" if trial.last.trial in pruned else trial.last.verdict,
         )
         for trial in by_trial(points)
     )
 
 
-def summary_table(points: Iterable[FrontierPoint]) -> Table:
-    """Every trial's last committed stage."""
+def summary_table(points: Iterable[FrontierPoint], pruned: Container[str] = ()) -> Table:
+    """Every trial's last committed stage. Of a search with the settings, and without the speeds."""
+    rows = summary_rows(points, pruned)
+    if any(row.settings for row in rows):
+        return _search_summary(rows)
     table = _table("method", ["seed", *MEASURES, "steps", "min"], gutter=1)
     table.add_column("verdict", vertical="bottom")
-    for row in summary_rows(points):
+    for row in rows:
         table.add_row(
             SHORT_LABELS[row.method],
             str(row.seed),
@@ -77,6 +87,40 @@ def summary_table(points: Iterable[FrontierPoint]) -> Table:
             words.minutes(60 * row.minutes),
             row.verdict,
         )
+    return table
+
+
+def _search_summary(rows: Iterable[SummaryRow]) -> Table:
+    table = _table("method", [], gutter=1)
+    table.add_column("settings", overflow="fold", vertical="bottom")
+    for heading in ("seed", *MEASURES[:3], "steps", "min"):
+        table.add_column(heading, justify="right", vertical="bottom")
+    table.add_column("verdict", vertical="bottom")
+    for row in rows:
+        table.add_row(
+            SHORT_LABELS[row.method],
+            row.settings,
+            str(row.seed),
+            f"{row.removed_tokens}/{row.total_tokens}",
+            words.exact(row.exact_match),
+            words.tokens(row.generated_tokens),
+            f"{row.steps:,}",
+            words.minutes(60 * row.minutes),
+            row.verdict,
+        )
+    return table
+
+
+def standings_table(search: Search, ranked: Iterable[Standing]) -> Table:
+    """The configurations of a search, best first."""
+    table = _table("rank", [], gutter=1)
+    table.add_column("configuration", overflow="fold", vertical="bottom")
+    table.add_column("seeds", justify="right", vertical="bottom")
+    table.add_column(f"objective: {search.aggregate}", vertical="bottom")
+    for rank, standing in enumerate(ranked, 1):
+        state = f"{value_words(search, standing.value)}{', pruned' if standing.pruned else ''}"
+        place = "-" if standing.value is None else str(rank)
+        table.add_row(place, symbols(standing.settings), str(len(standing.seeds)), state)
     return table
 
 
@@ -101,11 +145,14 @@ def frontier_table(points: Iterable[FrontierPoint]) -> Table:
 
 
 def frontier_csv(points: Iterable[FrontierPoint]) -> str:
-    """Every field of every point; an empty cell is None."""
+    """Every field of every point, and a column for every field that a search set; an empty cell is None."""
+    points = list(points)
+    searched = list(dict.fromkeys(field for point in points for field in point.settings))
+    columns = [name for name in FrontierPoint.model_fields if name != "settings"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(FrontierPoint.model_fields), lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns, *searched], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(point.model_dump(mode="json") for point in points)
+    writer.writerows(point.model_dump(mode="json", exclude={"settings"}) | point.settings for point in points)
     return text.getvalue()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan import Plan
+from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 from orchestrator.store.stages import StageStore
 
@@ -25,6 +26,11 @@ class TrialPoints:
     @property
     def method(self) -> Method:
         return self.last.method
+
+    @property
+    def settings(self) -> str:
+        """What the search set, in short."""
+        return symbols(tuple(self.last.settings.items()))
 
     @property
     def curve(self) -> tuple[FrontierPoint, ...]:

@@ -31,7 +31,9 @@ WORST_LOSS = 1e9
 
 
 class Runner(Protocol):
-    """What a walk needs: what is committed, and a way to run what is not."""
+    """What a walk needs: what is committed, a way to run what is not, and whether to go on at all."""
+
+    def goes_on(self) -> bool: ...
 
     def committed(self, stage: PlannedStage) -> Manifest | None: ...
 
@@ -39,9 +41,14 @@ class Runner(Protocol):
 
 
 def walk(trial: Trial, runner: Runner) -> Iterator[tuple[PlannedStage, Manifest]]:
-    """Take a trial through its stages: adopt what is committed, run what is not, stop at a diverged one."""
+    """Take a trial through its stages: adopt what is committed, run what is not.
+
+    Stops at a diverged stage, and between two stages when the trial is not worth going on with.
+    """
     manifest = None
     for stage in trial.stages:
+        if not runner.goes_on():
+            return
         manifest = runner.committed(stage) or runner.run(stage, manifest)
         yield stage, manifest
         if manifest.verdict != "good":
@@ -67,8 +74,10 @@ class StageRunner:
         store: StageStore,
         device: torch.device,
         watch: Callable[[PlannedStage, Progress], None],
+        worth_it: Callable[[], bool] = lambda: True,
     ) -> None:
         self.job, self.data, self.store, self.device, self.watch = job, data, store, device, watch
+        self.worth_it = worth_it
         self.first = not dist.is_initialized() or dist.get_rank() == 0
         self.evaluator = Evaluator(
             data.validation,
@@ -91,6 +100,10 @@ class StageRunner:
             if self._agreed(lambda: self._claimed(stage)):
                 return None
             time.sleep(WAIT_SECONDS)
+
+    def goes_on(self) -> bool:
+        """The first worker decides for all."""
+        return self._agreed(self.worth_it)
 
     def _agreed(self, decide: Callable[[], bool]) -> bool:
         """What the first worker decides, known to all."""

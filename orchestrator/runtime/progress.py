@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from orchestrator.method.stage import Record
-from orchestrator.store import job_folder
+from orchestrator.store import job_folder, replace_file
 
 
 class TrialProgress(Record):
@@ -36,10 +35,7 @@ class ProgressFile:
             self._began = (stage, step, now)
         rate = (step - self._began[1]) / max(now - self._began[2], 1e-9)
         progress = TrialProgress(stage=stage, step=step, removed_tokens=removed_tokens, steps_per_second=rate, at=now)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(f".{os.getpid()}")
-        partial.write_text(progress.model_dump_json())
-        os.replace(partial, self.path)
+        replace_file(self.path, progress.model_dump_json())
 
     def read(self) -> TrialProgress | None:
         try:

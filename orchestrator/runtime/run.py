@@ -6,19 +6,37 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
+from itertools import count as count_up
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import Job, load_job
+from orchestrator.config import Job, load_job, parse_setting
 from orchestrator.errors import InputError, Problem, TrialError
-from orchestrator.plan import Plan, build_plan
-from orchestrator.report import frontier_table, summary_table, write_report
+from orchestrator.fork import fork_plan
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.report import frontier_table, standings_table, summary_table, write_report
 from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
-from orchestrator.runtime.search import is_open, run_trials
+from orchestrator.runtime.order import open_trials
+from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, frontier, job_folder, save_job, saved_plans
+from orchestrator.search import best_line, of_configuration, standings
+from orchestrator.store import (
+    StageStore,
+    frontier,
+    is_fork,
+    job_folder,
+    plan_for,
+    pruned_trials,
+    save_fork,
+    save_job,
+    saved_added_seeds,
+    saved_plan,
+    saved_plans,
+)
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -34,30 +52,110 @@ _QUIET = {
 def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console) -> int:
     """Train what is missing, record it, report it. Returns the exit code."""
     os.environ.update(_QUIET)
-    started = time.time()
-    job = checked_job(path, overrides, root)
     store = StageStore(root)
-    plan = _prepared_plan(job, store)
+    if plan := named_plan(path, overrides, store):
+        concurrent_trials(plan.job.resources)
+        _check_writable(root)
+    else:
+        plan = _prepared_plan(checked_job(path, overrides, root), store)
+        save_job(plan, store)
+    return _run(plan, path, store, console)
+
+
+def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
+    """The plan of a saved job, if no file but a job of this name is there."""
+    plan = None if overrides else saved_plan(str(path), store)
+    return plan if plan and not path.exists() else None
+
+
+def extend_job(path: Path, seeds: int, root: Path, console: Console, *, dry_run: bool) -> Plan | int:
+    """Add seeds to a job that is finished and run them. Returns the exit code, or the plan of a dry run.
+
+    An extension that was interrupted is continued before another one is begun.
+    """
+    os.environ.update(_QUIET)
+    store = StageStore(root)
+    plan = named_plan(path, (), store) or _prepared_plan(checked_job(path, (), root), store)
+    if is_fork(plan.job.name, store):
+        raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
+    added = saved_added_seeds(plan.job.name, store)
+    unfinished = {trial.seed for trial in open_trials(plan, store)}
+    if plan.to_propose or not unfinished <= set(added):
+        raise InputError(Problem("RUN003", plan.job.name, "is not finished", f"`stepwise run {path}` first"))
+    new: tuple[int, ...] = ()
+    if unfinished:
+        console.print("the seeds added before are not finished; they come first, nothing is added")
+    else:
+        new = tuple(islice((seed for seed in count_up() if seed not in plan.job.seeds), seeds))
+        longer = plan.job.model_copy(update={"seeds": (*plan.job.seeds, *new)})
+        plan = plan_for(longer, store, plan.total_tokens)
+    if dry_run:
+        return plan
+    save_job(plan, store, new)
+    return _run(plan, path, store, console)
+
+
+def fork_stage(
+    prefix: str, settings: Sequence[str], name: str | None, root: Path, console: Console, *, dry_run: bool
+) -> Plan | int:
+    """Start a trial from a committed stage. Returns the exit code, or the plan of a dry run."""
+    os.environ.update(_QUIET)
+    store = StageStore(root)
+    trial, after = _stage_of(prefix, store)
+    plan = fork_plan(trial, after, tuple(parse_setting(setting) for setting in settings), name)
+    concurrent_trials(plan.job.resources)
+    _check_writable(root)
+    if dry_run:
+        return plan
+    save_fork(plan, store)
+    console.print(f"fork of {trial.job.name}, {trial.name}, after stage {after.index} ({after.key})")
+    return _run(plan, Path(plan.job.name), store, console)
+
+
+def _stage_of(prefix: str, store: StageStore) -> tuple[Trial, PlannedStage]:
+    """The committed stage whose key begins so, in a trial that has it: a stepwise trial rather than a baseline."""
+    keys = [key for key in store.stage_keys() if key.startswith(prefix) and store.read(key)] if prefix else []
+    if len(keys) != 1:
+        found = f"is the beginning of {len(keys)} stage keys" if keys else "is the key of no committed stage"
+        raise InputError(Problem("FRK004", prefix, found, "`stepwise report` and `plan --json` name the keys"))
+    places = [
+        (trial, stage)
+        for plan in saved_plans(store)
+        for trial in plan.trials
+        for stage in trial.stages
+        if stage.key == keys[0]
+    ]
+    manifest = store.read(keys[0])
+    if not places or manifest is None or manifest.verdict != "good":
+        found = "belongs to no saved job" if not places else "did not end well"
+        raise InputError(Problem("FRK005", keys[0], found, "name another stage"))
+    return min(places, key=lambda place: place[0].method != "stepwise")
+
+
+def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
+    started, job = time.time(), plan.job
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
-        f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(root)}"
+        f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(store.root)}"
     )
-    if any(is_open(trial, store) for trial in plan.trials):
+    if plan.to_propose:
+        console.print(f"{count(plan.to_propose, 'configuration')} more to be proposed")
+    if open_trials(plan, store) or plan.to_propose:
         console.print("starting Ray; the first step comes in about half a minute")
     tracker = BackgroundTracker(Tracker(plan, store), console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
     try:
-        code = _train(plan, store, tracker, console, started)
+        plan, code = _train(plan, store, tracker, console, started)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
     finally:
         delivered = tracker.close(TRACKING_DEADLINE_SECONDS)
     if not delivered:
-        console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(root)}")
-    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(root)}'}")
+        console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
+    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
     return code
 
 
@@ -79,8 +177,14 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     folder = report_folder(plan, store)
     write_report(plan, store, folder)
     console.print()
-    console.print(frontier_table(points))
-    console.print(summary_table(points))
+    pruned = pruned_trials(plan, store.root)
+    ranked = standings(plan, points, pruned)
+    shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
+    console.print(frontier_table(point for point in points if point.trial in shown))
+    console.print(summary_table(points, pruned))
+    if plan.job.search:
+        console.print(standings_table(plan.job.search, ranked))
+        console.print(best_line(plan, ranked))
     console.print(f"report   {_short(folder / 'report.html')}")
 
 
@@ -132,16 +236,20 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
     """Tokens are made before the plan, which then counts them instead of estimating."""
     from orchestrator.runtime.data import prepare_data
 
-    plan = build_plan(job, prepare_data(job, store).total_tokens)
-    save_job(plan, store)
-    return plan
+    return plan_for(job, store, prepare_data(job, store).total_tokens)
 
 
-def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float) -> int:
+def _train(
+    plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float
+) -> tuple[Plan, int]:
+    """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
     seen = 0
 
     def tick() -> None:
         nonlocal seen
+        if watch.plan.to_propose:
+            watch.plan = plan_for(plan.job, store, plan.total_tokens)
+            tracker.follow(watch.plan)
         watch.refresh()
         if watch.committed > seen:
             seen = watch.committed
@@ -152,12 +260,14 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
             run_trials(plan, store, tick)
     except TrialError as error:
         console.print(str(error), style="red")
-    return _exit_code(plan, store)
+    return watch.plan, _exit_code(watch.plan, store)
 
 
 def _exit_code(plan: Plan, store: StageStore) -> int:
+    pruned = pruned_trials(plan, store.root)
     good = [point for point in frontier(plan, store) if point.verdict == "good"]
-    if len(good) == sum(len(trial.stages) for trial in plan.trials):
+    wanted = sum(len(trial.stages) for trial in plan.trials if trial.name not in pruned)
+    if not plan.to_propose and sum(point.trial not in pruned for point in good) == wanted:
         return DONE
     return PARTIAL if good else FAILED
 

@@ -11,6 +11,7 @@ from traceback import format_exception_only
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime.cluster import DRIVER, concurrent_trials, interruptible, local_ray, ray_storage
+from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.trial import TrialTask, drive_trial
 from orchestrator.store import StageStore
 
@@ -23,8 +24,8 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
     Raises ``TrialError`` with every trial's problem when all that could run has run, and
     ``KeyboardInterrupt`` when it was interrupted.
     """
-    pending = [trial for trial in plan.trials if is_open(trial, store)]
-    if not pending:
+    pending = open_trials(plan, store)
+    if not pending and not plan.to_propose:
         return
     concurrent = concurrent_trials(plan.job.resources)
     problems: list[Problem] = []
@@ -43,29 +44,25 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
         raise TrialError(*problems)
 
 
-def is_open(trial: Trial, store: StageStore) -> bool:
-    """Whether a trial has a stage left to run: not all committed, none diverged."""
-    for stage in trial.stages:
-        manifest = store.manifest(stage)
-        if manifest is None:
-            return True
-        if manifest.verdict != "good":
-            return False
-    return False
-
-
 def _search(
     plan: Plan, store: StageStore, trials: list[Trial], concurrent: int, storage: Path, problems: list[Problem]
 ) -> None:
     from ray import tune
 
-    job = plan.job.model_dump_json()
-    longest_first = sorted(trials, key=lambda trial: (-trial.cot_token_steps, -trial.steps))
-    tasks = [TrialTask(job, str(store.root), plan.total_tokens, trial.name, str(storage)) for trial in longest_first]
+    job = plan.job
+    if job.search and plan.to_propose:
+        from orchestrator.runtime.proposals import GroupSearch
+
+        most = len(trials) + plan.to_propose * len(job.seeds) * len(job.methods)
+        searcher, space = GroupSearch(plan, job.search, store, storage), {}
+    else:
+        most, searcher = 1, None
+        tasks = [TrialTask.of(trial, plan, store, storage) for trial in in_order(trials, store)]
+        space = tune.grid_search([asdict(task) for task in tasks])
     tuner = tune.Tuner(
         tune.with_resources(drive_trial, {DRIVER: 1}),
-        param_space=tune.grid_search([asdict(task) for task in tasks]),
-        tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),
+        param_space=space,
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=most, max_concurrent_trials=concurrent),
         run_config=tune.RunConfig(name="tune", storage_path=str(storage), verbose=0),
     )
     try:

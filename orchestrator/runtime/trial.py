@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError, TrialError
-from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.plan import Plan, PlannedStage, Trial, read_chain
 from orchestrator.runtime.progress import ProgressFile
 from orchestrator.store import Manifest, StageStore
 
@@ -29,19 +29,35 @@ POLL_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What a Tune trial and its workers are told: enough to rebuild the plan anywhere."""
+    """What a Tune trial and its workers are told: enough to rebuild the trial anywhere."""
 
-    job: str
-    """The resolved job as JSON."""
-    store: str
-    total_tokens: int
     trial: str
+    job: str
+    """The trial's own job as JSON."""
+    chain: str
+    """The identities of its stages as JSON."""
+    whole: str
+    """The job it is a trial of, as JSON."""
+    total_tokens: int
+    store: str
     ray_storage: str
 
-    def load(self) -> tuple[Plan, Trial, StageStore]:
-        plan = build_plan(Job.model_validate_json(self.job), self.total_tokens)
-        trial = next(trial for trial in plan.trials if trial.name == self.trial)
-        return plan, trial, StageStore(Path(self.store))
+    @classmethod
+    def of(cls, trial: Trial, plan: Plan, store: StageStore, ray_storage: Path) -> TrialTask:
+        return cls(
+            trial=trial.name,
+            job=trial.job.model_dump_json(),
+            chain=json.dumps([stage.identity for stage in trial.stages]),
+            whole=plan.job.model_dump_json(),
+            total_tokens=plan.total_tokens,
+            store=str(store.root),
+            ray_storage=str(ray_storage),
+        )
+
+    def load(self) -> tuple[Trial, StageStore]:
+        job = Job.model_validate_json(self.job)
+        trial = Trial(self.trial, job.methods[0], job.seeds[0], read_chain(json.loads(self.chain)), job)
+        return trial, StageStore(Path(self.store))
 
 
 def drive_trial(config: dict[str, Any]) -> None:
@@ -49,7 +65,7 @@ def drive_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     task = TrialTask(**config)
-    _, trial, store = task.load()
+    trial, store = task.load()
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(_fit, task)
         waiting = list(trial.stages)
@@ -78,8 +94,8 @@ def _fit(task: TrialTask) -> tuple[Problem, ...]:
     """One Ray Train run; its name is never used again, the store alone says what is done."""
     import ray.train
 
-    plan, trial, _ = task.load()
-    resources = plan.job.resources
+    trial, _ = task.load()
+    resources = trial.job.resources
     use_gpu = resources.gpus_per_worker > 0
     trainer = _trainer_class(resources.workers)(
         train_trial,
@@ -118,23 +134,27 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
 
     from orchestrator.runtime.data import prepare_data
     from orchestrator.runtime.execute import StageRunner, walk
+    from orchestrator.runtime.pruning import goes_on
 
-    plan, trial, store = TrialTask(**config).load()
-    torch.set_num_threads(max(1, int(plan.job.resources.cpus_per_worker)))
-    progress = ProgressFile(store.root, plan.job.name, trial.name)
+    task = TrialTask(**config)
+    trial, store = task.load()
+    job, whole = trial.job, Job.model_validate_json(task.whole)
+    torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
+    progress = ProgressFile(store.root, job.name, trial.name)
     first = ray.train.get_context().get_world_rank() == 0
     try:
         runner = StageRunner(
-            plan.job,
-            prepare_data(plan.job, store),
+            job,
+            prepare_data(job, store),
             store,
             ray.train.torch.get_device(),
             lambda stage, at: progress.write(stage.index, at.step, at.removed_tokens) if first else None,
+            lambda: goes_on(whole, task.total_tokens, trial, store),
         )
         for stage, manifest in walk(trial, runner):
             _report_to_train(stage, manifest, store, first)
     except StepwiseError as error:
-        if plan.job.resources.workers > 1:
+        if job.resources.workers > 1:
             raise  # the other workers wait for this one; Ray ends them
         return tuple(error.problems)
     return ()

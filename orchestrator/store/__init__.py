@@ -1,18 +1,30 @@
 """The store: the only state. Commit, adopt, verify, and what the committed stages say together."""
 
 from orchestrator.store.claims import Claim
+from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
-from orchestrator.store.jobs import job_folder, plan_for, save_job, saved_plans
+from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
+from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.stages import Manifest, StageStore
 
 __all__ = [
     "Claim",
     "FrontierPoint",
     "Manifest",
+    "Pruned",
     "StageStore",
     "frontier",
+    "is_fork",
     "job_folder",
     "plan_for",
+    "proposals",
+    "pruned_trials",
+    "record_proposal",
+    "record_pruned",
+    "replace_file",
+    "save_fork",
     "save_job",
+    "saved_added_seeds",
+    "saved_plan",
     "saved_plans",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from statistics import median
 
-from orchestrator.config import Method
+from orchestrator.config import Method, Scalar
 from orchestrator.method.stage import Record, Verdict
 from orchestrator.plan import Plan
 from orchestrator.store.stages import Manifest, StageStore
@@ -37,6 +38,8 @@ class FrontierPoint(Record):
     seconds: float
     """Wall time of training and evaluating this stage."""
     committed_at: float
+    settings: dict[str, Scalar]
+    """What the search set, by job field; infinity as text, as JSON has no number for it."""
 
 
 def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
@@ -76,6 +79,7 @@ def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
                 pareto=manifest.verdict == "good" and _position(manifest) in undominated,
                 seconds=metrics.train_seconds + metrics.evaluate_seconds,
                 committed_at=manifest.committed_at,
+                settings={field: "inf" if value == math.inf else value for field, value in trial.settings},
             )
         )
     return tuple(points)

@@ -2,53 +2,97 @@
 
 from __future__ import annotations
 
-import os
+import re
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
-from orchestrator.config import Job
-from orchestrator.errors import Problem, StoreError
+from orchestrator.config import NAME, Job
+from orchestrator.errors import InputError, Problem, StoreError
+from orchestrator.fork import chain_plan
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan, build_plan
+from orchestrator.plan import Plan, build_plan, read_chain
+from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore
 
 
 class SavedJob(Record):
-    """A resolved job and the CoT tokens that were counted on its data."""
+    """A resolved job as it last ran, and the CoT tokens that were counted on its data."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     job: Job
     total_tokens: int
+    added_seeds: tuple[int, ...] = ()
+    """Seeds that `stepwise extend` added to those of the job file."""
+    chain: tuple[dict[str, Any], ...] = ()
+    """Of a fork: the identities of its stages, which its job alone does not say."""
+
+    def plan(self, store: StageStore) -> Plan:
+        if self.chain:
+            return chain_plan(self.job, self.total_tokens, read_chain(self.chain))
+        return build_plan(self.job, self.total_tokens, proposals(self.job, store.root))
 
 
-def save_job(plan: Plan, store: StageStore) -> None:
-    """Remember the job of a plan whose tokens were counted."""
+def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -> None:
+    """Remember the job of a plan whose tokens were counted; seeds once added stay."""
     file = _file(store.root, plan.job.name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(SavedJob(job=plan.job, total_tokens=plan.total_tokens).model_dump_json(indent=1))
-    os.replace(partial, file)
+    added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
+    _write(file, SavedJob(job=plan.job, total_tokens=plan.total_tokens, added_seeds=added))
+
+
+def save_fork(plan: Plan, store: StageStore) -> None:
+    """Remember a job that is one given chain. Raises ``InputError`` if its name means other work."""
+    chain = tuple(stage.identity for stage in plan.trials[0].stages)
+    before = saved_plan(plan.job.name, store)
+    if before and [t.stages for t in before.trials] != [t.stages for t in plan.trials]:
+        problem = Problem("FRK001", plan.job.name, "is the name of another job", "give another one with --name")
+        raise InputError(problem)
+    saved = SavedJob(job=plan.job, total_tokens=plan.total_tokens, chain=chain)
+    _write(_file(store.root, plan.job.name), saved)
+
+
+def saved_plan(name: str, store: StageStore) -> Plan | None:
+    """The plan of a job that was run on this store, by its name."""
+    file = _file(store.root, name)
+    return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
+
+
+def is_fork(name: str, store: StageStore) -> bool:
+    """Whether a saved job is one given chain."""
+    file = _file(store.root, name)
+    return file.exists() and bool(_read(file).chain)
+
+
+def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
+    """The seeds that were added to a job's own."""
+    file = _file(store.root, name)
+    return _read(file).added_seeds if file.exists() else ()
 
 
 def saved_plans(store: StageStore) -> list[Plan]:
     """The plans of all jobs that were run on a store, by name."""
-    saved = [_read(file) for file in sorted(store.root.glob("jobs/*/job.json"))]
-    return [build_plan(entry.job, entry.total_tokens) for entry in saved]
+    return [_read(file).plan(store) for file in sorted(store.root.glob("jobs/*/job.json"))]
 
 
-def plan_for(job: Job, store: StageStore) -> Plan:
-    """The plan of a job, with the tokens counted when it ran on this store; else with an estimate."""
+def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Plan:
+    """The plan of a job on this store: with added seeds and Optuna's proposals.
+
+    Without ``total_tokens``, as counted when it ran on this store; else with an estimate.
+    """
     file = _file(store.root, job.name)
-    if file.exists():
-        saved = _read(file)
-        if (saved.job.task, saved.job.model) == (job.task, job.model):
-            return build_plan(job, saved.total_tokens)
-    return build_plan(job)
+    saved = _read(file) if file.exists() else None
+    if saved:
+        job = job.model_copy(update={"seeds": tuple(dict.fromkeys((*job.seeds, *saved.added_seeds)))})
+        if total_tokens is None and (saved.job.task, saved.job.model) == (job.task, job.model):
+            total_tokens = saved.total_tokens
+    return build_plan(job, total_tokens, proposals(job, store.root))
 
 
-def job_folder(root: Path, name: str) -> Path:
-    """Where the report and the progress of a job are."""
-    return root / "jobs" / name
+def _write(file: Path, saved: SavedJob) -> None:
+    replace_file(file, saved.model_dump_json(indent=1))
 
 
 def _file(root: Path, name: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
+from orchestrator.plan import Plan
 from orchestrator.tracking.tracker import Tracker
 
 FIRST_PAUSE = 0.5
@@ -33,6 +34,10 @@ class BackgroundTracker:
     def notify(self) -> None:
         """Say that a stage was committed. Returns at once."""
         self._wake.set()
+
+    def follow(self, plan: Plan) -> None:
+        """Take a longer plan from now on: the search has proposed another configuration."""
+        self._tracker.plan = plan
 
     def finish(self, report: Path) -> None:
         """Have the job's envelope and report files recorded too. Returns at once."""

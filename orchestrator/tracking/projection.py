@@ -7,17 +7,19 @@ at a step beside the first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Literal, NamedTuple
 
+from orchestrator import space
 from orchestrator.config import Job, Section
 from orchestrator.identity import canonical_json, digest, non_default
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan, Trial
-from orchestrator.store import FrontierPoint
+from orchestrator.search import Standing, best_line
+from orchestrator.store import FrontierPoint, Pruned
 
-Status = Literal["RUNNING", "FINISHED", "FAILED"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
 
@@ -48,26 +50,39 @@ class RunRecord:
     values: tuple[Value, ...]
 
 
-def trial_records(plan: Plan, points: Sequence[FrontierPoint], losses: Losses) -> list[RunRecord]:
-    """A run for every trial with a committed stage, in plan order."""
+def trial_records(
+    plan: Plan, points: Sequence[FrontierPoint], losses: Losses, pruned: Mapping[str, Pruned]
+) -> list[RunRecord]:
+    """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
     baselines = [trial for trial in plan.trials if trial.method == "no_cot"]
     speed_known = all(_status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in baselines)
-    return [
-        _trial_record(plan.job, trial, by_trial[trial.name], losses, speed_known)
+    records = [
+        _trial_record(trial, by_trial[trial.name], losses, speed_known)
         for trial in plan.trials
         if trial.name in by_trial
     ]
+    return [_stopped(record, pruned[record.name]) if record.name in pruned else record for record in records]
 
 
-def job_record(plan: Plan, points: Sequence[FrontierPoint]) -> RunRecord:
-    """The run beside the trials: the best exact match of any of them at every removed count."""
+def _stopped(record: RunRecord, pruned: Pruned) -> RunRecord:
+    tags = {"stepwise.verdict": "pruned", "stepwise.pruned": pruned.reason}
+    return replace(record, status="KILLED", tags=record.tags | tags)
+
+
+def job_record(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing]) -> RunRecord:
+    """The run beside the trials: the best exact match of any of them at every removed count.
+
+    Of a search (``ranked``) also its winner and what that is worth.
+    """
     best: dict[int, FrontierPoint] = {}
     for point in points:
         held = best.get(point.removed_tokens)
         if point.verdict == "good" and (held is None or point.exact_match > held.exact_match):
             best[point.removed_tokens] = point
     tags = {"stepwise.level": "job", "stepwise.job": plan.job.name}
+    values = [standing.value for standing in ranked[:1] if standing.value is not None]
+    objective = [Value("search/objective", value, max(map(_timestamp, points)), 0) for value in values]
     return RunRecord(
         uid=digest(tags),
         name=plan.job.name,
@@ -75,13 +90,13 @@ def job_record(plan: Plan, points: Sequence[FrontierPoint]) -> RunRecord:
         started=min(map(_started, points)),
         ended=max(map(_timestamp, points)),
         params={},
-        tags=tags,
-        values=tuple(value for removed in sorted(best) for value in _position(best[removed])),
+        tags=tags | ({"stepwise.best": best_line(plan, ranked)} if ranked else {}),
+        values=(*(value for removed in sorted(best) for value in _position(best[removed])), *objective),
     )
 
 
-def _trial_record(job: Job, trial: Trial, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
-    params = _params(job, trial)
+def _trial_record(trial: Trial, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
+    params = _params(trial.job, trial)
     status = _status(trial, points)
     settled = list(_settled(trial, points))
     values = [value for point in points for value in _progress(point, losses[point.stage_key])]
@@ -97,7 +112,7 @@ def _trial_record(job: Job, trial: Trial, points: list[FrontierPoint], losses: L
         params=params,
         tags={
             "stepwise.level": "trial",
-            "stepwise.job": job.name,
+            "stepwise.job": trial.job.name,
             "stepwise.method": trial.method,
             "stepwise.seed": str(trial.seed),
             "stepwise.verdict": points[-1].verdict,
@@ -132,7 +147,8 @@ def _params(job: Job, trial: Trial) -> dict[str, str]:
             "smoothing_lambda": f"{job.schedule.smoothing_lambda:g}",
             "removal_side": job.schedule.removal_side,
         }
-    return params
+    searched = {field.rsplit(".", 1)[-1]: space.text(value) for field, value in trial.settings}
+    return params | {key: value for key, value in searched.items() if key not in ("type", *params)}
 
 
 def _label(section: Section) -> str:

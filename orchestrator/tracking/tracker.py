@@ -15,7 +15,8 @@ from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
-from orchestrator.store import FrontierPoint, StageStore, frontier
+from orchestrator.search import standings
+from orchestrator.store import FrontierPoint, StageStore, frontier, pruned_trials
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
 from orchestrator.tracking.server import artifact_folder, default_uri
 from orchestrator.tracking.views import experiment_tags
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 ROWS_PER_CALL = 900
 REPORT_FILES = (".csv", ".html", ".png")
-IDENTIFYING = ("stage/exact_match", "frontier/accuracy", "frontier/speedup")
-"""Metrics that differ when a stage was made anew or the speed of No CoT was measured again."""
+IDENTIFYING = ("stage/exact_match", "frontier/accuracy", "frontier/speedup", "search/objective")
+"""Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a search went on."""
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -80,7 +81,8 @@ class Tracker:
         points = frontier(self.plan, self.store)
         if not points:
             return
-        record = job_record(self.plan, points)
+        ranked = standings(self.plan, points, pruned_trials(self.plan, self.store.root))
+        record = job_record(self.plan, points, ranked)
         with self._mlflow():
             self._send(record)
             self._describe(record)
@@ -102,7 +104,7 @@ class Tracker:
             return self._known_experiment()
 
     def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
-        return trial_records(self.plan, points, self._read_losses(points))
+        return trial_records(self.plan, points, self._read_losses(points), pruned_trials(self.plan, self.store.root))
 
     def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
         for key in {point.stage_key for point in points} - self._losses.keys():

@@ -1,0 +1,6 @@
+"""Search: what a configuration is worth, which is best, and which are not worth going on with. Pure functions."""
+
+from orchestrator.search.objective import Standing, best_line, of_configuration, standings
+from orchestrator.search.pruning import Rung, reason_to_stop, rungs
+
+__all__ = ["Rung", "Standing", "best_line", "of_configuration", "reason_to_stop", "rungs", "standings"]

@@ -1,0 +1,78 @@
+"""What a search decided while it ran: the configurations Optuna proposed, the trials that were stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from orchestrator.config import Job
+from orchestrator.errors import Problem, StoreError
+from orchestrator.identity import digest
+from orchestrator.method.stage import Record
+from orchestrator.plan import Plan, Trial
+from orchestrator.space import Settings
+from orchestrator.store.folders import job_folder, replace_file
+
+_NOT_SEARCHED = {"name", "seeds", "methods", "resources", "tracking"}
+
+
+def proposals(job: Job, root: Path) -> tuple[Settings, ...]:
+    """What Optuna has proposed for a job so far, in order. A job that searches something else has its own."""
+    if job.search is None or job.search.type != "optuna":
+        return ()
+    file = _proposals_file(job, root)
+    try:
+        recorded = json.loads(file.read_text())
+        return tuple(tuple((str(field), value) for field, value in settings) for settings in recorded)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, TypeError) as error:
+        problem = Problem("STO006", str(file), f"not a list of proposals: {error}", "delete it to search anew")
+        raise StoreError(problem) from None
+
+
+def record_proposal(job: Job, root: Path, settings: Settings) -> None:
+    """Remember a proposal before anything is trained for it."""
+    replace_file(_proposals_file(job, root), json.dumps([*proposals(job, root), settings], indent=1))
+
+
+class Pruned(Record):
+    """A trial that was stopped because other configurations did better."""
+
+    chain: str
+    """Key of the last stage it would have had."""
+    reason: str
+
+
+def record_pruned(trial: Trial, root: Path, pruned: Pruned) -> None:
+    """Remember that a trial stops here, so that the next run does not continue it."""
+    replace_file(_pruned_file(trial, root), pruned.model_dump_json(indent=1))
+
+
+def pruned_trials(plan: Plan, root: Path) -> dict[str, Pruned]:
+    """The stopped trials of a plan by name. A job that does not prune continues them."""
+    if plan.job.search is None or not plan.job.search.prune:
+        return {}
+    found = {trial.name: _pruned(trial, root) for trial in plan.trials if trial.method == "stepwise"}
+    return {name: pruned for name, pruned in found.items() if pruned}
+
+
+def _pruned(trial: Trial, root: Path) -> Pruned | None:
+    """A record of another chain of the same name says nothing of this one."""
+    try:
+        pruned = Pruned.model_validate_json(_pruned_file(trial, root).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return pruned if pruned.chain == trial.stages[-1].key else None
+
+
+def _pruned_file(trial: Trial, root: Path) -> Path:
+    return job_folder(root, trial.job.name) / "pruned" / f"{trial.name}.json"
+
+
+def _proposals_file(job: Job, root: Path) -> Path:
+    document = job.model_dump(mode="json", exclude=_NOT_SEARCHED)
+    searched = {key: value for key, value in document["search"].items() if key not in ("configurations", "prune")}
+    return job_folder(root, job.name) / f"proposals-{digest(document | {'search': searched})[:8]}.json"

@@ -1,0 +1,522 @@
+"""Search without Ray: configurations, names, shared work, objective, pruning, forks; commands in this process."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator import space
+from orchestrator.config import Job, Search, load_job
+from orchestrator.errors import InputError
+from orchestrator.fork import fork_plan
+from orchestrator.method.stage import StageMetrics, Verdict
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
+from orchestrator.report.compare import comparison
+from orchestrator.runtime.execute import walk
+from orchestrator.runtime.order import in_order, open_trials
+from orchestrator.runtime.pruning import goes_on
+from orchestrator.runtime.run import named_plan
+from orchestrator.runtime.trial import TrialTask
+from orchestrator.runtime.watch import live_table, status
+from orchestrator.search import Rung, best_line, reason_to_stop, rungs, standings
+from orchestrator.store import (
+    Pruned,
+    StageStore,
+    frontier,
+    plan_for,
+    proposals,
+    pruned_trials,
+    record_proposal,
+    record_pruned,
+    save_fork,
+    save_job,
+    saved_plan,
+)
+
+DELTA, LAMBDA, RATE = "schedule.tokens_per_stage", "schedule.smoothing_lambda", "training.learning_rate"
+GRID = {"space": {DELTA: [2, 4], LAMBDA: [4, math.inf]}}
+SCHEDULE = {"stage_steps": 50, "pretrain_steps": 30, "consolidation_stages": 1}
+
+
+def make_job(search: Mapping[str, Any] | None = GRID, **fields: Any) -> Job:
+    job = {"name": "x", "task": {"digits": [2, 2]}, "schedule": SCHEDULE, "search": search}
+    return Job.model_validate(job | fields)
+
+
+def names(plan: Plan) -> list[str]:
+    return [trial.name for trial in plan.trials]
+
+
+def commit(
+    store: StageStore, stages: Sequence[PlannedStage], match: float, loss: float = 0.1, verdict: Verdict = "good"
+) -> None:
+    for stage in stages:
+        if store.manifest(stage):
+            continue
+        metrics = StageMetrics(
+            removed_tokens=stage.spec.removed_to,
+            total_tokens=stage.spec.total_tokens,
+            exact_match=match,
+            examples=100,
+            validation_loss=loss,
+            generated_tokens=8,
+            examples_per_second=10,
+            examples_per_second_batched=100,
+            train_seconds=1,
+            evaluate_seconds=1,
+        )
+        store.commit(stage, store.begin(stage.key), verdict, metrics)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path / "store")
+
+
+def job_file(folder: Path, search: str, name: str = "job.toml") -> Path:
+    path = folder / name
+    path.write_text(f'name = "x"\n[task]\ndigits = [2, 2]\n[search]\n{search}\n')
+    return path
+
+
+# Configuration
+
+
+@pytest.mark.parametrize("written", ["schedule.tokens_per_stage = [1, 2]", '"schedule.tokens_per_stage" = [1, 2]'])
+def test_dotted_and_quoted_keys_mean_the_same(tmp_path, written):
+    job = load_job(job_file(tmp_path, f"[search.space]\n{written}"))
+    assert job.search.space == {DELTA: (1, 2)}
+    assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+def test_infinite_choice_survives_the_way_to_a_worker():
+    job = make_job()
+    assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+REFUSED = {
+    "unknown field": ("space.schedule.token_per_stage = [1]", ["CFG032", '"schedule.tokens_per_stage"']),
+    "field without table": ("space.tokens_per_stage = [1]", ["CFG032", '"schedule.tokens_per_stage"']),
+    "data": ("space.task.digits = [1]", ["CFG032", "task.digits"]),
+    "kind of model": ('space.model.type = ["scratch"]', ["CFG032", "model.type"]),
+    "no choice": ("space.training.beta1 = []", ["search.space.training.beta1", "at least 1"]),
+    "no list": ("space.training.beta1 = 0.5", ["search.space.training.beta1", "expected a list"]),
+    "list in list": ("space.training.beta1 = [[1]]", ["search.space.training.beta1.0", "expected a number"]),
+    "twice": ("space.training.beta1 = [0.5, 0.5]", ["training.beta1", "twice"]),
+    "range in grid": ("space.training.beta1 = {low = 0.1, high = 0.9}", ["training.beta1", "grid needs a list"]),
+    "range upside down": ("space.training.beta1 = {low = 0.9, high = 0.1}", ["not below"]),
+    "range key": ("space.training.beta1 = {low = 0.1, high = 0.2, lg = true}", ["CFG006", "lg", '"log"']),
+    "log of zero": ("space.training.weight_decay = {low = 0.0, high = 0.2, log = true}", ["above 0"]),
+    "no number drawn": ('type = "random"\nspace.training.beta1 = [0.5]', ["configurations", "missing"]),
+    "more than there are": (
+        'type = "random"\nconfigurations = 5\nspace.training.beta1 = [0.1, 0.5]',
+        ["configurations", "only 2"],
+    ),
+    "number of a grid": ("configurations = 2\nspace.training.beta1 = [0.1, 0.5]", ["configurations", "remove it"]),
+    "grid too large": (
+        "".join(f"space.training.{key} = {list(range(1, 18))}\n" for key in ("batch_size", "warmup_steps")),
+        ["289", "256"],
+    ),
+    "no space": ('type = "grid"', ["CFG007", "search.space"]),
+}
+
+
+@pytest.mark.parametrize(("search", "words"), REFUSED.values(), ids=REFUSED)
+def test_bad_search_is_refused(stepwise, tmp_path, search, words):
+    finished = stepwise("plan", job_file(tmp_path, search), "--store", tmp_path / "none")
+    assert finished.code == 2
+    assert all(word in finished.err for word in words), finished.err
+    assert finished.err.count("error[") == 1
+
+
+def test_every_point_is_a_whole_job_and_every_problem_is_told_once(stepwise, tmp_path):
+    search = "space.schedule.tokens_per_stage = [1, 20]\nspace.training.learning_rate = [1e-3, -1]"
+    finished = stepwise("plan", job_file(tmp_path, search), "--store", tmp_path / "none")
+    assert (finished.code, finished.err.count("error[")) == (2, 2)
+    assert "training.learning_rate" in finished.err and "20 exceeds" in finished.err
+
+
+def test_fields_that_only_fit_together_may_be_searched():
+    job = make_job({"type": "grid", "space": {"model.width": [96], "model.heads": [3]}})
+    assert names(build_plan(job)) == ["stepwise-width96-heads3-seed0"]
+
+
+def test_what_optuna_could_propose_is_checked_before(tmp_path):
+    search = {"type": "optuna", "configurations": 2, "space": {RATE: {"low": 0.1, "high": 3.0}}}
+    with pytest.raises(InputError, match="learning_rate"):
+        build_plan(make_job(search))
+
+
+def test_search_needs_stepwise():
+    with pytest.raises(ValueError, match="add stepwise"):
+        make_job(methods=["no_cot"])
+
+
+# Configurations and names
+
+
+def test_random_is_drawn_once_and_a_longer_search_begins_the_same():
+    ranges = {
+        DELTA: [1, 2, 4],
+        RATE: {"low": 1e-4, "high": 1e-2, "log": True},
+        "training.batch_size": {"low": 8, "high": 64},
+    }
+    few, many = (space.configurations(Search(type="random", configurations=n, space=ranges)) for n in (4, 9))
+    assert few == many[:4] and len(set(many)) == 9
+    for settings in many:
+        values = dict(settings)
+        assert 1e-4 <= values[RATE] <= 1e-2 and len(f"{values[RATE]:g}".lstrip("0.")) <= 6
+        assert isinstance(values["training.batch_size"], int)
+
+
+def test_random_over_all_of_a_finite_space_is_the_grid():
+    axes = {DELTA: [1, 2, 4], LAMBDA: [1, 4]}
+    drawn = space.configurations(Search(type="random", configurations=6, space=axes))
+    assert set(drawn) == set(space.configurations(Search(space=axes)))
+
+
+def test_names_are_short_unique_and_safe_in_a_path():
+    words = {"schedule.removal_side": ["left", "right"], "training.reset_optimizer": [True, False]}
+    plan = build_plan(make_job({"space": {LAMBDA: [0.5, math.inf], RATE: [1e-5, 1.00000001e-5], **words}}))
+    assert len(set(names(plan))) == len(plan.trials) == 16
+    assert plan.trials[0].name == "stepwise-lambda0.5-learning_rate1e-05-side_left-reset_optimizer_true-seed0"
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for name in names(plan))
+
+
+# The plan
+
+
+def test_plan_has_a_trial_for_every_configuration_seed_and_method_that_differs():
+    plan = build_plan(make_job(methods=["no_cot", "stepwise"], seeds=[0, 1]))
+    assert len(plan.trials) == 2 * 2 + 4 * 2
+    assert "no_cot-tokens_per_stage2-seed0" in names(plan)
+    assert [len(group) for group in plan.groups.values()] == [2] * 4
+    for trial in plan.trials:
+        assert trial.job.search is None
+        assert (trial.job.seeds, trial.job.methods) == ((trial.seed,), (trial.method,))
+
+
+def test_stages_that_do_not_depend_on_the_settings_are_shared(stepwise, repository, tmp_path):
+    plan = build_plan(make_job(seeds=[0, 1]))
+    assert len({trial.stages[0].key for trial in plan.trials}) == 2
+    words = (repository / "jobs/search_delta_lambda.toml", "--store", tmp_path / "none")
+    document = json.loads(stepwise("plan", *words, "--json").out)
+    unique = {stage["key"]: stage["steps"] for trial in document["trials"] for stage in trial["stages"]}
+    assert document["steps_shared"] == document["steps"] - sum(unique.values()) > 0
+    assert document["seconds_left"] < 2 * 30 * 60
+
+
+def test_searched_trial_is_the_stage_for_stage_the_same_as_a_job_of_its_own():
+    trial = next(t for t in build_plan(make_job()).trials if dict(t.settings) == {DELTA: 4, LAMBDA: 4})
+    alone = build_plan(make_job(None, schedule=SCHEDULE | {"tokens_per_stage": 4, "smoothing_lambda": 4}))
+    assert [s.key for s in trial.stages] == [s.key for s in alone.trials[0].stages]
+    assert read_chain(json.loads(json.dumps([s.identity for s in trial.stages]))) == trial.stages
+
+
+def test_trials_that_would_wait_for_the_same_stage_start_last(store):
+    plan = build_plan(make_job(seeds=[0, 1]))
+    first = in_order(plan.trials, store)[:2]
+    assert {trial.seed for trial in first} == {0, 1}
+
+
+# The objective
+
+
+def standing_values(plan: Plan, store: StageStore, pruned: Sequence[str] = ()) -> dict[str, float | None]:
+    ranked = standings(plan, frontier(plan, store), pruned)
+    return {space.sentence(standing.settings): standing.value for standing in ranked}
+
+
+def test_area_counts_the_whole_cot_and_the_seeds_mean_or_worst(store):
+    for aggregate, expected in (("mean", 0.6), ("worst", 0.4)):
+        plan = build_plan(make_job({"space": {DELTA: [4]}, "aggregate": aggregate}, seeds=[0, 1]))
+        for trial, match in zip(plan.trials, (0.8, 0.4), strict=True):
+            commit(store, trial.stages, match)
+        assert standing_values(plan, store) == {"tokens_per_stage=4": pytest.approx(expected)}
+
+
+def test_most_tokens_removed_at_an_accuracy(store):
+    plan = build_plan(make_job({"space": {DELTA: [4]}, "objective": "removed_tokens", "min_accuracy": 0.5}))
+    (trial,) = plan.trials
+    commit(store, trial.stages[:3], 0.9)
+    assert trial.stages[2].spec.removed_to == 4
+    commit(store, trial.stages[3:], 0.3)
+    assert standing_values(plan, store) == {"tokens_per_stage=4": 4.0}
+
+
+def test_unfinished_is_no_value_diverged_is_the_worst_and_pruned_counts_what_it_reached(store):
+    plan = build_plan(make_job({"space": {DELTA: [1, 2, 4, 8]}}))
+    a, b, c, d = plan.trials
+    commit(store, a.stages[:4], 1.0)
+    commit(store, b.stages[:3], 1.0)
+    commit(store, b.stages[3:4], 0.0, verdict="diverged")
+    commit(store, c.stages, 0.5)
+    commit(store, d.stages[:3], 0.9)
+    assert standing_values(plan, store, [d.name]) == {
+        "tokens_per_stage=8": pytest.approx(0.9),
+        "tokens_per_stage=4": pytest.approx(0.5),
+        "tokens_per_stage=2": 0.0,
+        "tokens_per_stage=1": None,
+    }
+    ranked = standings(plan, frontier(plan, store), [d.name])
+    assert best_line(plan, ranked) == "best: tokens_per_stage=8: area 0.900 (seed 0), of 3 finished configurations"
+
+
+# Pruning
+
+S = tuple(((DELTA, delta),) for delta in range(9))
+
+
+def rung(removed: int, *losses: float) -> Rung:
+    return Rung(removed, dict(zip(S, losses, strict=False)))
+
+
+@pytest.mark.parametrize(
+    ("reached", "stopped"),
+    [
+        ([rung(1, 0.1, 1, 1, 1)], []),
+        ([rung(1, 0.1, 1, 1, 1), rung(2, 0.1, 1, 1, 1)], [1, 2]),
+        ([rung(1, 0.1, 0.1, 1), rung(2, 0.1, 1, 1)], [2]),
+        ([rung(1, 0.1, 1), rung(2, 0.1, 1)], []),
+        ([rung(1, 0.1, 0.1, 0.1), rung(2, 0.1, 0.1, 0.1)], []),
+        ([rung(1, 0.1, 0.105, 1), rung(2, 0.1, 0.105, 1)], [2]),
+        ([rung(1, 0.1, math.nan, math.inf), rung(2, 0.1, math.nan, math.inf)], [1, 2]),
+        ([rung(1, math.inf, math.inf, math.inf), rung(2, math.inf, math.inf, math.nan)], []),
+    ],
+    ids=["one rung", "two rungs", "was level once", "two only", "ties", "within the margin", "not finite", "all wrong"],
+)
+def test_who_stops(reached, stopped):
+    found = [i for i in range(3) if reason_to_stop(S[i], reached)]
+    assert found == stopped
+
+
+def test_rungs_are_where_every_configuration_has_removed_equally_many_and_all_seeds_are_there():
+    plan = build_plan(make_job({"space": {DELTA: [1, 2, 4]}}, seeds=[0, 1]))
+    everything = {stage.key: 0.1 for stage in plan.unique_stages.values()}
+    assert [r.removed_tokens for r in rungs(plan, everything)] == [4, 8]
+    last_seed = plan.groups[(DELTA, 2),][1]
+    at_4 = next(stage.key for stage in last_seed.stages if stage.spec.removed_to == 4)
+    (first, second) = rungs(plan, {key: 0.1 for key in everything if key != at_4})
+    assert (len(first.losses), len(second.losses)) == (2, 3)
+
+
+def test_consolidation_is_compared_with_nothing():
+    plan = build_plan(make_job({"space": {DELTA: [4, 8]}}))
+    recovered = {trial.stages[-1].key: 0.01 for trial in plan.trials}
+    assert rungs(plan, recovered) == ()
+
+
+def test_pruned_trial_is_remembered_with_its_seeds_and_taken_up_when_nothing_is_pruned(store):
+    job = make_job(
+        {"space": {RATE: [1e-3, 2e-3, 3e-3]}, "prune": True}, seeds=[0, 1], schedule=SCHEDULE | {DELTA[9:]: 2}
+    )
+    plan = build_plan(job)
+    for trial in plan.trials:
+        commit(store, trial.stages[:4], 0.1, loss=dict(trial.settings)[RATE] * 1000)
+    good, bad = plan.trials[0], plan.trials[-1]
+    assert goes_on(job, plan.total_tokens, good, store)
+    assert not goes_on(job, plan.total_tokens, bad, store)
+    assert list(pruned_trials(plan, store.root)) == [bad.name]
+    assert "rate 0.003 stayed behind: at 4 removed" in pruned_trials(plan, store.root)[bad.name].reason
+    assert bad.name not in {trial.name for trial in open_trials(plan, store)}
+    assert not goes_on(job, plan.total_tokens, plan.trials[-2], store)
+    every = build_plan(job.model_copy(update={"search": job.search.model_copy(update={"prune": False})}))
+    assert pruned_trials(every, store.root) == {} and len(open_trials(every, store)) == 6
+
+
+def test_record_of_another_chain_prunes_nothing(store):
+    plan = build_plan(make_job(GRID | {"prune": True}))
+    record_pruned(plan.trials[0], store.root, Pruned(chain="another", reason=""))
+    assert pruned_trials(plan, store.root) == {}
+
+
+# The store: proposals, seeds, forks
+
+
+def test_proposals_belong_to_what_is_searched(store):
+    search = {"type": "optuna", "configurations": 3, "space": {LAMBDA: [1, 4, math.inf]}}
+    job = make_job(search)
+    record_proposal(job, store.root, ((LAMBDA, math.inf),))
+    plan = plan_for(make_job(search | {"configurations": 2}, seeds=[0, 1]), store)
+    assert (names(plan), plan.to_propose) == (["stepwise-lambdainf-seed0", "stepwise-lambdainf-seed1"], 1)
+    assert proposals(make_job(search, training={"learning_rate": 0.1}), store.root) == ()
+
+
+def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_is_recorded(store):
+    """The searcher alone, without a cluster: this test commits the stages."""
+    from orchestrator.runtime.proposals import GroupSearch
+
+    ranges = {RATE: {"low": 1e-4, "high": 1e-2, "log": True}, DELTA: [2, 4]}
+    job = make_job({"type": "optuna", "configurations": 4, "space": ranges}, seeds=[0, 1])
+
+    def finish(searcher: GroupSearch, number: int) -> list[str]:
+        """Run the next trials, each as soon as it is asked for."""
+        done = []
+        for i in range(number):
+            task = TrialTask(**searcher.suggest(f"t{i}"))
+            done.append(task.trial)
+            commit(store, task.load()[0].stages, 0.25 * len(proposals(job, store.root)))
+            searcher.on_trial_complete(f"t{i}", {})
+        return done
+
+    first = GroupSearch(plan_for(job, store), job.search, store, store.root)
+    names_before = finish(first, 3)
+    assert [t.value for t in first._optuna._ot_study.trials] == [pytest.approx(0.25), None]
+    again = GroupSearch(plan_for(job, store), job.search, store, store.root)
+    assert [t.value for t in again._optuna._ot_study.trials] == [pytest.approx(0.25)]
+    names_after = finish(again, 5)
+    assert names_after[0].endswith("seed1") and not set(names_after) & set(names_before)
+    assert again.suggest("t") == "FINISHED"
+    plan = plan_for(job, store)
+    assert (len(plan.groups), plan.to_propose, open_trials(plan, store)) == (4, 0, [])
+    assert sorted(t.value for t in again._optuna._ot_study.trials) == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
+def test_walk_asks_before_every_stage():
+    (trial,) = build_plan(make_job(None)).trials
+    asked = iter([True, True, False])
+    runner = SimpleNamespace(
+        goes_on=lambda: next(asked),
+        committed=lambda stage: None,
+        run=lambda stage, parent: SimpleNamespace(verdict="good"),
+    )
+    assert [stage.index for stage, _ in walk(trial, runner)] == [0, 1]
+
+
+def test_extend_adds_the_next_seeds_and_remembers_them(stepwise, store, tmp_path):
+    path = job_file(tmp_path, "space.schedule.tokens_per_stage = [4, 8]")
+    plan = build_plan(load_job(path))
+    save_job(plan, store)
+    for trial in plan.trials:
+        commit(store, trial.stages, 0.5)
+    dry = stepwise("extend", path, "--seeds", 2, "--store", store.root, "--dry-run")
+    assert dry.code == 0 and "6 trials" in dry.out and "tokens_per_stage8-seed2" in dry.out
+    longer = build_plan(plan.job.model_copy(update={"seeds": (0, 1, 2)}))
+    save_job(longer, store, (1, 2))
+    assert names(plan_for(load_job(path), store)) == names(longer) == names(saved_plan("x", store))
+    again = stepwise("extend", "x", "--seeds", 2, "--store", store.root, "--dry-run")
+    assert "they come first" in again.out and "6 trials" in again.out
+
+
+def test_extend_wants_a_finished_job(stepwise, tmp_path):
+    path = job_file(tmp_path, "space.schedule.tokens_per_stage = [4, 8]")
+    refused = stepwise("extend", path, "--seeds", 1, "--store", tmp_path / "store", "--dry-run")
+    assert (refused.code, "RUN003" in refused.err) == (2, True)
+
+
+def origin(store: StageStore, **fields: Any) -> Trial:
+    schedule = SCHEDULE | {"tokens_per_stage": 2, "consolidation_stages": 3, "cooldown_stages": 2}
+    plan = build_plan(make_job(None, schedule=schedule, **fields))
+    save_job(plan, store)
+    commit(store, plan.trials[0].stages, 0.5)
+    return plan.trials[0]
+
+
+def removed(plan: Plan) -> list[int]:
+    return [stage.spec.removed_to for stage in plan.trials[0].stages]
+
+
+@pytest.mark.parametrize(
+    ("index", "delta", "expected"),
+    [
+        (0, 4, [0, 4, 8, 8, 8, 8]),
+        (3, 1, [0, 0, 2, 4, 5, 6, 7, 8, 8, 8, 8]),
+        (3, 2, [0, 0, 2, 4, 6, 8, 8, 8, 8]),
+        (6, 1, [0, 0, 2, 4, 6, 8, 8, 8, 8]),
+    ],
+)
+def test_fork_goes_on_from_its_stage_with_what_is_left(store, index, delta, expected):
+    trial = origin(store)
+    plan = fork_plan(trial, trial.stages[index], ((DELTA, delta), (RATE, 0.01)), None)
+    stages = plan.trials[0].stages
+    assert removed(plan) == expected
+    assert stages[: index + 1] == trial.stages[: index + 1]
+    assert not {s.key for s in stages[index + 1 :]} & {s.key for s in trial.stages}
+    for before, after in pairwise(stages):
+        assert (after.parent, after.spec.removed_from) == (before.key, before.spec.removed_to)
+        assert after.spec.first_step == before.spec.first_step + before.spec.steps
+    assert stages[-1].spec.rate_to == 0
+
+
+def test_fork_without_change_of_the_schedule_keeps_every_step(store):
+    trial = origin(store)
+    plan = fork_plan(trial, trial.stages[2], ((RATE, 0.01),), "mine")
+    assert [s.spec for s in plan.trials[0].stages] == [s.spec for s in trial.stages]
+    assert plan.job.name == "mine"
+
+
+def test_saved_fork_is_a_job_with_a_name(stepwise, store):
+    trial = origin(store)
+    plan = fork_plan(trial, trial.stages[2], ((DELTA, 1),), "mine")
+    save_fork(plan, store)
+    assert named_plan(Path("mine"), (), store) == plan == saved_plan("mine", store)
+    assert stepwise("plan", "mine", "--store", store.root).code == 0
+    assert "tokens_per_stage: 2.0 -> 1.0" in stepwise("compare", "x", "mine", "--store", store.root).out
+    assert "RUN004" in stepwise("extend", "mine", "--seeds", 1, "--store", store.root).err
+    with pytest.raises(InputError, match="FRK001"):
+        save_fork(fork_plan(trial, trial.stages[1], ((DELTA, 1),), "mine"), store)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["zz"], "FRK004"),
+        ([""], "FRK004"),
+        (["{2}", "--set", "model.layers=2"], "CFG032"),
+        (["{2}", "--set", "training.learning_rate=-1"], "CFG008"),
+        (["{2}", "--set", "nonsense"], "CLI001"),
+        (["{2}", "--name", "../x"], "CFG031"),
+        (["{8}"], "FRK003"),
+    ],
+)
+def test_bad_fork_is_refused(stepwise, store, words, code):
+    keys = [stage.key for stage in origin(store).stages]
+    finished = stepwise("fork", *(word.format(*keys) for word in words), "--store", store.root, "--dry-run")
+    assert (finished.code, code in finished.err) == (2, True), finished.err
+
+
+def test_compare_shows_the_fields_then_both_frontiers(store):
+    left = build_plan(make_job(seeds=[0]))
+    right = build_plan(make_job(None, name="y", schedule=SCHEDULE | {"tokens_per_stage": 4}))
+    for plan, match in ((left, 0.5), (right, 0.75)):
+        for trial in plan.trials:
+            commit(store, trial.stages, match)
+    document = comparison(left, right, store)
+    assert "schedule.tokens_per_stage: 8.0 -> 4.0" in document["differences"]
+    assert document["best"] == ["best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0)", None]
+    assert list(document["exact_match"]) == [f"{n} of 8 removed" for n in (0, 2, 4, 6, 8)]
+
+
+# What people see
+
+
+def test_live_table_of_many_trials_fits_a_small_terminal(store):
+    plan = build_plan(make_job(seeds=list(range(8))))
+    commit(store, plan.trials[0].stages, 0.5)
+    console = Console(width=80, height=24, record=True)
+    console.print(live_table(status(plan, store), 21))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 22 and max(map(len, lines)) <= 80
+    assert "12 more: " in lines[-1]
+
+
+def test_report_of_a_search_names_the_winner_everywhere(stepwise: Callable, store, tmp_path):
+    path = job_file(tmp_path, "space.schedule.tokens_per_stage = [4, 8]\nspace.schedule.smoothing_lambda = [1, 4]")
+    plan = build_plan(load_job(path))
+    for number, trial in enumerate(plan.trials):
+        commit(store, trial.stages[:1], 0.5)
+        commit(store, trial.stages[1:], 0.5 + 0.1 * number)
+    finished = stepwise("report", path, "--store", store.root)
+    assert "best: tokens_per_stage=8, smoothing_lambda=4: area" in finished.out
+    assert max(map(len, finished.out.splitlines()[:-1])) <= 80
+    folder = store.root / "jobs/x/report"
+    assert "Best: tokens_per_stage=8, smoothing_lambda=4: area" in (folder / "report.html").read_text()
+    assert (folder / "frontier.csv").read_text().splitlines()[0].endswith(f"{DELTA},{LAMBDA}")
