@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
 from orchestrator.method import explicit_cot, no_cot, stepwise
 from orchestrator.method.stage import StageSpec
+from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
 
 STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "no_cot": no_cot.stages}
@@ -29,6 +30,14 @@ class PlannedStage:
     identity: dict[str, Any]
     """The document whose hash is the key."""
 
+    def attempted(self, parent: PlannedStage | None, seed: int, pace: Pace, *, restart: bool) -> PlannedStage:
+        """The stage as it is tried after ``parent``. With the planned parent, seed and pace: itself."""
+        first_step = parent.spec.first_step + parent.spec.steps if parent else 0
+        spec = self.spec.attempted(first_step, seed, pace, restart=restart)
+        above = parent.key if parent else None
+        identity = {**self.identity, "parent": above, "stage": spec.document()}
+        return replace(self, key=digest(identity), parent=above, spec=spec, identity=identity)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -38,6 +47,24 @@ class Trial:
     method: Method
     seed: int
     stages: tuple[PlannedStage, ...]
+    job: Job
+    """The job that this trial alone is."""
+
+    def rule(self, spec: StageSpec) -> Rule:
+        """What a stage of this trial is judged by. Baselines, and what they may share, only have to stay finite."""
+        if self.method != "stepwise" or spec.removed_to == 0:
+            return "hard"
+        if spec.adaptive and spec.removals:
+            return "adaptive"
+        return "fixed" if self.job.stability.restarts else "hard"
+
+    @property
+    def budget(self) -> Budget:
+        """What restarts may cost. Baselines are never restarted."""
+        stability = self.job.stability
+        restarts = stability.max_restarts_per_stage if self.method == "stepwise" and stability.restarts else 0
+        nominal = tuple(stage.spec.steps for stage in self.stages)
+        return Budget(self.seed, nominal, attempts_per_stage=restarts, run_compute=stability.max_compute)
 
     @property
     def steps(self) -> int:
@@ -92,8 +119,9 @@ def build_plan(job: Job, total_tokens: int | None = None) -> Plan:
     trials = []
     for seed in job.seeds:
         for method in job.methods:
+            own = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
             specs = STAGES_OF[method](job.schedule, seed, total, epoch_steps)
-            trials.append(Trial(f"{method}-seed{seed}", method, seed, _keyed(specs, common)))
+            trials.append(Trial(f"{method}-seed{seed}", method, seed, _keyed(specs, common, own), own))
     return Plan(job, total, tuple(trials))
 
 
@@ -108,14 +136,23 @@ def _content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
     return {"name": Path(model.name).name, "sha256": sha256.hexdigest()}
 
 
-def _keyed(specs: tuple[StageSpec, ...], common: dict[str, Any]) -> tuple[PlannedStage, ...]:
+def _keyed(specs: tuple[StageSpec, ...], common: dict[str, Any], job: Job) -> tuple[PlannedStage, ...]:
     stages: list[PlannedStage] = []
     parent = None
     for index, spec in enumerate(specs):
-        identity = {**common, "parent": parent, "stage": spec.document()}
+        identity = {**common, **_judging(job, spec), "parent": parent, "stage": spec.document()}
         stages.append(PlannedStage(index, digest(identity), parent, spec, identity))
         parent = stages[-1].key
     return tuple(stages)
+
+
+def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
+    """What a stage's record and verdict depend on beside its numbers, where it is not default."""
+    fields = {"probe_examples"}
+    if job.methods == ("stepwise",) and spec.removed_to:
+        fields |= {"restarts", "min_exact_match"}
+    judging = job.stability.model_dump(include=fields, exclude_defaults=True)
+    return {"stability": judging} if judging else {}
 
 
 def _check(job: Job, total: int, train: int, validation: int, epoch_steps: int) -> None:
@@ -125,7 +162,7 @@ def _check(job: Job, total: int, train: int, validation: int, epoch_steps: int) 
     if schedule.tokens_per_stage > total:
         found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
         problems.append(Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}"))
-    if schedule.type == "linear" and schedule.tokens_per_stage > stage_steps:
+    if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
         found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
         problems.append(Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage"))
     if job.training.batch_size > train:

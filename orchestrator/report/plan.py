@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group
@@ -10,7 +11,7 @@ from rich.table import Table
 from orchestrator.config import Job, ScratchModel
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.report.text import count, duration
-from orchestrator.store import Manifest, StageStore
+from orchestrator.store import Chain, Manifest, StageStore, replay_all
 from orchestrator.tasks import make_task
 
 TYPICAL_FLOPS_PER_CORE = 8e10
@@ -21,7 +22,8 @@ BYTES_PER_PARAMETER = 12
 
 def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
     """Everything the plan says, as JSON. Times and bytes are estimates; None where nothing is known."""
-    manifests = {key: store.manifest(stage) for key, stage in plan.unique_stages.items()}
+    chains = replay_all(plan, store)
+    manifests = _standing(chains)
     rate = _seconds_per_token(plan.job, plan.unique_stages, manifests)
     trials = []
     for trial in plan.trials:
@@ -33,13 +35,13 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
                 "removed_from": stage.spec.removed_from,
                 "removed_to": stage.spec.removed_to,
                 "shared": stage.key in plan.shared,
-                "in_store": manifests[stage.key] is not None,
+                "in_store": stage.key in manifests,
                 "seconds": None if rate is None else round(rate * _tokens(plan.job, stage), 1),
             }
             for stage in trial.stages
         ]
         trials.append({"trial": trial.name, "steps": trial.steps, "stages": stages})
-    left = [key for key, manifest in manifests.items() if manifest is None]
+    left = {stage.key: None for chain in chains if chain.next for stage in chain.trial.stages[len(chain.standing) :]}
     size = _stage_bytes(plan.job, manifests)
     return {
         "job": plan.job.name,
@@ -52,6 +54,15 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
         if rate is None
         else round(sum(rate * _tokens(plan.job, plan.unique_stages[k]) for k in left)),
         "disk_bytes_left": None if size is None else size * len(left),
+    }
+
+
+def _standing(chains: Iterable[Chain]) -> dict[str, Manifest]:
+    """What stands in the places of the planned stages, by their planned keys."""
+    return {
+        planned.key: tried.manifest
+        for chain in chains
+        for planned, tried in zip(chain.trial.stages, chain.standing, strict=False)
     }
 
 
@@ -95,13 +106,10 @@ def _tokens(job: Job, stage: PlannedStage) -> int:
     return stage.spec.steps * job.training.batch_size * length
 
 
-def _seconds_per_token(
-    job: Job, stages: dict[str, PlannedStage], manifests: dict[str, Manifest | None]
-) -> float | None:
-    done = [(key, manifest) for key, manifest in manifests.items() if manifest and manifest.verdict == "good"]
-    if done:
-        tokens = sum(_tokens(job, stages[key]) for key, _ in done)
-        return sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for _, m in done) / tokens
+def _seconds_per_token(job: Job, stages: dict[str, PlannedStage], manifests: dict[str, Manifest]) -> float | None:
+    if manifests:
+        tokens = sum(_tokens(job, stages[key]) for key in manifests)
+        return sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for m in manifests.values()) / tokens
     parameters = _parameters(job)
     return None if parameters is None else 6 * parameters / TYPICAL_FLOPS_PER_CORE
 
@@ -113,9 +121,9 @@ def _parameters(job: Job) -> int | None:
     return 12 * job.model.layers * job.model.width**2
 
 
-def _stage_bytes(job: Job, manifests: dict[str, Manifest | None]) -> int | None:
+def _stage_bytes(job: Job, manifests: dict[str, Manifest]) -> int | None:
     for manifest in manifests.values():
-        if manifest and manifest.files:
+        if manifest.files:
             return sum(file.size for file in manifest.files)
     parameters = _parameters(job)
     return None if parameters is None else BYTES_PER_PARAMETER * parameters

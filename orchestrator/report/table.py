@@ -22,7 +22,7 @@ MEASURES = ("tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s"
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Where a trial stands: its last committed stage."""
+    """Where a trial stands: its last stage that passed, and the verdict on its last one."""
 
     trial: str
     method: Method
@@ -36,6 +36,7 @@ class SummaryRow:
     steps: int
     minutes: float
     """Training and evaluating all its committed stages."""
+    restarts: int
     verdict: Verdict
 
 
@@ -54,7 +55,8 @@ def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
             speedup=trial.last.speedup,
             steps=trial.last.step,
             minutes=sum(stage.seconds for stage in trial.stages) / 60,
-            verdict=trial.last.verdict,
+            restarts=trial.restarts,
+            verdict=trial.verdict,
         )
         for trial in by_trial(points)
     )
@@ -62,9 +64,11 @@ def summary_rows(points: Iterable[FrontierPoint]) -> tuple[SummaryRow, ...]:
 
 def summary_table(points: Iterable[FrontierPoint]) -> Table:
     """Every trial's last committed stage."""
-    table = _table("method", ["seed", *MEASURES, "steps", "min"], gutter=1)
+    rows = summary_rows(points)
+    restarts = ["re-\nstarts"] if any(row.restarts for row in rows) else []
+    table = _table("method", ["seed", *MEASURES, "steps", "min", *restarts], gutter=1)
     table.add_column("verdict", vertical="bottom")
-    for row in summary_rows(points):
+    for row in rows:
         table.add_row(
             SHORT_LABELS[row.method],
             str(row.seed),
@@ -75,6 +79,7 @@ def summary_table(points: Iterable[FrontierPoint]) -> Table:
             words.speedup(row.speedup),
             f"{row.steps:,}",
             words.minutes(60 * row.minutes),
+            *[str(row.restarts)] * len(restarts),
             row.verdict,
         )
     return table

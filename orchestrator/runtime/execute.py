@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,14 +15,27 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
-from orchestrator.method.evaluate import Evaluator, Removed
+from orchestrator.method.evaluate import Evaluator, Removed, answer_entropy, answer_tokens
 from orchestrator.method.model import initial_model, load_weights, place, save_weights
+from orchestrator.method.observe import Finding, Observer
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.stage import StageMetrics
-from orchestrator.method.train import Progress, Trace, train_stage
+from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
+from orchestrator.method.train import Progress, Trace, block_steps, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
-from orchestrator.store import Claim, Manifest, StageStore
+from orchestrator.stability import (
+    Blocks,
+    Expected,
+    History,
+    Judgement,
+    Thresholds,
+    at_target,
+    gate,
+    judge,
+    recovered,
+    target_loss,
+)
+from orchestrator.store import Chain, Claim, Manifest, StageStore
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 WAIT_SECONDS = 0.5
@@ -35,17 +48,48 @@ class Runner(Protocol):
 
     def committed(self, stage: PlannedStage) -> Manifest | None: ...
 
-    def run(self, stage: PlannedStage, parent: Manifest | None) -> Manifest: ...
+    def run(self, stage: PlannedStage, chain: Chain) -> Manifest: ...
 
 
-def walk(trial: Trial, runner: Runner) -> Iterator[tuple[PlannedStage, Manifest]]:
-    """Take a trial through its stages: adopt what is committed, run what is not, stop at a diverged one."""
-    manifest = None
-    for stage in trial.stages:
-        manifest = runner.committed(stage) or runner.run(stage, manifest)
-        yield stage, manifest
-        if manifest.verdict != "good":
-            return
+def walk(trial: Trial, runner: Runner) -> Iterator[Chain]:
+    """Take a trial through its attempts: adopt what is committed, run what is not, go back after a failure.
+
+    Every decision is the chain's and rests on manifests alone, so all workers decide alike.
+    """
+    chain = Chain.begin(trial)
+    while stage := chain.next:
+        chain = chain.grown(runner.committed(stage) or runner.run(stage, chain))
+        yield chain
+
+
+@dataclass(frozen=True)
+class StageJudge:
+    """The detectors, told what this stage is held to."""
+
+    spec: StageSpec
+    expected: Expected
+    history: History
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def after_block(self, blocks: Blocks) -> Finding:
+        return judge(blocks, *self._context) or ("recovered" if self._recovered(blocks) else None)
+
+    def at_end(self, trace: Trace) -> Judgement:
+        """The verdict. An adaptive stage whose budget ended before its last token went is stuck."""
+        judgement = gate(trace.blocks, *self._context)
+        left = self.spec.removed_to - trace.removed_tokens
+        if judgement.verdict not in PASSED or not left:
+            return judgement
+        return Judgement("stuck", f"budget spent with {left} tokens of the stage left", "B1")
+
+    def _recovered(self, blocks: Blocks) -> bool:
+        if self.spec.consolidation:
+            return at_target(blocks, self.expected, self.thresholds)
+        return recovered(blocks, *self._context)
+
+    @property
+    def _context(self) -> tuple[Expected, History, Thresholds]:
+        return self.expected, self.history, self.thresholds
 
 
 @dataclass(frozen=True)
@@ -77,6 +121,9 @@ class StageRunner:
             job.evaluation,
             token_is_symbol=isinstance(job.model, ScratchModel),
         )
+        mark = self.evaluator.mark_tokens
+        self.answer_entropy = answer_entropy(data.train, mark)
+        self.answer_tokens = round(float(answer_tokens(data.train, mark).mean()))
         self._at: _Position | None = None
         self._claim: Claim | None = None
 
@@ -110,33 +157,48 @@ class StageRunner:
             self._claim.release()
             self._claim = None
 
-    def run(self, stage: PlannedStage, parent: Manifest | None) -> Manifest:
+    def run(self, stage: PlannedStage, chain: Chain) -> Manifest:
         """One attempt of a stage, from its parent's weights to its commit."""
         try:
-            return self._attempt(stage, parent)
+            return self._attempt(stage, chain)
         finally:
             self._release()
 
-    def _attempt(self, stage: PlannedStage, parent: Manifest | None) -> Manifest:
-        start = self._start(stage, parent)
+    def _attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
+        start = self._start(stage, chain.standing[-1].manifest if chain.standing else None)
         self._at = None  # from here on the weights are no stage's
+        judge = StageJudge(stage.spec, self._expected(stage.spec, chain.trial), chain.history)
+        observer = Observer(self.evaluator, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
             start.model,
             start.optimizer,
             stage.spec,
             self.data.train,
             self.job.training,
-            self.evaluator if self.first else None,
+            observer if self.first else None,
             lambda progress: self.watch(stage, progress),
         )
         attempt = self.store.begin(stage.key) if self.first else None
-        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace).attempt == attempt.name)
-        if ours:
-            self._at = _Position(stage.key, start.model, start.optimizer)
+        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
         manifest = self.store.manifest(stage)
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
+        if ours and manifest.passed:
+            self._at = _Position(stage.key, start.model, start.optimizer)
         return manifest
+
+    def _expected(self, spec: StageSpec, trial: Trial) -> Expected:
+        asked = trial.job.stability.min_exact_match
+        blocks = -(-spec.steps // block_steps(spec))
+        rule = trial.rule(spec)
+        return Expected(
+            planned=blocks // len(spec.removals) if rule == "adaptive" else blocks,
+            rule=rule,
+            consolidation=spec.consolidation,
+            answer_entropy=self.answer_entropy,
+            target_loss=target_loss(asked, self.answer_tokens),
+            target_exact_match=asked,
+        )
 
     def _start(self, stage: PlannedStage, parent: Manifest | None) -> _Position:
         """The parent's weights and optimizer: at hand, or from the store, or new."""
@@ -153,21 +215,23 @@ class StageRunner:
             optimizer.load(load_file(self.store.folder(parent) / OPTIMIZER_FILE))
         return _Position(None, model, optimizer)
 
-    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace) -> Manifest:
-        if not trace.finite:
+    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace, judge: StageJudge) -> Manifest:
+        judgement = judge.at_end(trace)
+        if judgement.verdict in PASSED:
+            metrics = self._measured(stage, end.model, trace, judgement)
+            if not math.isfinite(metrics.validation_loss):
+                judgement = Judgement("diverged", "the validation loss is not finite", "A1")
+        if judgement.verdict not in PASSED:
             return self.store.commit(
-                stage, attempt, "diverged", _no_metrics(stage, trace), "the training loss is not finite"
-            )
-        metrics = self._measured(stage, end.model, trace)
-        if not math.isfinite(metrics.validation_loss):
-            return self.store.commit(
-                stage, attempt, "diverged", _no_metrics(stage, trace), "the validation loss is not finite"
+                stage, attempt, judgement.verdict, _no_metrics(stage, trace, judgement), judgement.reason
             )
         save_weights(end.model, self.data.tokenizer, attempt)
         save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
-        return self.store.commit(stage, attempt, "good", metrics)
+        return self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
 
-    def _measured(self, stage: PlannedStage, model: PreTrainedModel, trace: Trace) -> StageMetrics:
+    def _measured(
+        self, stage: PlannedStage, model: PreTrainedModel, trace: Trace, judgement: Judgement
+    ) -> StageMetrics:
         started = time.perf_counter()
         spec, evaluation = stage.spec, self.job.evaluation
         removed = Removed(spec.removed_to, spec.removal_side, spec.keep_position)
@@ -187,10 +251,13 @@ class StageRunner:
             train_loss=trace.train_loss,
             train_seconds=trace.seconds,
             evaluate_seconds=time.perf_counter() - started,
+            steps_taken=trace.steps,
+            blocks=trace.blocks,
+            detector=judgement.detector,
         )
 
 
-def _no_metrics(stage: PlannedStage, trace: Trace) -> StageMetrics:
+def _no_metrics(stage: PlannedStage, trace: Trace, judgement: Judgement) -> StageMetrics:
     return StageMetrics(
         removed_tokens=stage.spec.removed_to,
         total_tokens=stage.spec.total_tokens,
@@ -204,4 +271,7 @@ def _no_metrics(stage: PlannedStage, trace: Trace) -> StageMetrics:
         train_loss=trace.train_loss,
         train_seconds=trace.seconds,
         evaluate_seconds=0.0,
+        steps_taken=trace.steps,
+        blocks=trace.blocks,
+        detector=judgement.detector,
     )

@@ -18,7 +18,7 @@ from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.search import is_open, run_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, frontier, job_folder, save_job, saved_plans
+from orchestrator.store import StageStore, frontier, job_folder, replay_all, save_job, saved_plans
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 
 DONE, FAILED, PARTIAL = 0, 1, 3
@@ -148,14 +148,19 @@ def _train(plan: Plan, store: StageStore, tracker: BackgroundTracker, console: C
             run_trials(plan, store, tick)
     except TrialError as error:
         console.print(str(error), style="red")
+    for chain in replay_all(plan, store):
+        if chain.given_up:
+            console.print(f"{chain.trial.name} gave up: {chain.given_up.reason}. What was tried:")
+            for line in chain.given_up.ladder_tried:
+                console.print(f"  {line}", soft_wrap=True)
     return _exit_code(plan, store)
 
 
 def _exit_code(plan: Plan, store: StageStore) -> int:
-    good = [point for point in frontier(plan, store) if point.verdict == "good"]
-    if len(good) == sum(len(trial.stages) for trial in plan.trials):
+    chains = replay_all(plan, store)
+    if all(chain.finished for chain in chains):
         return DONE
-    return PARTIAL if good else FAILED
+    return PARTIAL if any(chain.standing for chain in chains) else FAILED
 
 
 def _check_writable(root: Path) -> None:

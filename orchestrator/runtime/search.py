@@ -12,7 +12,7 @@ from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime.cluster import DRIVER, concurrent_trials, interruptible, local_ray, ray_storage
 from orchestrator.runtime.trial import TrialTask, drive_trial
-from orchestrator.store import StageStore
+from orchestrator.store import StageStore, replay
 
 TICK_SECONDS = 0.5
 
@@ -44,14 +44,8 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
 
 
 def is_open(trial: Trial, store: StageStore) -> bool:
-    """Whether a trial has a stage left to run: not all committed, none diverged."""
-    for stage in trial.stages:
-        manifest = store.manifest(stage)
-        if manifest is None:
-            return True
-        if manifest.verdict != "good":
-            return False
-    return False
+    """Whether a trial has a stage left to run: not all stand, and it has not given up."""
+    return replay(trial, store).next is not None
 
 
 def _search(

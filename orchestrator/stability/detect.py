@@ -57,6 +57,13 @@ def recovered(blocks: Blocks, expected: Expected, history: History, thresholds: 
     return len(flags) >= thresholds.recovered_blocks and all(flags[-thresholds.recovered_blocks :])
 
 
+def at_target(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
+    """Whether the last blocks know the answer as well as was asked: nothing is left to consolidate."""
+    last = blocks[-thresholds.recovered_blocks :]
+    asked = expected.target_exact_match
+    return len(last) == thresholds.recovered_blocks and all(block.probe_exact_match >= asked for block in last)
+
+
 def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """A1: a number of the last block is infinite or not a number (R §1.5 A1)."""
     if blocks[-1].finite:

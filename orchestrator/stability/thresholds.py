@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Rule = Literal["hard", "fixed", "adaptive"]
+
 LOSS_PER_MISS = 2.5
 """Loss of a whole answer over -ln(exact match): 2.3 at 0.38, 2.5 at 0.81, 4.0 at 0.95 (measured, D)."""
 
@@ -73,7 +75,7 @@ class Expected:
     """
 
     planned: int
-    rule: Literal["hard", "fixed", "adaptive"]
+    rule: Rule
     consolidation: bool
     answer_entropy: float
     target_loss: float

@@ -15,7 +15,8 @@ from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
-from orchestrator.store import FrontierPoint, StageStore, frontier
+from orchestrator.stability import Restart
+from orchestrator.store import FrontierPoint, StageStore, Tried, frontier, replay_all
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
 from orchestrator.tracking.server import artifact_folder, default_uri
 from orchestrator.tracking.views import experiment_tags
@@ -102,7 +103,11 @@ class Tracker:
             return self._known_experiment()
 
     def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
-        return trial_records(self.plan, points, self._read_losses(points))
+        setbacks = {
+            chain.trial.name: [_setback(tried) for tried in chain.failures]
+            for chain in replay_all(self.plan, self.store)
+        }
+        return trial_records(self.plan, points, self._read_losses(points), setbacks)
 
     def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
         for key in {point.stage_key for point in points} - self._losses.keys():
@@ -157,6 +162,8 @@ class Tracker:
         return (artifact_folder(self.store.root) / self.plan.job.name).as_uri()
 
     def _run(self, record: RunRecord) -> _Run:
+        if record.uid in self._runs and not self._runs[record.uid].sent <= set(record.values):
+            del self._runs[record.uid]  # the trial went back over a stage: its run tells what no longer stands
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
             self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))
@@ -222,6 +229,15 @@ class Tracker:
         else:
             self._client.set_terminated(run.id, status, record.ended)
         run.status = status
+
+
+def _setback(tried: Tried) -> str:
+    """One line: what failed, why, and what was done about it."""
+    answer = tried.answer
+    failed = f"stage {tried.stage.index} {tried.manifest.verdict}: {tried.manifest.reason}"
+    if isinstance(answer, Restart):
+        return f"{failed}; restart {answer.number} from stage {answer.from_stage}: {answer.change}"
+    return f"{failed}; gave up"
 
 
 def _cause(error: BaseException) -> str:

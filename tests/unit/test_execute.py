@@ -30,7 +30,7 @@ def executed(job: Job, folder: Path) -> tuple[Plan, StageStore, list[Manifest]]:
     data = prepare_data(job, store)
     plan = build_plan(job, data.total_tokens)
     runner = StageRunner(job, data, store, torch.device("cpu"), lambda stage, progress: None)
-    return plan, store, [manifest for _, manifest in walk(plan.trials[0], runner)]
+    return plan, store, [chain.attempts[-1].manifest for chain in walk(plan.trials[0], runner)]
 
 
 def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: P
     assert 0 < (start - end).abs().max() < 0.01
 
 
-def test_diverged_stage_ends_the_trial_and_keeps_its_record_without_weights(tmp_path: Path) -> None:
+def test_stage_that_always_diverges_is_restarted_and_leaves_records_without_weights(tmp_path: Path) -> None:
     job = Job(
         name="wild",
         task=TASK,
@@ -58,7 +58,20 @@ def test_diverged_stage_ends_the_trial_and_keeps_its_record_without_weights(tmp_
         training=Training(learning_rate=1.0, max_grad_norm=1e30, weight_decay=1e4),
     )
     plan, store, manifests = executed(job, tmp_path)
-    assert [m.verdict for m in manifests] == ["good", "diverged"]
-    assert manifests[1].files == ()
+    assert [m.verdict for m in manifests if m.metrics.removed_tokens == 0][:2] == ["good", "diverged"]
+    failed = [m for m in manifests if m.verdict == "diverged"]
+    assert len(failed) == 7
+    assert {m.files for m in failed} == {()}
+    assert {m.metrics.detector for m in failed} == {"A1"}
     assert [p.verdict for p in frontier(plan, store)] == ["good", "diverged"]
     assert [m.attempt for m in executed(job, tmp_path)[2]] == [m.attempt for m in manifests]
+
+
+def test_without_restarts_a_diverged_stage_ends_the_trial(tmp_path: Path) -> None:
+    schedule = Schedule(tokens_per_stage=3, stage_steps=20, pretrain_steps=1)
+    _, _, manifests = executed(wild(schedule, Stability(restarts=False)), tmp_path)
+    assert [m.verdict for m in manifests] == ["good", "diverged"]
+
+
+def test_restart_at_a_lower_rate_saves_a_trial_whose_rate_is_too_high(tmp_path: Path) -> None:
+    pass
