@@ -208,9 +208,13 @@ def _is_lost(blocks: Blocks, level: float, thresholds: Thresholds) -> bool:
 
 
 def _slope(blocks: Blocks) -> float:
-    """Theil-Sen: the median slope of the log loss over all pairs, per block."""
-    pairs = combinations(enumerate(block.level for block in blocks), 2)
-    return median((b - a) / (j - i) for (i, a), (j, b) in pairs) if len(blocks) > 1 else 0.0
+    """Theil-Sen: the median slope of the log loss, per block, over all pairs with no removal between them."""
+    slopes = [
+        (b.level - a.level) / (j - i)
+        for (i, a), (j, b) in combinations(enumerate(blocks), 2)
+        if a.removed_tokens == b.removed_tokens
+    ]
+    return median(slopes) if slopes else 0.0
 
 
 def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:

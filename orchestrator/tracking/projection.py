@@ -167,13 +167,11 @@ def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoin
 
 
 def _progress(point: FrontierPoint, losses: Sequence[LossPoint]) -> Iterator[Value]:
-    """``saved``: steps that earlier stages did not need, as they ended early."""
     time = _timestamp(point)
     yield Value("stage/exact_match", point.exact_match, time, point.step)
     yield Value("stage/removed_tokens", point.removed_tokens, time, point.step)
-    saved = losses[-1].step - point.step if losses else 0
     for loss in losses:
-        yield Value("train/loss", loss.loss, time, loss.step - saved)
+        yield Value("train/loss", loss.loss, time, loss.step)
 
 
 def _position(point: FrontierPoint) -> Iterator[Value]:

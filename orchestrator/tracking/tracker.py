@@ -16,7 +16,7 @@ from orchestrator.errors import Problem, StepwiseError
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.stability import Restart
-from orchestrator.store import FrontierPoint, StageStore, Tried, frontier, replay_all
+from orchestrator.store import FrontierPoint, Manifest, StageStore, Tried, frontier, replay_all
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
 from orchestrator.tracking.server import artifact_folder, default_uri
 from orchestrator.tracking.views import experiment_tags
@@ -110,9 +110,9 @@ class Tracker:
         return trial_records(self.plan, points, self._read_losses(points), setbacks)
 
     def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
-        for key in {point.stage_key for point in points} - self._losses.keys():
-            manifest = self.store.read(key)
-            self._losses[key] = manifest.metrics.train_loss if manifest else ()
+        for point in points:
+            if point.stage_key not in self._losses and (manifest := self.store.read(point.stage_key)):
+                self._losses[point.stage_key] = _losses(manifest, point)
         return self._losses
 
     @contextmanager
@@ -229,6 +229,13 @@ class Tracker:
         else:
             self._client.set_terminated(run.id, status, record.ended)
         run.status = status
+
+
+def _losses(manifest: Manifest, point: FrontierPoint) -> tuple[LossPoint, ...]:
+    """The losses of a stage at the steps really taken: earlier stages may have ended early."""
+    stage, taken = manifest.identity["stage"], manifest.metrics.steps_taken
+    saved = stage["first_step"] + (stage["steps"] if taken is None else taken) - point.step
+    return tuple(loss.model_copy(update={"step": loss.step - saved}) for loss in manifest.metrics.train_loss)
 
 
 def _setback(tried: Tried) -> str:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Training
+from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Stability, Training
 from orchestrator.method.hub import load_tokenizer
 from orchestrator.method.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime.data import prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import Manifest, StageStore, frontier
+from orchestrator.store import Manifest, StageStore, frontier, replay
 from orchestrator.tasks import make_task
 
 TASK = MultiplicationTask(digits=(1, 2))
@@ -49,29 +49,79 @@ def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: P
     assert 0 < (start - end).abs().max() < 0.01
 
 
-def test_stage_that_always_diverges_is_restarted_and_leaves_records_without_weights(tmp_path: Path) -> None:
-    job = Job(
+def wild(stability: Stability, *, weight_decay: float = 1e4, learning_rate: float = 1.0, steps: int = 20) -> Job:
+    """AdamW multiplies the weights by 1 - rate x decay at every step: beyond 2 they explode."""
+    return Job(
         name="wild",
         task=TASK,
         model=TINY,
-        schedule=Schedule(tokens_per_stage=3, stage_steps=20, pretrain_steps=1),
-        training=Training(learning_rate=1.0, max_grad_norm=1e30, weight_decay=1e4),
+        schedule=Schedule(tokens_per_stage=3, stage_steps=steps, pretrain_steps=1),
+        training=Training(
+            learning_rate=learning_rate, max_grad_norm=1e30, weight_decay=weight_decay, reset_optimizer=False
+        ),
+        stability=stability,
     )
-    plan, store, manifests = executed(job, tmp_path)
-    assert [m.verdict for m in manifests if m.metrics.removed_tokens == 0][:2] == ["good", "diverged"]
-    failed = [m for m in manifests if m.verdict == "diverged"]
-    assert len(failed) == 7
-    assert {m.files for m in failed} == {()}
-    assert {m.metrics.detector for m in failed} == {"A1"}
+
+
+def test_stage_that_always_diverges_is_restarted_and_leaves_records_without_weights(tmp_path: Path) -> None:
+    plan, store, manifests = executed(wild(Stability()), tmp_path)
+    assert manifests[0].verdict == "good"
+    failed = manifests[1:]
+    assert {(m.verdict, m.metrics.detector, m.files) for m in failed} == {("diverged", "A1", ())}
     assert [p.verdict for p in frontier(plan, store)] == ["good", "diverged"]
-    assert [m.attempt for m in executed(job, tmp_path)[2]] == [m.attempt for m in manifests]
+    assert replay(plan.trials[0], store).given_up
+    assert [m.attempt for m in executed(wild(Stability()), tmp_path)[2]] == [m.attempt for m in manifests]
 
 
 def test_without_restarts_a_diverged_stage_ends_the_trial(tmp_path: Path) -> None:
-    schedule = Schedule(tokens_per_stage=3, stage_steps=20, pretrain_steps=1)
-    _, _, manifests = executed(wild(schedule, Stability(restarts=False)), tmp_path)
+    _, _, manifests = executed(wild(Stability(restarts=False)), tmp_path)
     assert [m.verdict for m in manifests] == ["good", "diverged"]
 
 
-def test_restart_at_a_lower_rate_saves_a_trial_whose_rate_is_too_high(tmp_path: Path) -> None:
-    pass
+def test_rate_that_is_too_high_is_halved_by_the_ladder_and_the_trial_ends_well(tmp_path: Path) -> None:
+    job = wild(Stability(max_compute=20), weight_decay=3000, learning_rate=1e-3, steps=90)
+    plan, store, manifests = executed(job, tmp_path)
+    chain = replay(plan.trials[0], store)
+    assert [m.verdict for m in manifests[:5]] == ["good", "diverged", "diverged", "diverged", "good"]
+    assert chain.attempts[4].pace.learning_rate == 0.5
+    assert chain.finished
+
+
+def test_every_stage_is_recorded_in_blocks(tmp_path: Path) -> None:
+    job = Job(
+        name="blocks",
+        task=TASK,
+        model=TINY,
+        schedule=Schedule(tokens_per_stage=3, stage_steps=50, pretrain_steps=50),
+        training=Training(learning_rate=3e-3),
+    )
+    _, _, manifests = executed(job, tmp_path)
+    metrics = manifests[2].metrics
+    assert [block.step for block in metrics.blocks] == [3 * i for i in range(1, 17)] + [50]
+    assert [block.removed_tokens for block in metrics.blocks][::16] == [1, 3]
+    assert all(block.finite and block.gradient_norm > 0 and block.update_ratio > 0 for block in metrics.blocks)
+    assert metrics.steps_taken == 50
+    first, last = manifests[0].metrics.blocks[0], manifests[0].metrics.blocks[-1]
+    assert last.probe_loss < first.probe_loss
+
+
+def test_adaptive_stage_ends_with_the_recovery_and_is_stuck_without_one(tmp_path: Path) -> None:
+    def job(asked: float) -> Job:
+        return Job(
+            name="adaptive",
+            task=TASK,
+            model=TINY,
+            schedule=Schedule(
+                type="adaptive", tokens_per_stage=3, stage_steps=60, pretrain_steps=10, consolidation_stages=1
+            ),
+            training=Training(learning_rate=3e-3),
+            stability=Stability(min_exact_match=asked, max_restarts_per_stage=1),
+        )
+
+    plan, store, easy = executed(job(1e-6), tmp_path / "easy")
+    assert {m.verdict for m in easy} == {"good"}
+    assert all(m.metrics.steps_taken < 60 for m in easy[2:])
+    assert frontier(plan, store)[-1].step == sum(m.metrics.steps_taken for m in easy)
+    plan, store, hard = executed(job(0.999), tmp_path / "hard")
+    assert hard[-1].verdict == "stuck"
+    assert replay(plan.trials[0], store).given_up
