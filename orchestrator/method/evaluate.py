@@ -118,7 +118,7 @@ class Evaluator:
         labels_BK = torch.where(in_answer_BK.to(model.device), batch.tokens_BK, IGNORED)
         with _evaluating(model):
             forced = _teacher_forced(model, replace(batch, labels_BK=labels_BK))
-        return Probe(forced.loss / forced.tokens, float(forced.right_BK.all(1).float().mean()))
+        return Probe(forced.loss / forced.tokens, int(forced.right_BK.all(1).sum()) / len(rows))
 
     @torch.inference_mode()
     def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:
