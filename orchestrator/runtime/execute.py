@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -15,26 +15,16 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
-from orchestrator.method.evaluate import Evaluator, Removed, answer_entropy, answer_tokens
+from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import initial_model, load_weights, place, save_weights
-from orchestrator.method.observe import Finding, Observer
+from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
-from orchestrator.method.train import Progress, Trace, block_steps, train_stage
+from orchestrator.method.stage import PASSED, StageMetrics
+from orchestrator.method.train import Progress, Trace, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
-from orchestrator.stability import (
-    Blocks,
-    Expected,
-    History,
-    Judgement,
-    Thresholds,
-    at_target,
-    gate,
-    judge,
-    recovered,
-    target_loss,
-)
+from orchestrator.runtime.judging import Answers, StageJudge, expected
+from orchestrator.stability import Judgement
 from orchestrator.store import Chain, Claim, Manifest, StageStore
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -60,36 +50,6 @@ def walk(trial: Trial, runner: Runner) -> Iterator[Chain]:
     while stage := chain.next:
         chain = chain.grown(runner.committed(stage) or runner.run(stage, chain))
         yield chain
-
-
-@dataclass(frozen=True)
-class StageJudge:
-    """The detectors, told what this stage is held to."""
-
-    spec: StageSpec
-    expected: Expected
-    history: History
-    thresholds: Thresholds = field(default_factory=Thresholds)
-
-    def after_block(self, blocks: Blocks) -> Finding:
-        return judge(blocks, *self._context) or ("recovered" if self._recovered(blocks) else None)
-
-    def at_end(self, trace: Trace) -> Judgement:
-        """The verdict. An adaptive stage whose budget ended before its last token went is stuck."""
-        judgement = gate(trace.blocks, *self._context)
-        left = self.spec.removed_to - trace.removed_tokens
-        if judgement.verdict not in PASSED or not left:
-            return judgement
-        return Judgement("stuck", f"budget spent with {left} tokens of the stage left", "B1")
-
-    def _recovered(self, blocks: Blocks) -> bool:
-        if self.spec.consolidation:
-            return at_target(blocks, self.expected, self.thresholds)
-        return recovered(blocks, *self._context)
-
-    @property
-    def _context(self) -> tuple[Expected, History, Thresholds]:
-        return self.expected, self.history, self.thresholds
 
 
 @dataclass(frozen=True)
@@ -121,9 +81,7 @@ class StageRunner:
             job.evaluation,
             token_is_symbol=isinstance(job.model, ScratchModel),
         )
-        mark = self.evaluator.mark_tokens
-        self.answer_entropy = answer_entropy(data.train, mark)
-        self.answer_tokens = round(float(answer_tokens(data.train, mark).mean()))
+        self.answers = Answers.of(data.train, self.evaluator.mark_tokens)
         self._at: _Position | None = None
         self._claim: Claim | None = None
 
@@ -167,7 +125,7 @@ class StageRunner:
     def _attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
         start = self._start(stage, chain.standing[-1].manifest if chain.standing else None)
         self._at = None  # from here on the weights are no stage's
-        judge = StageJudge(stage.spec, self._expected(stage.spec, chain.trial), chain.history)
+        judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
         observer = Observer(self.evaluator, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
             start.model,
@@ -186,19 +144,6 @@ class StageRunner:
         if ours and manifest.passed:
             self._at = _Position(stage.key, start.model, start.optimizer)
         return manifest
-
-    def _expected(self, spec: StageSpec, trial: Trial) -> Expected:
-        asked = trial.job.stability.min_exact_match
-        blocks = -(-spec.steps // block_steps(spec))
-        rule = trial.rule(spec)
-        return Expected(
-            planned=blocks // len(spec.removals) if rule == "adaptive" else blocks,
-            rule=rule,
-            consolidation=spec.consolidation,
-            answer_entropy=self.answer_entropy,
-            target_loss=target_loss(asked, self.answer_tokens),
-            target_exact_match=asked,
-        )
 
     def _start(self, stage: PlannedStage, parent: Manifest | None) -> _Position:
         """The parent's weights and optimizer: at hand, or from the store, or new."""

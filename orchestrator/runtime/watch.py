@@ -31,7 +31,7 @@ class TrialStatus:
     @property
     def state(self) -> str:
         if self.chain.given_up:
-            return f"gave up: {self.chain.attempts[-1].manifest.verdict}"
+            return "gave up"
         if self.chain.next is None:
             return "done"
         return "training" if self.progress else "waiting"
@@ -113,10 +113,11 @@ class Watch:
 def live_table(rows: list[TrialStatus]) -> Table:
     """One row a trial, 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("trial", no_wrap=True)
+    table.add_column("trial", no_wrap=True, vertical="bottom")
     restarted = any(row.restarts for row in rows)
-    for heading in ("stage", "removed", "exact match", "steps", "steps/s", "left", *["restarts"] * restarted):
-        table.add_column(heading, justify="right", no_wrap=not restarted)
+    headings = ("stage", "re-\nmoved", "exact\nmatch", "steps", "steps\n/s", "left")
+    for heading in (*headings, *["re-\nstarts"] * restarted):
+        table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("", no_wrap=True)
     for row in rows:
         metrics, progress = row.metrics, row.progress
