@@ -186,7 +186,8 @@ class Stability(Section):
 
     restarts: bool = True
     """Go on from an earlier good stage after a diverged or stuck one: with another seed, then more slowly, then
-    from further back. False: only non-finite numbers end a stage, and they end its trial."""
+    from further back. False: a stage ends only if its numbers are not finite (or, under the adaptive schedule,
+    if it does not recover), and its trial with it."""
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """What a finished trial should reach: a stage this good on the probe has recovered, whatever its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128

@@ -86,7 +86,7 @@ def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: T
 
 
 def too_slow(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B1: at the slope of its last blocks a removal does not recover within its budget and extension."""
+    """B1: at the slope of its last blocks a removal does not recover within its budget and half as much."""
     own = since_removal(blocks)
     if history.best is None or any(_recoveries(blocks, expected, history, thresholds)):
         return None
@@ -154,16 +154,6 @@ def judge(blocks: Blocks, expected: Expected, history: History, thresholds: Thre
     acting = _ACTING[expected.rule] + ((off_envelope,) if thresholds.cusum_acts and expected.rule != "hard" else ())
     alarms = (detector(blocks, expected, history, thresholds) for detector in acting)
     return next((alarm for alarm in alarms if alarm), None)
-
-
-def extension(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> int:
-    """Blocks by which to extend, once, a removal whose budget is spent; 0 if they would not help."""
-    if history.best is None or recovered(blocks, expected, history, thresholds):
-        return 0
-    extra = thresholds.extension * expected.planned
-    level = _recovery_level(expected, history, thresholds)
-    needed = _blocks_needed(since_removal(blocks), level, thresholds)
-    return math.ceil(extra) if needed <= thresholds.projection_factor * extra else 0
 
 
 def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Judgement:

@@ -39,7 +39,7 @@ class Thresholds(BaseModel):
     slope_blocks: int = 5
     """B1: blocks of the Theil-Sen slope (R §1.5 B)."""
     extension: float = 0.5
-    """B1: X, the share of a removal's budget by which it may be extended, once (R §1.5 B, §2.7)."""
+    """B1: X, the share of a removal's budget by which its projection may exceed it (R §1.5 B)."""
     projection_factor: float = 2.0
     """B1: a projection counts as this many times too long; R §1.5 has 1, recovery was measured to speed up (D)."""
     late_factor: float = 2.0
