@@ -105,12 +105,16 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
 
 def serve_mlflow(root: Path, port: int) -> int:
     """Run the MLflow server on the store until it is interrupted."""
+    plans = saved_plans(StageStore(root))
+    if not plans:
+        raise InputError(Problem("STO002", str(root), "no job ran on this store", "run a job first"))
     base = f"http://127.0.0.1:{port}"
     print(f"MLflow on {base}, for this machine only; Ctrl-C ends it. The frontier of", flush=True)
-    for plan in saved_plans(StageStore(root)):
+    for plan in plans:
         if plan.job.tracking.uri is None:
             page = frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())
             print(f"  {plan.job.name}: {page}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen(  # noqa: S603
         ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
     )

@@ -68,6 +68,7 @@ class StageStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.stages = root / "stages"
+        self._known: dict[str, tuple[tuple[int, ...], Manifest]] = {}
 
     def claim(self, key: str) -> Claim | None:
         """Take a stage on, or None while another live process does."""
@@ -119,25 +120,18 @@ class StageStore:
         return manifest
 
     def read(self, key: str) -> Manifest | None:
-        """The record behind a key, or None if the stage is not committed."""
+        """The record behind a key, or None if the stage is not committed. An unchanged file is parsed once."""
         path = self._manifest(key)
         try:
-            data = path.read_bytes()
+            state = path.stat()
+            file = state.st_ino, state.st_mtime_ns, state.st_size
+            if key not in self._known or self._known[key][0] != file:
+                self._known[key] = file, _parsed(path, key)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreError(Problem("CKP009", str(path), f"cannot be read: {error.strerror}", _REPAIR)) from None
-        try:
-            manifest = Manifest.model_validate(
-                json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-            )
-        except (ValueError, ValidationError, RecursionError) as error:
-            found = f"not a manifest: {str(error).splitlines()[0]}"
-            raise StoreError(Problem("CKP009", str(path), found, _REPAIR)) from None
-        if manifest.key != key or manifest.format != FORMAT:
-            found = f"names stage {manifest.key}, format {manifest.format}"
-            raise StoreError(Problem("CKP009", str(path), found, _REPAIR))
-        return manifest
+        return self._known[key][1]
 
     def folder(self, manifest: Manifest) -> Path:
         """Where the files of a committed stage are."""
@@ -189,6 +183,19 @@ class StageStore:
 
 
 _REPAIR = "`stepwise fsck --repair` removes the stage, the next run trains it again"
+
+
+def _parsed(path: Path, key: str) -> Manifest:
+    try:
+        document = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        manifest = Manifest.model_validate(document)
+    except (ValueError, ValidationError, RecursionError) as error:
+        found = f"not a manifest: {str(error).splitlines()[0]}"
+        raise StoreError(Problem("CKP009", str(path), found, _REPAIR)) from None
+    if manifest.key != key or manifest.format != FORMAT:
+        found = f"names stage {manifest.key}, format {manifest.format}"
+        raise StoreError(Problem("CKP009", str(path), found, _REPAIR))
+    return manifest
 
 
 def _described(attempt: Path) -> Iterator[StoredFile]:
