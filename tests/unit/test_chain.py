@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from orchestrator.config import Job
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
+from orchestrator.runtime.progress import TrialProgress
+from orchestrator.runtime.watch import TrialStatus, live_table
 from orchestrator.store import Chain, Manifest, StageStore, frontier, replay
 
 Script = Callable[[PlannedStage, int], Verdict]
@@ -196,3 +200,16 @@ def test_replay_reads_what_was_walked(store):
     plan = make_plan(max_compute=100)
     chain = walked(plan, store, fails(4, 4))
     assert replay(plan.trials[0], store) == chain
+
+
+def test_live_table_counts_restarts_within_80_columns(store):
+    plan = make_plan(max_compute=100)
+    with pytest.raises(Killed):
+        walked(plan, store, fails(4, 4), lives=9)
+    chain = replay(plan.trials[0], store)
+    progress = TrialProgress(stage_key=chain.next.key, step=5, removed_tokens=3, steps_per_second=20.0, at=1.0)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(live_table([TrialStatus(chain, progress)]))
+    row = console.file.getvalue().splitlines()[-1].split()
+    assert row[:4] == ["stepwise-seed0", "4/8", "3/8", "0.900"]
+    assert row[-2:] == ["4", "training"]
