@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
+from orchestrator.config import Training
 from orchestrator.method.evaluate import Evaluator, Removed
+from orchestrator.method.model import autocast
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Block, Blocks
@@ -78,6 +80,7 @@ class Observer:
     """The worker that measures and judges, for all."""
 
     evaluator: Evaluator
+    training: Training
     probe_examples: int
     judge: Callable[[Blocks], Finding]
 
@@ -88,7 +91,8 @@ class Observer:
     def block(
         self, model: PreTrainedModel, spec: StageSpec, step: int, removed_tokens: int, steps: BlockSteps
     ) -> Block:
-        probe = self.evaluator.probe(model, _removed(spec, removed_tokens), self.probe_examples)
+        with autocast(model.device, self.training):  # as precise as a step, and as cheap
+            probe = self.evaluator.probe(model, _removed(spec, removed_tokens), self.probe_examples)
         return Block(
             step=step,
             removed_tokens=removed_tokens,

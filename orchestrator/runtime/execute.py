@@ -126,7 +126,7 @@ class StageRunner:
         start = self._start(stage, chain.standing[-1].manifest if chain.standing else None)
         self._at = None  # from here on the weights are no stage's
         judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
-        observer = Observer(self.evaluator, self.job.stability.probe_examples, judge.after_block)
+        observer = Observer(self.evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
             start.model,
             start.optimizer,

@@ -75,9 +75,9 @@ def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """A2: the model knows no more than answer frequencies and does not learn, where it once knew more."""
-    floor = math.log(thresholds.floor_share * expected.answer_entropy)
+    floor = _floor(expected, thresholds)
     window = blocks[-thresholds.floor_blocks :]
-    if history.best is None or history.best >= floor or len(window) < thresholds.floor_blocks:
+    if not _knew_more(expected, history, thresholds) or len(window) < thresholds.floor_blocks:
         return None
     if min(block.level for block in window) < floor or _falls(window, expected, thresholds):
         return None
@@ -113,7 +113,9 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B3: a whole consolidation stage, flat, and far from what was asked."""
+    """B3: a whole consolidation stage, flat, and far from what was asked, of a model that once knew something."""
+    if not _knew_more(expected, history, thresholds):
+        return None
     target = math.log(expected.target_loss * thresholds.recovery_factor)
     if not expected.consolidation or len(blocks) < expected.planned or _falls(blocks, expected, thresholds):
         return None
@@ -175,6 +177,15 @@ def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thres
         return Judgement("suspect", reason, "B2")
     warning = off_envelope(blocks, expected, history, thresholds)
     return Judgement("good", warning.reason, warning.detector) if warning else Judgement("good")
+
+
+def _floor(expected: Expected, thresholds: Thresholds) -> float:
+    return math.log(thresholds.floor_share * expected.answer_entropy)
+
+
+def _knew_more(expected: Expected, history: History, thresholds: Thresholds) -> bool:
+    """Than answer frequencies, at the end of a good stage. A model that never did is not one that lost it."""
+    return history.best is not None and history.best < _floor(expected, thresholds)
 
 
 def _recovery_level(expected: Expected, history: History, thresholds: Thresholds) -> float:

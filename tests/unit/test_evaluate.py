@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from orchestrator.config import Evaluation, Job
@@ -207,6 +207,7 @@ def test_answers_are_found_where_a_tokenizer_cuts_everything_into_bytes(tmp_path
     symbols = [end, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     byte_level = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
     byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level, eos_token=end)
     task = make_task(make_job().task)
     table = token_table(task, "validation", tokenizer, tmp_path / "validation.arrow")

@@ -120,7 +120,8 @@ def test_adaptive_stage_ends_with_the_recovery_and_is_stuck_without_one(tmp_path
 
     plan, store, easy = executed(job(1e-6), tmp_path / "easy")
     assert {m.verdict for m in easy} == {"good"}
-    assert all(m.metrics.steps_taken < 60 for m in easy[2:])
+    assert all(m.metrics.steps_taken < 60 for m in easy[2:4])
+    assert [b.removed_tokens for b in easy[2].metrics.blocks] == [1, 1, 2, 2, 3, 3]
     assert frontier(plan, store)[-1].step == sum(m.metrics.steps_taken for m in easy)
     plan, store, hard = executed(job(0.999), tmp_path / "hard")
     assert hard[-1].verdict == "stuck"
