@@ -105,24 +105,33 @@ def test_every_stage_is_recorded_in_blocks(tmp_path: Path) -> None:
     assert last.probe_loss < first.probe_loss
 
 
-def test_adaptive_stage_ends_with_the_recovery_and_is_stuck_without_one(tmp_path: Path) -> None:
-    def job(asked: float) -> Job:
-        return Job(
-            name="adaptive",
-            task=TASK,
-            model=TINY,
-            schedule=Schedule(
-                type="adaptive", tokens_per_stage=3, stage_steps=60, pretrain_steps=10, consolidation_stages=1
-            ),
-            training=Training(learning_rate=3e-3),
-            stability=Stability(min_exact_match=asked, max_restarts_per_stage=1),
-        )
+def adaptive(pretrain_steps: int, stage_steps: int, asked: float) -> Job:
+    return Job(
+        name="adaptive",
+        task=TASK,
+        model=TINY,
+        schedule=Schedule(
+            type="adaptive",
+            tokens_per_stage=3,
+            stage_steps=stage_steps,
+            pretrain_steps=pretrain_steps,
+            consolidation_stages=1,
+        ),
+        training=Training(learning_rate=5e-3, batch_size=64),
+        stability=Stability(min_exact_match=asked, max_restarts_per_stage=1),
+    )
 
-    plan, store, easy = executed(job(1e-6), tmp_path / "easy")
-    assert {m.verdict for m in easy} == {"good"}
-    assert all(m.metrics.steps_taken < 60 for m in easy[2:4])
-    assert [b.removed_tokens for b in easy[2].metrics.blocks] == [1, 1, 2, 2, 3, 3]
-    assert frontier(plan, store)[-1].step == sum(m.metrics.steps_taken for m in easy)
-    plan, store, hard = executed(job(0.999), tmp_path / "hard")
-    assert hard[-1].verdict == "stuck"
+
+def test_adaptive_stage_ends_with_the_recovery_from_its_last_token(tmp_path: Path) -> None:
+    plan, store, manifests = executed(adaptive(10, 60, asked=1e-6), tmp_path)
+    assert {m.verdict for m in manifests} == {"good"}
+    assert [m.metrics.steps_taken for m in manifests[2:4]] == [12, 12]
+    assert [b.removed_tokens for b in manifests[2].metrics.blocks] == [1, 1, 2, 2, 3, 3]
+    assert frontier(plan, store)[-1].step == sum(m.metrics.steps_taken for m in manifests)
+
+
+def test_adaptive_stage_without_recovery_is_stuck(tmp_path: Path) -> None:
+    plan, store, manifests = executed(adaptive(200, 30, asked=0.999), tmp_path)
+    assert [m.verdict for m in manifests] == ["good", "good", "stuck", "stuck"]
+    assert {m.metrics.detector for m in manifests[2:]} == {"B1"}
     assert replay(plan.trials[0], store).given_up
