@@ -75,7 +75,7 @@ def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """A2: the model knows no more than answer frequencies and does not learn, where it once knew more."""
-    floor = _floor(expected, thresholds)
+    floor = math.log(thresholds.floor_share * expected.answer_entropy)
     window = blocks[-thresholds.floor_blocks :]
     if not _knew_more(expected, history, thresholds) or len(window) < thresholds.floor_blocks:
         return None
@@ -179,13 +179,9 @@ def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thres
     return Judgement("good", warning.reason, warning.detector) if warning else Judgement("good")
 
 
-def _floor(expected: Expected, thresholds: Thresholds) -> float:
-    return math.log(thresholds.floor_share * expected.answer_entropy)
-
-
 def _knew_more(expected: Expected, history: History, thresholds: Thresholds) -> bool:
     """Than answer frequencies, at the end of a good stage. A model that never did is not one that lost it."""
-    return history.best is not None and history.best < _floor(expected, thresholds)
+    return history.best is not None and history.best < math.log(thresholds.known_share * expected.answer_entropy)
 
 
 def _recovery_level(expected: Expected, history: History, thresholds: Thresholds) -> float:

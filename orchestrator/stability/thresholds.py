@@ -24,6 +24,9 @@ class Thresholds(BaseModel):
 
     floor_share: float = 0.9
     """A2: at the floor from this share of the answers' unigram entropy on (R §1.5)."""
+    known_share: float = 0.5
+    """A2, B3: only for a model that once ended a good stage below this share of it (ours): 0.012 in the
+    quickstart, 0.7 and more where a tiny model learnt next to nothing."""
     floor_blocks: int = 5
     """A2: consecutive blocks at the floor. R §1.5 has 2; 5 give a slope, and outlast the jump of a removal."""
     flat: float = 0.1
