@@ -113,9 +113,11 @@ def _infinity(value: Any) -> Any:
 class Schedule(Section):
     """When which CoT token goes (paper §3), and how the chain is cut into stages."""
 
-    type: Literal["linear", "reference"] = "linear"
+    type: Literal["linear", "reference", "adaptive"] = "linear"
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
-    one token every round(N / Δ) batches of an epoch of N, as the authors' released script does."""
+    one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
+    ``adaptive``: a token goes once the model has recovered from the one before; a stage of Δ tokens takes at
+    most T steps, and consolidation ends at stability.min_exact_match (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
     """Δ: CoT tokens removed per stage, one by one and evenly inside it. May be fractional."""
     stage_epochs: Annotated[Epochs, Field(gt=0)] | None = None
@@ -324,6 +326,23 @@ class Evaluation(Section):
     """Examples decoded together for examples/s at a large batch."""
 
 
+class Stability(Section):
+    """When a stage has failed, and what is done about it. For ``stepwise``; baselines only have to stay finite."""
+
+    restarts: bool = True
+    """Go on from an earlier good stage after a diverged or stuck one: with another seed, then more slowly, then
+    from further back. False: a stage ends only if its numbers are not finite (or, under the adaptive schedule,
+    if it does not recover), and its trial with it."""
+    min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """What a finished trial should reach: a stage this good on the probe has recovered, whatever its loss."""
+    probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
+    """The first n validation examples are looked at up to 20 times a stage. More: surer verdicts, slower stages."""
+    max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
+    """Failed attempts of a stage that are answered by a restart; after one more the trial gives up."""
+    max_compute: Annotated[float, Field(ge=1, le=1000)] = 2.0
+    """Give up before a restart once all attempts took this many times the trial's planned steps."""
+
+
 class Resources(Section):
     """What one trial takes. Not part of a stage's identity."""
 
@@ -382,6 +401,8 @@ class Job(Section):
     """Which configurations are tried. Default: the job's own, once for every seed."""
     evaluation: Evaluation = Evaluation()
     """How a stage is measured."""
+    stability: Stability = Stability()
+    """When a stage has failed, and what then."""
     resources: Resources = Resources()
     """What a trial takes."""
     tracking: Tracking = Tracking()

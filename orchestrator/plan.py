@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from orchestrator.method import explicit_cot, no_cot, stepwise
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import StageSpec
 from orchestrator.space import Settings
+from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
 
 STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "no_cot": no_cot.stages}
@@ -33,6 +34,14 @@ class PlannedStage:
     identity: dict[str, Any]
     """The document whose hash is the key."""
 
+    def attempted(self, parent: PlannedStage | None, seed: int, pace: Pace, *, restart: bool) -> PlannedStage:
+        """The stage as it is tried after ``parent``. With the planned parent, seed and pace: itself."""
+        first_step = parent.spec.first_step + parent.spec.steps if parent else 0
+        spec = self.spec.attempted(first_step, seed, pace, restart=restart)
+        above = parent.key if parent else None
+        identity = {**self.identity, "parent": above, "stage": spec.document()}
+        return replace(self, key=digest(identity), parent=above, spec=spec, identity=identity)
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -46,6 +55,22 @@ class Trial:
     """The job that this trial alone is: its method, seed and settings, and no search."""
     settings: Settings = ()
     """What the search set, as far as it changes this trial."""
+
+    def rule(self, spec: StageSpec) -> Rule:
+        """What a stage of this trial is judged by. Baselines, and what they may share, only have to stay finite."""
+        if self.method != "stepwise" or spec.removed_to == 0:
+            return "hard"
+        if spec.adaptive and spec.removals:
+            return "adaptive"
+        return "fixed" if self.job.stability.restarts else "hard"
+
+    @property
+    def budget(self) -> Budget:
+        """What restarts may cost. Baselines are never restarted."""
+        stability = self.job.stability
+        restarts = stability.max_restarts_per_stage if self.method == "stepwise" and stability.restarts else 0
+        nominal = tuple(stage.spec.steps for stage in self.stages)
+        return Budget(self.seed, nominal, attempts_per_stage=restarts, run_compute=stability.max_compute)
 
     @property
     def steps(self) -> int:
@@ -147,13 +172,13 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
 
 
 def keyed(
-    specs: Iterable[StageSpec], common: dict[str, Any], after: PlannedStage | None = None
+    specs: Iterable[StageSpec], common: dict[str, Any], job: Job, after: PlannedStage | None = None
 ) -> tuple[PlannedStage, ...]:
-    """Stages in their places: a chain, or what follows ``after`` in one."""
+    """Stages in their places: a chain of ``job``'s trial, or what follows ``after`` in one."""
     stages: list[PlannedStage] = []
     parent, first = (after.key, after.index + 1) if after else (None, 0)
     for index, spec in enumerate(specs, first):
-        identity = {**common, "parent": parent, "stage": spec.document()}
+        identity = {**common, **_judging(job, spec), "parent": parent, "stage": spec.document()}
         stages.append(PlannedStage(index, digest(identity), parent, spec, identity))
         parent = stages[-1].key
     return tuple(stages)
@@ -170,6 +195,15 @@ def read_chain(identities: Iterable[dict[str, Any]]) -> tuple[PlannedStage, ...]
 def _spec(document: dict[str, Any]) -> StageSpec:
     removals = tuple(Removal(step, removed) for step, removed in document["removals"])
     return StageSpec(**{**document, "removals": removals})
+
+
+def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
+    """What a stage's record and verdict depend on beside its numbers, where it is not default."""
+    fields = {"probe_examples"}
+    if job.methods == ("stepwise",) and spec.removed_to:
+        fields |= {"restarts", "min_exact_match"}
+    judging = job.stability.model_dump(include=fields, exclude_defaults=True)
+    return {"stability": judging} if judging else {}
 
 
 def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings, Job]:
@@ -189,12 +223,13 @@ def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings,
 
 def _trial(job: Job, method: Method, seed: int, settings: Settings, total: int, common: dict[str, Any]) -> Trial:
     own = tuple(s for s in settings if method == "stepwise" or s[0] not in space.STEPWISE_ONLY)
+    alone = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
     return Trial(
         name=f"{method}-{space.path_name(own)}seed{seed}",
         method=method,
         seed=seed,
-        stages=keyed(STAGES_OF[method](job.schedule, seed, total, epoch_steps(job)), common),
-        job=job.model_copy(update={"methods": (method,), "seeds": (seed,)}),
+        stages=keyed(STAGES_OF[method](job.schedule, seed, total, epoch_steps(job)), common, alone),
+        job=alone,
         settings=own,
     )
 
@@ -207,7 +242,7 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
     if schedule.tokens_per_stage > total:
         found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
         yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
-    if schedule.type == "linear" and schedule.tokens_per_stage > stage_steps:
+    if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
         found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
         yield Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage")
     if job.training.batch_size > train:

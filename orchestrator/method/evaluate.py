@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,14 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """The answer alone, teacher-forced after its true CoT. ``loss``: per answer token."""
+
+    loss: float
+    exact_match: float
+
+
+@dataclass(frozen=True)
 class Speed:
     """Greedy decoding, tokenizing excluded."""
 
@@ -76,6 +84,7 @@ class Evaluator:
         self.table, self.tokenizer, self.is_correct, self.config = table, tokenizer, is_correct, config
         self.token_is_symbol = token_is_symbol
         self.size = config.examples or len(table)
+        self.mark_tokens = mark_tokens(table, tokenizer)
 
     @torch.inference_mode()
     def accuracy(
@@ -97,6 +106,19 @@ class Evaluator:
                 for row, output in self._decoded(model, rows[~settled.cpu().numpy()], removed):
                     correct += self._is_right(output, row)
         return Accuracy(correct / size, size, loss / tokens)
+
+    @torch.inference_mode()
+    def probe(self, model: PreTrainedModel, removed: Removed, examples: int) -> Probe:
+        """One forward pass over the first examples. Draws no random number, so training is the same without it."""
+        rows = np.arange(min(examples, self.size))
+        batch = self._cut(rows, removed, model.device)
+        answers = answer_tokens(self.table, self.mark_tokens)[rows]
+        from_end_BK = batch.lengths_B.cpu()[:, None] - torch.arange(batch.tokens_BK.shape[1])
+        in_answer_BK = (from_end_BK > 1) & (from_end_BK <= 1 + torch.from_numpy(answers)[:, None])
+        labels_BK = torch.where(in_answer_BK.to(model.device), batch.tokens_BK, IGNORED)
+        with _evaluating(model):
+            forced = _teacher_forced(model, replace(batch, labels_BK=labels_BK))
+        return Probe(forced.loss / forced.tokens, int(forced.right_BK.all(1).sum()) / len(rows))
 
     @torch.inference_mode()
     def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:
@@ -171,6 +193,31 @@ def extract_answer(text: str) -> str:
     """What follows ``####``, without commas and blanks; a text without the mark is compared whole."""
     answer = text.split(ANSWER_MARK, 1)[1] if ANSWER_MARK in text else text
     return "".join(answer.replace(",", "").split())
+
+
+def mark_tokens(table: TokenTable, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of ``####`` after the second separator: what all examples begin their last part with."""
+    end = tokenizer.eos_token
+    alone = tokenizer(f" {end} {ANSWER_MARK} {end}")["input_ids"]
+    alone = alone[alone.index(tokenizer.eos_token_id) + 1 :]
+    example = table.tokens[table.cot_end[0] + 1 : table.offsets[1]]
+    return next(i for i, (a, b) in enumerate(zip(alone, example, strict=False)) if a != b)
+
+
+def answer_tokens(table: TokenTable, mark: int) -> NDArray[np.int64]:
+    """Tokens of every example's answer: between ``####`` and the last separator."""
+    return np.diff(table.offsets) - table.cot_end - 2 - mark
+
+
+def answer_entropy(table: TokenTable, mark: int) -> float:
+    """Unigram entropy of the answer tokens, in nats: the loss of a model that knows their frequencies alone."""
+    answers = answer_tokens(table, mark)
+    ends = table.offsets[1:] - 1
+    first = np.repeat(ends - answers, answers)
+    within = np.arange(answers.sum()) - np.repeat(np.cumsum(answers) - answers, answers)
+    _, counts = np.unique(table.tokens[first + within], return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,16 @@ class Optimizer:
             fused=True,
         )
 
-    def step(self, share: float) -> None:
-        """One update at this share of the learning rate."""
+    def step(self, share: float) -> Tensor:
+        """One update at this share of the learning rate. Returns the gradient's norm before clipping."""
         self.steps += 1
         warmth = min(1.0, self.steps / self.training.warmup_steps) if self.training.warmup_steps else 1.0
         for group in self.adamw.param_groups:
             group["lr"] = self.training.learning_rate * warmth * share
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
+        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """The state under flat names, for safetensors."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from orchestrator.method.schedule import Removal, Segment
+from orchestrator.stability import Block, Pace
 
-Verdict = Literal["good", "diverged"]
+Verdict = Literal["good", "suspect", "diverged", "stuck"]
+"""``suspect``: the chain goes on, but neither is it restarted from here nor are others measured by it."""
+
+PASSED = ("good", "suspect")
+
+RESTART_WARMUP = 0.05
+"""Share of a restarted stage over which its new optimizer warms up (research notes, reliability §2.7)."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +39,35 @@ class StageSpec:
     keep_position: bool = False
     rate_from: float = 1.0
     rate_to: float = 1.0
+    adaptive: bool = False
+    """The next token goes as soon as the probe has recovered, and the stage ends with the last recovery:
+    its removals keep their order, and ``steps`` is what all of them may take."""
+    warmup_steps: int = 0
+    """Of a restart: the stage begins with a new optimizer that warms up over these steps."""
     kind: Literal["train"] = "train"
 
     @property
     def removed_to(self) -> int:
         return self.removals[-1].removed_tokens if self.removals else self.removed_from
+
+    @property
+    def consolidation(self) -> bool:
+        """Whether nothing is left to remove."""
+        return not self.removals and self.removed_from == self.total_tokens
+
+    def attempted(self, first_step: int, seed: int, pace: Pace, *, restart: bool) -> StageSpec:
+        """The stage at another pace: the schedule's clock runs slower, its ends stay."""
+        steps = int(self.steps * pace.stretch)
+        return replace(
+            self,
+            seed=seed,
+            first_step=first_step,
+            steps=steps,
+            removals=tuple(replace(removal, step=int(removal.step * pace.stretch)) for removal in self.removals),
+            rate_from=self.rate_from * pace.learning_rate,
+            rate_to=self.rate_to * pace.learning_rate,
+            warmup_steps=math.ceil(RESTART_WARMUP * steps) if restart else 0,
+        )
 
     def document(self) -> dict[str, Any]:
         """As JSON, for the stage key and the manifest; what is at its default is left out."""
@@ -83,6 +115,12 @@ class StageMetrics(Record):
     train_loss: tuple[LossPoint, ...] = ()
     train_seconds: float
     evaluate_seconds: float
+    steps_taken: int | None = None
+    """Fewer than planned if the stage ended early. None, in older records: all of them."""
+    blocks: tuple[Block, ...] = ()
+    """What the verdict rests on."""
+    detector: str = ""
+    """Which rule the verdict comes from, unless it is plainly good."""
 
 
 def chain(segments: list[Segment], seed: int, total_tokens: int, **options: Any) -> tuple[StageSpec, ...]:

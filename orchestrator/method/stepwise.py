@@ -39,4 +39,5 @@ def stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -
         smoothing_lambda=schedule.smoothing_lambda,
         removal_side=schedule.removal_side,
         keep_position=schedule.keep_position,
+        adaptive=schedule.type == "adaptive",
     )

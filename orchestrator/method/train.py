@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,18 +22,17 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Training
 from orchestrator.method.data import TokenTable, batch_rows
-from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import autocast
+from orchestrator.method.observe import Finding, Meter, Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, CutBatch, cut, draw_removed
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
+from orchestrator.stability import Alarm, Blocks
 
 BLOCKS = 20
-"""A stage's training loss is recorded, and checked for being finite, at most this many times."""
-
-
-AFTER_REMOVAL_EXAMPLES = 250
-"""Validation examples that are measured right after a removal."""
+"""A stage is recorded and judged at most this often, ..."""
+BLOCKS_PER_REMOVAL = 10
+"""... under the adaptive schedule also this often for every token it removes."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trace:
-    """What training a stage recorded on the way. ``finite``: no loss was infinite or not a number."""
+    """What training a stage recorded on the way. ``removed_tokens``: scheduled for removal at its end."""
 
     after_removal: tuple[RemovalPoint, ...]
     train_loss: tuple[LossPoint, ...]
+    blocks: Blocks
+    alarm: Alarm | None
+    steps: int
+    removed_tokens: int
     seconds: float
-    finite: bool
 
 
 def train_stage(
@@ -59,71 +62,65 @@ def train_stage(
     spec: StageSpec,
     table: TokenTable,
     training: Training,
-    evaluator: Evaluator | None,
+    observer: Observer | None,
     watch: Callable[[Progress], None],
 ) -> Trace:
-    """Train ``model`` in place through one stage; stop at the first block whose loss is not finite.
+    """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
-    ``evaluator`` measures exact match right after every removal; None on all workers but the first.
+    ``observer`` measures, and judges for all; None on all workers but the first.
     """
     started = time.perf_counter()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
     parallel = DistributedDataParallel(model) if world > 1 else model
     model.train()
-    removals = {removal.step: removal.removed_tokens for removal in spec.removals}
-    removed, points, losses, block = spec.removed_from, [], [], _Block(model.device)
+    if spec.warmup_steps:
+        optimizer.reset()
+    removals, removed = deque(spec.removals), spec.removed_from
+    points, losses, blocks, meter = [], [], [], Meter()
+    finding: Finding = "recovered"
     watch(Progress(0, removed))
     rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step, spec.steps)
     for step, rows in enumerate(rows_of_step):
         at = spec.first_step + step
-        if step in removals:
-            removed = removals[step]
-            if evaluator:
-                points.append(_after_removal(model, spec, evaluator, at, removed))
+        if removals and (finding == "recovered" if spec.adaptive else removals[0].step == step):
+            removed, finding = removals.popleft().removed_tokens, None
+            if observer:
+                points.append(observer.after_removal(model, spec, at, removed))
             if training.reset_optimizer:
                 optimizer.reset()
         batch, learnt_tokens = _share(table, rows, spec, at, removed, rank, world)
         loss = _loss_sum(parallel, batch, training) * (world / learnt_tokens)
         loss.backward()
-        optimizer.step(spec.rate_from + (spec.rate_to - spec.rate_from) * step / spec.steps)
-        block.add(loss.detach())
-        if step + 1 == spec.steps or (step + 1) % -(-spec.steps // BLOCKS) == 0:
-            mean = block.mean()
-            if not math.isfinite(mean):
-                return Trace(tuple(points), tuple(losses), time.perf_counter() - started, finite=False)
-            losses.append(LossPoint(step=at + 1, loss=mean))
-            watch(Progress(step + 1, removed))
-    return Trace(tuple(points), tuple(losses), time.perf_counter() - started, finite=True)
+        ends_block = step + 1 == spec.steps or (step + 1) % block_steps(spec) == 0
+        before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
+        meter.add(loss.detach(), optimizer.step(_rate(spec, step)))
+        if not ends_block:
+            continue
+        steps = meter.close(optimizer, before)
+        watch(Progress(step + 1, removed))
+        if math.isfinite(steps.mean_loss):
+            losses.append(LossPoint(step=at + 1, loss=steps.mean_loss))
+        if observer:
+            blocks.append(observer.block(model, spec, step + 1, removed, steps))
+        finding = told(observer.judge(tuple(blocks)) if observer else None)
+        if isinstance(finding, Alarm) or (spec.adaptive and finding == "recovered" and not removals):
+            break
+    alarm = finding if isinstance(finding, Alarm) else None
+    seconds = time.perf_counter() - started
+    return Trace(tuple(points), tuple(losses), tuple(blocks), alarm, step + 1, removed, seconds)
 
 
-def _after_removal(
-    model: PreTrainedModel, spec: StageSpec, evaluator: Evaluator, step: int, removed_tokens: int
-) -> RemovalPoint:
-    removed = Removed(removed_tokens, spec.removal_side, spec.keep_position)
-    accuracy = evaluator.accuracy(model, removed, AFTER_REMOVAL_EXAMPLES)
-    return RemovalPoint(step=step, removed_tokens=removed_tokens, exact_match=accuracy.exact_match)
+def _rate(spec: StageSpec, step: int) -> float:
+    """The share of the learning rate at a step of the stage."""
+    share = spec.rate_from + (spec.rate_to - spec.rate_from) * step / spec.steps
+    return share * min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else share
 
 
-class _Block:
-    """Running mean of the loss, kept on the device so that no step waits for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sum, self.count = torch.zeros((), device=device), 0
-
-    def add(self, loss: torch.Tensor) -> None:
-        self.sum += loss
-        self.count += 1
-
-    def mean(self) -> float:
-        """The mean since the last call, over all workers, so that they leave a diverged stage together."""
-        if dist.is_initialized():
-            dist.all_reduce(self.sum)
-            self.sum /= dist.get_world_size()
-        mean = self.sum.item() / self.count
-        self.sum.zero_()
-        self.count = 0
-        return mean
+def block_steps(spec: StageSpec) -> int:
+    """Steps of a block."""
+    blocks = max(BLOCKS, BLOCKS_PER_REMOVAL * len(spec.removals)) if spec.adaptive else BLOCKS
+    return -(-spec.steps // blocks)
 
 
 def _share(

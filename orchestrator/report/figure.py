@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
 from orchestrator.report.svg import ticks
-from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.report.trials import Setback, TrialPoints, by_trial
 from orchestrator.store.frontier import FrontierPoint
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ INK, FAINT = "#2b2f36", "#dfe2e6"
 
 
 def frontier_png(
-    points: Sequence[FrontierPoint], after_removal: Mapping[str, Sequence[RemovalPoint]], path: Path
+    points: Sequence[FrontierPoint],
+    after_removal: Mapping[str, Sequence[RemovalPoint]],
+    failed: Sequence[Setback],
+    path: Path,
 ) -> None:
     """Draw the points of a job. ``after_removal``: by trial, exact match right after each removal."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -36,6 +39,9 @@ def frontier_png(
         _calm(by_removal)
         _calm(by_speed)
         _draw_removal(by_removal, trials, after_removal)
+        for method in {setback.method: None for setback in failed}:
+            crosses = [(f.removed_tokens, f.exact_match or 0.0) for f in failed if f.method == method]
+            _scatter(by_removal, crosses, s=30, color=words.COLOURS[method], marker="x", label="a failed attempt")
         _draw_speed(by_speed, trials)
         _legend(figure, by_removal)
     else:

@@ -12,7 +12,7 @@ from orchestrator.plan import Plan
 from orchestrator.report.figure import frontier_png
 from orchestrator.report.page import report_html
 from orchestrator.report.table import frontier_csv
-from orchestrator.report.trials import removals
+from orchestrator.report.trials import removals, setbacks
 from orchestrator.store.frontier import frontier
 from orchestrator.store.stages import StageStore
 
@@ -32,7 +32,7 @@ def write_report(plan: Plan, store: StageStore, folder: Path) -> ReportFiles:
     folder.mkdir(parents=True, exist_ok=True)
     files = ReportFiles(folder / "frontier.csv", folder / "frontier.png", folder / "report.html")
     _replace(files.csv, lambda path: path.write_text(frontier_csv(points), "utf-8"))
-    _replace(files.png, lambda path: frontier_png(points, removals(plan, store), path))
+    _replace(files.png, lambda path: frontier_png(points, removals(plan, store), setbacks(plan, store), path))
     _replace(files.html, lambda path: path.write_text(report_html(plan, store, points), "utf-8"))
     return files
 

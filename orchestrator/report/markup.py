@@ -11,7 +11,7 @@ class Column(NamedTuple):
     """A column and how its cells are set."""
 
     heading: str
-    kind: Literal["text", "number", "code"] = "number"
+    kind: Literal["text", "number", "code", "prose"] = "number"
 
 
 def paragraph(text: str, look: str = "") -> str:

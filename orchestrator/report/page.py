@@ -16,21 +16,23 @@ from orchestrator.report.markup import Column, paragraph, table
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
 from orchestrator.report.svg import frontier_svg, legend
-from orchestrator.report.trials import removals
+from orchestrator.report.trials import Setback, removals, setbacks
 from orchestrator.search import Standing, standings
 from orchestrator.search.objective import value_words
 from orchestrator.space import sentence, symbols
 from orchestrator.store import pruned_trials
+from orchestrator.store.chain import Chain, replay_all
 from orchestrator.store.frontier import FrontierPoint
 from orchestrator.store.stages import Manifest, StageStore
 
 Manifests = Mapping[str, Manifest]
-"""The committed stages of a plan by key."""
+"""What the trials of a plan committed, failed attempts too, by stage key."""
 
 
 def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) -> str:
     """The page of a job, whatever part of it is committed."""
-    manifests = {key: m for key, stage in plan.unique_stages.items() if (m := store.manifest(stage))}
+    chains = replay_all(plan, store)
+    manifests = {tried.stage.key: tried.manifest for chain in chains for tried in chain.attempts}
     ranked = standings(plan, points, pruned_trials(plan, store.root))
     says = reading(plan, points, ranked)
     results = _results(plan, store, points, manifests, says, ranked) if points else []
@@ -45,14 +47,15 @@ def report_html(plan: Plan, store: StageStore, points: Sequence[FrontierPoint]) 
             _header(plan, says, manifests),
             *results,
             _configuration(plan.job),
-            *([_provenance(plan, manifests)] if manifests else []),
+            *([_provenance(chains, manifests)] if manifests else []),
             "</main>\n</body>\n</html>\n",
         ]
     )
 
 
 def _header(plan: Plan, says: str, manifests: Manifests) -> str:
-    facts = [f"{len(manifests)} of {len(plan.unique_stages)} stages committed"]
+    passed = sum(manifest.passed for manifest in manifests.values())
+    facts = [f"{passed} of {len(plan.unique_stages)} stages committed"]
     if manifests:
         facts.append(f"{words.minutes(_seconds(manifests))} minutes of training and evaluation")
         facts.append(f"last commit {words.utc(max(m.committed_at for m in manifests.values()))}")
@@ -72,13 +75,15 @@ def _results(
     ranked: Sequence[Standing],
 ) -> list[str]:
     examples = max(m.metrics.examples for m in manifests.values())
+    failed = setbacks(plan, store)
     return [
         "<figure>",
-        legend(point.method for point in points),
-        f'<div class="plot">{frontier_svg(points, removals(plan, store), says)}</div>',
+        legend((point.method for point in points), restarted=bool(failed)),
+        f'<div class="plot">{frontier_svg(points, removals(plan, store), failed, says)}</div>',
         f"<figcaption>{escape(' '.join(_caption(plan.job, examples)))}</figcaption>\n</figure>",
         *([_ranking(plan.job.search, ranked)] if plan.job.search else []),
         _choice(store, points, manifests),
+        *([_restarts(failed)] if failed else []),
         _all_stages(points, manifests),
     ]
 
@@ -100,11 +105,12 @@ def _ranking(search: Search, ranked: Sequence[Standing]) -> str:
 
 def _caption(job: Job, examples: int) -> Iterator[str]:
     """What a stage is and how it is measured: what papers and code often leave in the dark."""
-    if job.schedule.type == "linear":
-        yield "A stage boundary of the linear schedule lies just before a removal."
-    else:
+    if job.schedule.type == "reference":
         yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
-    yield "Inside a stage tokens are removed one by one, evenly."
+    else:
+        yield f"A stage boundary of the {job.schedule.type} schedule lies just before a removal."
+    when = "each once the probe has recovered" if job.schedule.type == "adaptive" else "evenly"
+    yield f"Inside a stage tokens are removed one by one, {when}."
     searched = job.search.space if job.search else {}
     if "training.reset_optimizer" not in searched:
         yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
@@ -151,6 +157,25 @@ def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manif
         "<code>AutoModelForCausalLM.from_pretrained(folder)</code>. Speed-up is examples/s at batch 1 over that of "
         "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>"
         "\n</section>"
+    )
+
+
+def _restarts(failed: Sequence[Setback]) -> str:
+    """Every attempt that was thrown away, why, and what was done instead."""
+    columns = [
+        Column("trial", "code"),
+        Column("stage"),
+        Column("tokens removed"),
+        Column("steps"),
+        Column("verdict", "text"),
+        Column("why", "prose"),
+        Column("then", "prose"),
+    ]
+    rows = [[f.trial, str(f.stage), str(f.removed_tokens), f"{f.steps:,}", f.verdict, f.why, f.then] for f in failed]
+    return (
+        "<section>\n<h2>Restarts</h2>\n"
+        + table("Attempts that failed: their records are kept, their weights are not", columns, rows)
+        + "\n</section>"
     )
 
 
@@ -214,8 +239,11 @@ def _leaves(fields: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
             yield f"{path}{key}", value
 
 
-def _provenance(plan: Plan, manifests: Manifests) -> str:
-    trials = {key: [t.name for t in plan.trials if key in {s.key for s in t.stages}] for key in manifests}
+def _provenance(chains: Sequence[Chain], manifests: Manifests) -> str:
+    trials: dict[str, list[str]] = {}
+    for chain in chains:
+        for tried in chain.attempts:
+            trials.setdefault(tried.stage.key, []).append(chain.trial.name)
     columns = [
         Column("stage key", "code"),
         Column("trials", "text"),

@@ -11,7 +11,8 @@ from rich.table import Table
 from orchestrator.config import Job, ScratchModel
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.report.text import count, duration
-from orchestrator.store import Manifest, StageStore
+from orchestrator.store import Manifest, StageStore, replay_all
+from orchestrator.store.chain import standing_manifests
 from orchestrator.tasks import make_task
 
 TYPICAL_FLOPS_PER_CORE = 8e10
@@ -23,7 +24,8 @@ BYTES_PER_PARAMETER = 12
 def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
     """Everything the plan says, as JSON. Times and bytes are estimates; None where nothing is known."""
     shared, unique = plan.shared, plan.unique_stages
-    manifests = {key: store.manifest(stage) for key, stage in unique.items()}
+    chains = replay_all(plan, store)
+    manifests = standing_manifests(chains)
     job_of = {stage.key: trial.job for trial in plan.trials for stage in trial.stages}
     work = {key: _work(job_of[key], stage) for key, stage in unique.items()}
     rate = _seconds_per_work(plan.job, work, manifests)
@@ -37,13 +39,13 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
                 "removed_from": stage.spec.removed_from,
                 "removed_to": stage.spec.removed_to,
                 "shared": stage.key in shared,
-                "in_store": manifests[stage.key] is not None,
+                "in_store": stage.key in manifests,
                 "seconds": None if rate is None else round(rate * work[stage.key], 1),
             }
             for stage in trial.stages
         ]
         trials.append({"trial": trial.name, "steps": trial.steps, "stages": stages})
-    left = [key for key, manifest in manifests.items() if manifest is None]
+    left = {stage.key: None for chain in chains if chain.next for stage in chain.trial.stages[len(chain.standing) :]}
     size = _stage_bytes(plan.job, manifests)
     return {
         "job": plan.job.name,
@@ -103,11 +105,10 @@ def _work(job: Job, stage: PlannedStage) -> int:
     return stage.spec.steps * job.training.batch_size * length * (_parameters(job) or 1)
 
 
-def _seconds_per_work(job: Job, work: dict[str, int], manifests: dict[str, Manifest | None]) -> float | None:
-    done = [(key, manifest) for key, manifest in manifests.items() if manifest and manifest.verdict == "good"]
-    if done:
-        seconds = sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for _, m in done)
-        return seconds / sum(work[key] for key, _ in done)
+def _seconds_per_work(job: Job, work: dict[str, int], manifests: dict[str, Manifest]) -> float | None:
+    if manifests:
+        seconds = sum(m.metrics.train_seconds + m.metrics.evaluate_seconds for m in manifests.values())
+        return seconds / sum(work[key] for key in manifests)
     return None if _parameters(job) is None else 6 / TYPICAL_FLOPS_PER_CORE
 
 
@@ -118,9 +119,9 @@ def _parameters(job: Job) -> int | None:
     return 12 * job.model.layers * job.model.width**2
 
 
-def _stage_bytes(job: Job, manifests: dict[str, Manifest | None]) -> int | None:
+def _stage_bytes(job: Job, manifests: dict[str, Manifest]) -> int | None:
     for manifest in manifests.values():
-        if manifest and manifest.files:
+        if manifest.files:
             return sum(file.size for file in manifest.files)
     parameters = _parameters(job)
     return None if parameters is None else BYTES_PER_PARAMETER * parameters

@@ -8,6 +8,7 @@ from statistics import fmean
 from orchestrator.config import Method
 from orchestrator.plan import Plan
 from orchestrator.report import words
+from orchestrator.report.text import count
 from orchestrator.report.trials import TrialPoints, by_trial
 from orchestrator.search import Standing, best_line, of_configuration
 from orchestrator.store.frontier import FrontierPoint
@@ -67,7 +68,7 @@ def _who(plan: Plan, trials: Sequence[TrialPoints]) -> str:
 def _progress(plan: Plan, trials: Sequence[TrialPoints]) -> str:
     names = {t.last.trial for t in trials}
     planned = sum(len(trial.stages) for trial in plan.trials if trial.name in names)
-    committed = sum(len(t.stages) for t in trials)
+    committed = sum(len(t.passed) for t in trials)
     return "" if committed == planned else f" so far ({committed} of {planned} stages)"
 
 
@@ -90,7 +91,9 @@ def _written(trials: Sequence[TrialPoints]) -> str:
 
 
 def _trouble(trials: Sequence[TrialPoints]) -> str:
-    bad = [t.last.verdict for t in trials if t.last.verdict != "good"]
-    if not bad:
-        return ""
-    return f" (last stage {bad[0]})" if len(trials) == 1 else f" (last stage of {len(bad)} {bad[0]})"
+    bad = [t.verdict for t in trials if t.verdict != "good"]
+    restarts = sum(t.restarts for t in trials)
+    words = [f"after {count(restarts, 'restart')}"] if restarts else []
+    if bad:
+        words.append(f"last stage {bad[0]}" if len(trials) == 1 else f"last stage of {len(bad)} {bad[0]}")
+    return f" ({', '.join(words)})" if words else ""

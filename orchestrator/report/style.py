@@ -36,6 +36,7 @@ svg { display: block; overflow: visible }
 .end { fill: var(--colour); stroke: var(--paper); stroke-width: 1.5 }
 .earlier { fill: var(--colour); fill-opacity: .5 }
 .removal { fill: var(--paper); stroke: var(--colour); stroke-width: 1.25 }
+.setback { stroke: var(--colour); stroke-width: 2; stroke-linecap: round; fill: none }
 .tip { display: none; fill: var(--ink); stroke: var(--paper); stroke-width: 5; paint-order: stroke;
   stroke-linejoin: round }
 g:focus { outline: none }
@@ -50,6 +51,7 @@ th:last-child, td:last-child { padding-right: 0 }
 thead th { color: var(--soft); font-size: .8rem; line-height: 1.35; vertical-align: bottom }
 .number { text-align: right }
 td, tbody th { white-space: nowrap }
+td.prose { white-space: normal; min-width: 12rem }
 td.code { white-space: normal; overflow-wrap: anywhere; min-width: 9rem }
 thead th.code { font: inherit; font-size: .8rem }
 details { margin-top: 1.5rem; border-top: 1px solid var(--line); padding-top: 1rem }

@@ -12,11 +12,12 @@ from html import escape
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
-from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.report.trials import Setback, TrialPoints, by_trial
 from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
 HEIGHT = 330
+CROSS = "M-4-4 4 4M-4 4 4-4"
 SHAPES: dict[Method, str] = {
     "stepwise": '<circle r="6"/>',
     "explicit_cot": '<path d="M0-7 6.5 5h-13z"/>',
@@ -25,7 +26,10 @@ SHAPES: dict[Method, str] = {
 
 
 def frontier_svg(
-    points: Sequence[FrontierPoint], after_removal: Mapping[str, Sequence[RemovalPoint]], description: str
+    points: Sequence[FrontierPoint],
+    after_removal: Mapping[str, Sequence[RemovalPoint]],
+    failed: Sequence[Setback],
+    description: str,
 ) -> str:
     """Exact match against removed tokens. Every stage can be reached with the keyboard."""
     total = points[0].total_tokens
@@ -37,6 +41,7 @@ def frontier_svg(
         *_axes(total),
         *(line for trial in trials for line in _lines(trial, total)),
         *(mark for trial in trials for mark in _removal_marks(after_removal.get(trial.last.trial, ()), total)),
+        *(_setback_mark(setback, total) for setback in failed),
         *(_mark(point, total, "earlier") for trial in trials for point in trial.earlier),
         *(_mark(point, total, "end") for trial in trials for point in trial.curve),
         "</svg>",
@@ -44,13 +49,15 @@ def frontier_svg(
     return "\n".join(parts)
 
 
-def legend(methods: Iterable[Method]) -> str:
+def legend(methods: Iterable[Method], *, restarted: bool = False) -> str:
     """What the marks mean; a method has one entry, however many seeds."""
     shown = set(methods)
     entries = [(f"end {method}", SHAPES[method], words.LABELS[method]) for method in words.LABELS if method in shown]
     if "stepwise" in shown:
         entries.append(("removal stepwise", '<circle r="3"/>', "right after a removal"))
         entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage at the same count"))
+    if restarted:
+        entries.append(("setback stepwise", f'<path d="{CROSS}"/>', "a failed attempt"))
     items = "".join(
         f'<li><svg width="16" height="16" viewBox="-8 -8 16 16" aria-hidden="true"><g class="{look}">{shape}</g></svg>'
         f"{label}</li>"
@@ -95,6 +102,15 @@ def _removal_marks(after_removal: Iterable[RemovalPoint], total: int) -> Iterato
             f'<circle class="removal stepwise" cx="{_x(removal.removed_tokens, total)}" '
             f'cy="{_y(removal.exact_match)}" r="3"><title>{says}</title></circle>'
         )
+
+
+def _setback_mark(setback: Setback, total: int) -> str:
+    """A cross where an attempt failed; what is known of it shows on hover and stands in the page's table."""
+    says = f"{setback.trial}, stage {setback.stage} {setback.verdict}: {setback.why}; then {setback.then}"
+    return (
+        f'<svg x="{_x(setback.removed_tokens, total)}" y="{_y(setback.exact_match or 0.0)}">'
+        f'<g class="setback {setback.method}"><title>{escape(says)}</title><path d="{CROSS}"/></g></svg>'
+    )
 
 
 def _mark(point: FrontierPoint, total: int, look: str) -> str:

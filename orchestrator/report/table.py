@@ -26,7 +26,7 @@ MEASURES = ("tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s"
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Where a trial stands: its last committed stage."""
+    """Where a trial stands: its last stage that passed, and the verdict on its last one."""
 
     trial: str
     method: Method
@@ -42,6 +42,7 @@ class SummaryRow:
     steps: int
     minutes: float
     """Training and evaluating all its committed stages."""
+    restarts: int
     verdict: Verdict | Literal["pruned"]
 
 
@@ -61,7 +62,8 @@ def summary_rows(points: Iterable[FrontierPoint], pruned: Container[str] = ()) -
             speedup=trial.last.speedup,
             steps=trial.last.step,
             minutes=sum(stage.seconds for stage in trial.stages) / 60,
-            verdict="pruned" if trial.last.trial in pruned else trial.last.verdict,
+            restarts=trial.restarts,
+            verdict="pruned" if trial.last.trial in pruned else trial.verdict,
         )
         for trial in by_trial(points)
     )
@@ -72,7 +74,8 @@ def summary_table(points: Iterable[FrontierPoint], pruned: Container[str] = ()) 
     rows = summary_rows(points, pruned)
     if any(row.settings for row in rows):
         return _search_summary(rows)
-    table = _table("method", ["seed", *MEASURES, "steps", "min"], gutter=1)
+    restarts = ["re-\nstarts"] if any(row.restarts for row in rows) else []
+    table = _table("method", ["seed", *MEASURES, "steps", "min", *restarts], gutter=1)
     table.add_column("verdict", vertical="bottom")
     for row in rows:
         table.add_row(
@@ -85,6 +88,7 @@ def summary_table(points: Iterable[FrontierPoint], pruned: Container[str] = ()) 
             words.speedup(row.speedup),
             f"{row.steps:,}",
             words.minutes(60 * row.minutes),
+            *[str(row.restarts)] * len(restarts),
             row.verdict,
         )
     return table

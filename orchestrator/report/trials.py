@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.config import Method
-from orchestrator.method.stage import RemovalPoint
-from orchestrator.plan import Plan
+from orchestrator.method.stage import RemovalPoint, Verdict
+from orchestrator.plan import Plan, Trial
 from orchestrator.space import symbols
+from orchestrator.stability import Restart
+from orchestrator.store.chain import Tried, replay_all
 from orchestrator.store.frontier import FrontierPoint
 from orchestrator.store.stages import StageStore
 
@@ -21,7 +23,21 @@ class TrialPoints:
 
     @property
     def last(self) -> FrontierPoint:
-        return self.stages[-1]
+        """The last stage that passed, if any did."""
+        return (self.passed or self.stages)[-1]
+
+    @property
+    def passed(self) -> tuple[FrontierPoint, ...]:
+        return tuple(point for point in self.stages if point.passed)
+
+    @property
+    def verdict(self) -> Verdict:
+        """On the last stage, passed or not."""
+        return self.stages[-1].verdict
+
+    @property
+    def restarts(self) -> int:
+        return self.stages[-1].restarts
 
     @property
     def method(self) -> Method:
@@ -37,13 +53,13 @@ class TrialPoints:
         """What the trial stands for: a baseline's last stage, else the last one at each removed count."""
         if self.method != "stepwise":
             return (self.last,)
-        return tuple({point.removed_tokens: point for point in self.stages}.values())
+        return tuple({point.removed_tokens: point for point in self.passed}.values())
 
     @property
     def earlier(self) -> tuple[FrontierPoint, ...]:
         """Stages that a later one at the same removed count takes the place of: the recovery."""
         kept = {point.stage for point in self.curve}
-        return tuple(p for p in self.stages if p.stage not in kept and self.method == "stepwise")
+        return tuple(p for p in self.passed if p.stage not in kept and self.method == "stepwise")
 
 
 def by_trial(points: Iterable[FrontierPoint]) -> tuple[TrialPoints, ...]:
@@ -55,13 +71,45 @@ def by_trial(points: Iterable[FrontierPoint]) -> tuple[TrialPoints, ...]:
 
 
 def removals(plan: Plan, store: StageStore) -> dict[str, tuple[RemovalPoint, ...]]:
-    """Of every trial, the exact match right after each removal in its committed stages."""
+    """Of every trial, the exact match right after each removal in the stages that stand."""
     return {
-        trial.name: tuple(
-            removal
-            for stage in trial.stages
-            if (manifest := store.manifest(stage))
-            for removal in manifest.metrics.after_removal
-        )
-        for trial in plan.trials
+        chain.trial.name: tuple(removal for tried in chain.standing for removal in tried.manifest.metrics.after_removal)
+        for chain in replay_all(plan, store)
     }
+
+
+@dataclass(frozen=True)
+class Setback:
+    """A failed attempt, where it failed, and what was done about it."""
+
+    trial: str
+    method: Method
+    stage: int
+    verdict: Verdict
+    why: str
+    then: str
+    removed_tokens: int
+    exact_match: float | None
+    """Of the probe's answers, at the last block."""
+    steps: int
+
+
+def setbacks(plan: Plan, store: StageStore) -> tuple[Setback, ...]:
+    """The failed attempts of every trial, in order."""
+    return tuple(_setback(chain.trial, tried) for chain in replay_all(plan, store) for tried in chain.failures)
+
+
+def _setback(trial: Trial, tried: Tried) -> Setback:
+    metrics, answer = tried.manifest.metrics, tried.answer
+    last = metrics.blocks[-1] if metrics.blocks else None
+    return Setback(
+        trial=trial.name,
+        method=trial.method,
+        stage=tried.stage.index,
+        verdict=tried.manifest.verdict,
+        why=tried.manifest.reason,
+        then=f"{answer.change}, from stage {answer.from_stage}" if isinstance(answer, Restart) else "the trial gave up",
+        removed_tokens=last.removed_tokens if last else metrics.removed_tokens,
+        exact_match=last.probe_exact_match if last else None,
+        steps=tried.steps,
+    )

@@ -17,12 +17,15 @@ from transformers import PreTrainedModel
 from orchestrator.config import Job, ScratchModel
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import initial_model, load_weights, place, save_weights
+from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.stage import StageMetrics
+from orchestrator.method.stage import PASSED, StageMetrics
 from orchestrator.method.train import Progress, Trace, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
-from orchestrator.store import Claim, Manifest, StageStore
+from orchestrator.runtime.judging import Answers, StageJudge, expected
+from orchestrator.stability import Judgement
+from orchestrator.store import Chain, Claim, Manifest, StageStore
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 WAIT_SECONDS = 0.5
@@ -37,22 +40,19 @@ class Runner(Protocol):
 
     def committed(self, stage: PlannedStage) -> Manifest | None: ...
 
-    def run(self, stage: PlannedStage, parent: Manifest | None) -> Manifest: ...
+    def run(self, stage: PlannedStage, chain: Chain) -> Manifest: ...
 
 
-def walk(trial: Trial, runner: Runner) -> Iterator[tuple[PlannedStage, Manifest]]:
-    """Take a trial through its stages: adopt what is committed, run what is not.
+def walk(trial: Trial, runner: Runner) -> Iterator[Chain]:
+    """Take a trial through its attempts: adopt what is committed, run what is not, go back after a failure.
 
-    Stops at a diverged stage, and between two stages when the trial is not worth going on with.
+    Every decision is the chain's and rests on manifests alone, so all workers decide alike. Ends
+    between two stages when the trial is not worth going on with.
     """
-    manifest = None
-    for stage in trial.stages:
-        if not runner.goes_on():
-            return
-        manifest = runner.committed(stage) or runner.run(stage, manifest)
-        yield stage, manifest
-        if manifest.verdict != "good":
-            return
+    chain = Chain.begin(trial)
+    while (stage := chain.next) and runner.goes_on():
+        chain = chain.grown(runner.committed(stage) or runner.run(stage, chain))
+        yield chain
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class StageRunner:
             job.evaluation,
             token_is_symbol=isinstance(job.model, ScratchModel),
         )
+        self.answers = Answers.of(data.train, self.evaluator.mark_tokens)
         self._at: _Position | None = None
         self._claim: Claim | None = None
 
@@ -123,32 +124,34 @@ class StageRunner:
             self._claim.release()
             self._claim = None
 
-    def run(self, stage: PlannedStage, parent: Manifest | None) -> Manifest:
+    def run(self, stage: PlannedStage, chain: Chain) -> Manifest:
         """One attempt of a stage, from its parent's weights to its commit."""
         try:
-            return self._attempt(stage, parent)
+            return self._attempt(stage, chain)
         finally:
             self._release()
 
-    def _attempt(self, stage: PlannedStage, parent: Manifest | None) -> Manifest:
-        start = self._start(stage, parent)
+    def _attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
+        start = self._start(stage, chain.standing[-1].manifest if chain.standing else None)
         self._at = None  # from here on the weights are no stage's
+        judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
+        observer = Observer(self.evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
             start.model,
             start.optimizer,
             stage.spec,
             self.data.train,
             self.job.training,
-            self.evaluator if self.first else None,
+            observer if self.first else None,
             lambda progress: self.watch(stage, progress),
         )
         attempt = self.store.begin(stage.key) if self.first else None
-        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace).attempt == attempt.name)
-        if ours:
-            self._at = _Position(stage.key, start.model, start.optimizer)
+        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
         manifest = self.store.manifest(stage)
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
+        if ours and manifest.passed:
+            self._at = _Position(stage.key, start.model, start.optimizer)
         return manifest
 
     def _start(self, stage: PlannedStage, parent: Manifest | None) -> _Position:
@@ -166,21 +169,23 @@ class StageRunner:
             optimizer.load(load_file(self.store.folder(parent) / OPTIMIZER_FILE))
         return _Position(None, model, optimizer)
 
-    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace) -> Manifest:
-        if not trace.finite:
+    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace, judge: StageJudge) -> Manifest:
+        judgement = judge.at_end(trace)
+        if judgement.verdict in PASSED:
+            metrics = self._measured(stage, end.model, trace, judgement)
+            if not math.isfinite(metrics.validation_loss):
+                judgement = Judgement("diverged", "the validation loss is not finite", "A1")
+        if judgement.verdict not in PASSED:
             return self.store.commit(
-                stage, attempt, "diverged", _no_metrics(stage, trace), "the training loss is not finite"
-            )
-        metrics = self._measured(stage, end.model, trace)
-        if not math.isfinite(metrics.validation_loss):
-            return self.store.commit(
-                stage, attempt, "diverged", _no_metrics(stage, trace), "the validation loss is not finite"
+                stage, attempt, judgement.verdict, _no_metrics(stage, trace, judgement), judgement.reason
             )
         save_weights(end.model, self.data.tokenizer, attempt)
         save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
-        return self.store.commit(stage, attempt, "good", metrics)
+        return self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
 
-    def _measured(self, stage: PlannedStage, model: PreTrainedModel, trace: Trace) -> StageMetrics:
+    def _measured(
+        self, stage: PlannedStage, model: PreTrainedModel, trace: Trace, judgement: Judgement
+    ) -> StageMetrics:
         started = time.perf_counter()
         spec, evaluation = stage.spec, self.job.evaluation
         removed = Removed(spec.removed_to, spec.removal_side, spec.keep_position)
@@ -200,10 +205,13 @@ class StageRunner:
             train_loss=trace.train_loss,
             train_seconds=trace.seconds,
             evaluate_seconds=time.perf_counter() - started,
+            steps_taken=trace.steps,
+            blocks=trace.blocks,
+            detector=judgement.detector,
         )
 
 
-def _no_metrics(stage: PlannedStage, trace: Trace) -> StageMetrics:
+def _no_metrics(stage: PlannedStage, trace: Trace, judgement: Judgement) -> StageMetrics:
     return StageMetrics(
         removed_tokens=stage.spec.removed_to,
         total_tokens=stage.spec.total_tokens,
@@ -217,4 +225,7 @@ def _no_metrics(stage: PlannedStage, trace: Trace) -> StageMetrics:
         train_loss=trace.train_loss,
         train_seconds=trace.seconds,
         evaluate_seconds=0.0,
+        steps_taken=trace.steps,
+        blocks=trace.blocks,
+        detector=judgement.detector,
     )

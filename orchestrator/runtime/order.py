@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.plan import Plan, Trial
-from orchestrator.store import StageStore, pruned_trials
+from orchestrator.store import StageStore, pruned_trials, replay
 
 
 def open_trials(plan: Plan, store: StageStore) -> list[Trial]:
-    """The trials with a stage left to run: not all committed, none diverged, not pruned."""
+    """The trials with a stage left to run: not all stand, not given up, not pruned."""
     pruned = pruned_trials(plan, store.root)
-    return [trial for trial in plan.trials if trial.name not in pruned and _is_open(trial, store)]
+    return [trial for trial in plan.trials if trial.name not in pruned and replay(trial, store).next]
 
 
 def in_order(trials: Iterable[Trial], store: StageStore) -> list[Trial]:
@@ -22,19 +22,11 @@ def in_order(trials: Iterable[Trial], store: StageStore) -> list[Trial]:
     leading: dict[str, Trial] = {}
     following = []
     for trial in sorted(trials, key=lambda trial: (-trial.cot_token_steps, -trial.steps)):
-        key = next(stage.key for stage in trial.stages if store.manifest(stage) is None)
-        if key in leading:
+        stage = replay(trial, store).next
+        if stage is None:
+            continue
+        if stage.key in leading:
             following.append(trial)
         else:
-            leading[key] = trial
+            leading[stage.key] = trial
     return [*leading.values(), *following]
-
-
-def _is_open(trial: Trial, store: StageStore) -> bool:
-    for stage in trial.stages:
-        manifest = store.manifest(stage)
-        if manifest is None:
-            return True
-        if manifest.verdict != "good":
-            return False
-    return False

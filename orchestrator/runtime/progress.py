@@ -8,13 +8,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from orchestrator.method.stage import Record
+from orchestrator.plan import PlannedStage
 from orchestrator.store import job_folder, replace_file
 
 
 class TrialProgress(Record):
-    """The stage a worker is in. ``steps_per_second`` since the stage began."""
+    """The attempt a worker is in. ``steps_per_second`` since it began."""
 
-    stage: int
+    stage_key: str
     step: int
     removed_tokens: int
     steps_per_second: float
@@ -26,15 +27,17 @@ class ProgressFile:
 
     def __init__(self, store: Path, job: str, trial: str) -> None:
         self.path = job_folder(store, job) / "trials" / f"{trial}.json"
-        self._began = (-1, 0, 0.0)
+        self._began = ("", 0, 0.0)
 
-    def write(self, stage: int, step: int, removed_tokens: int) -> None:
-        """Called some twenty times a stage, first at its beginning."""
+    def write(self, stage: PlannedStage, step: int, removed_tokens: int) -> None:
+        """Called some twenty times an attempt, first at its beginning."""
         now = time.time()
-        if self._began[0] != stage:
-            self._began = (stage, step, now)
+        if self._began[0] != stage.key:
+            self._began = (stage.key, step, now)
         rate = (step - self._began[1]) / max(now - self._began[2], 1e-9)
-        progress = TrialProgress(stage=stage, step=step, removed_tokens=removed_tokens, steps_per_second=rate, at=now)
+        progress = TrialProgress(
+            stage_key=stage.key, step=step, removed_tokens=removed_tokens, steps_per_second=rate, at=now
+        )
         replace_file(self.path, progress.model_dump_json())
 
     def read(self) -> TrialProgress | None:

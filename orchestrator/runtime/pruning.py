@@ -7,7 +7,8 @@ import math
 from orchestrator.config import Job
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import reason_to_stop, rungs
-from orchestrator.store import Pruned, StageStore, plan_for, pruned_trials, record_pruned
+from orchestrator.store import Pruned, StageStore, plan_for, pruned_trials, record_pruned, replay_all
+from orchestrator.store.chain import standing_manifests
 
 
 def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> bool:
@@ -25,5 +26,8 @@ def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> boo
 
 
 def _losses(plan: Plan, store: StageStore) -> dict[str, float]:
-    manifests = (store.manifest(stage) for stage in plan.unique_stages.values())
-    return {m.key: m.metrics.validation_loss if m.verdict == "good" else math.inf for m in manifests if m}
+    """By planned stage: of what stands in its place; infinite where a trial gave up."""
+    chains = replay_all(plan, store)
+    stopped = (chain.trial.stages[len(chain.standing)].key for chain in chains if chain.given_up)
+    passed = {key: manifest.metrics.validation_loss for key, manifest in standing_manifests(chains).items()}
+    return {**dict.fromkeys(stopped, math.inf), **passed}

@@ -31,6 +31,7 @@ from orchestrator.store import (
     job_folder,
     plan_for,
     pruned_trials,
+    replay_all,
     save_fork,
     save_job,
     saved_added_seeds,
@@ -260,16 +261,20 @@ def _train(
             run_trials(plan, store, tick)
     except TrialError as error:
         console.print(str(error), style="red")
+    for chain in replay_all(watch.plan, store):
+        if chain.given_up:
+            console.print(f"{chain.trial.name} gave up: {chain.given_up.reason}. What was tried:")
+            for line in chain.given_up.ladder_tried:
+                console.print(f"  {line}", soft_wrap=True)
     return watch.plan, _exit_code(watch.plan, store)
 
 
 def _exit_code(plan: Plan, store: StageStore) -> int:
     pruned = pruned_trials(plan, store.root)
-    good = [point for point in frontier(plan, store) if point.verdict == "good"]
-    wanted = sum(len(trial.stages) for trial in plan.trials if trial.name not in pruned)
-    if not plan.to_propose and sum(point.trial not in pruned for point in good) == wanted:
+    chains = replay_all(plan, store)
+    if not plan.to_propose and all(chain.finished or chain.trial.name in pruned for chain in chains):
         return DONE
-    return PARTIAL if good else FAILED
+    return PARTIAL if any(chain.standing for chain in chains) else FAILED
 
 
 def _check_writable(root: Path) -> None:

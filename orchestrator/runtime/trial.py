@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError, TrialError
-from orchestrator.plan import Plan, PlannedStage, Trial, read_chain
+from orchestrator.plan import Plan, Trial, read_chain
 from orchestrator.runtime.progress import ProgressFile
-from orchestrator.store import Manifest, StageStore
+from orchestrator.store import Chain, StageStore, Tried
 
 if TYPE_CHECKING:
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -61,18 +61,19 @@ class TrialTask:
 
 
 def drive_trial(config: dict[str, Any]) -> None:
-    """The Tune function: run the chain with Ray Train, report each committed stage once."""
+    """The Tune function: run the chain with Ray Train, report each committed attempt once."""
     from ray import tune
 
     task = TrialTask(**config)
     trial, store = task.load()
     with ThreadPoolExecutor(1) as pool:
         outcome = pool.submit(_fit, task)
-        waiting = list(trial.stages)
-        while waiting:
+        chain = Chain.begin(trial)
+        while chain.next:
             finished = outcome.done()
-            while waiting and (manifest := store.manifest(waiting[0])):
-                tune.report(_tune_metrics(waiting.pop(0), manifest))
+            while chain.next and (manifest := store.manifest(chain.next)):
+                chain = chain.grown(manifest)
+                tune.report(_tune_metrics(chain.attempts[-1]))
             if finished:
                 break
             wait([outcome], POLL_SECONDS)
@@ -81,12 +82,12 @@ def drive_trial(config: dict[str, Any]) -> None:
         raise TrialError(*problems)
 
 
-def _tune_metrics(stage: PlannedStage, manifest: Manifest) -> dict[str, float | str]:
+def _tune_metrics(tried: Tried) -> dict[str, float | str]:
     return {
-        "stage": stage.index,
-        "removed_tokens": manifest.metrics.removed_tokens,
-        "exact_match": manifest.metrics.exact_match,
-        "verdict": manifest.verdict,
+        "stage": tried.stage.index,
+        "removed_tokens": tried.manifest.metrics.removed_tokens,
+        "exact_match": tried.manifest.metrics.exact_match,
+        "verdict": tried.manifest.verdict,
     }
 
 
@@ -125,7 +126,7 @@ def _trainer_class(workers: int) -> type[DataParallelTrainer]:
 
 
 def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
-    """What every Train worker runs: walk the stages and report each to Ray with a checkpoint.
+    """What every Train worker runs: walk the stages and report each attempt to Ray with a checkpoint.
 
     A problem of the user's is returned, not raised: Ray would only try it again.
     """
@@ -148,11 +149,11 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
             prepare_data(job, store),
             store,
             ray.train.torch.get_device(),
-            lambda stage, at: progress.write(stage.index, at.step, at.removed_tokens) if first else None,
+            lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
             lambda: goes_on(whole, task.total_tokens, trial, store),
         )
-        for stage, manifest in walk(trial, runner):
-            _report_to_train(stage, manifest, store, first)
+        for chain in walk(trial, runner):
+            _report_to_train(chain.attempts[-1], store, first)
     except StepwiseError as error:
         if job.resources.workers > 1:
             raise  # the other workers wait for this one; Ray ends them
@@ -160,11 +161,11 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
     return ()
 
 
-def _report_to_train(stage: PlannedStage, manifest: Manifest, store: StageStore, first: bool) -> None:
+def _report_to_train(tried: Tried, store: StageStore, first: bool) -> None:
     """Ray gets a pointer: the weights are in the store already and are not copied."""
     import ray.train
 
-    metrics = _tune_metrics(stage, manifest)
+    metrics, manifest = _tune_metrics(tried), tried.manifest
     if not first:
         ray.train.report(metrics)
         return

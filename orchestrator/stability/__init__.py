@@ -1,9 +1,9 @@
 """From signals to a verdict to a restart: pure numbers, no torch, no ray, no store."""
 
-from orchestrator.stability.detect import Alarm, Judgement, extension, gate, judge, recovered
+from orchestrator.stability.detect import Alarm, Judgement, at_target, gate, judge, recovered
 from orchestrator.stability.policy import Attempt, Budget, GiveUp, Pace, Restart, next_move, next_pace, next_seed
 from orchestrator.stability.signals import Block, Blocks, History
-from orchestrator.stability.thresholds import Expected, Thresholds, target_loss
+from orchestrator.stability.thresholds import Expected, Rule, Thresholds, target_loss
 
 __all__ = [
     "Alarm",
@@ -17,8 +17,9 @@ __all__ = [
     "Judgement",
     "Pace",
     "Restart",
+    "Rule",
     "Thresholds",
-    "extension",
+    "at_target",
     "gate",
     "judge",
     "next_move",

@@ -57,6 +57,13 @@ def recovered(blocks: Blocks, expected: Expected, history: History, thresholds: 
     return len(flags) >= thresholds.recovered_blocks and all(flags[-thresholds.recovered_blocks :])
 
 
+def at_target(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
+    """Whether the last blocks know the answer as well as was asked: nothing is left to consolidate."""
+    last = blocks[-thresholds.recovered_blocks :]
+    asked = expected.target_exact_match
+    return len(last) == thresholds.recovered_blocks and all(block.probe_exact_match >= asked for block in last)
+
+
 def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """A1: a number of the last block is infinite or not a number (R §1.5 A1)."""
     if blocks[-1].finite:
@@ -70,7 +77,7 @@ def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: T
     """A2: the model knows no more than answer frequencies and does not learn, where it once knew more."""
     floor = math.log(thresholds.floor_share * expected.answer_entropy)
     window = blocks[-thresholds.floor_blocks :]
-    if history.best is None or history.best >= floor or len(window) < thresholds.floor_blocks:
+    if not _knew_more(expected, history, thresholds) or len(window) < thresholds.floor_blocks:
         return None
     if min(block.level for block in window) < floor or _falls(window, expected, thresholds):
         return None
@@ -79,7 +86,7 @@ def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: T
 
 
 def too_slow(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B1: at the slope of its last blocks a removal does not recover within its budget and extension."""
+    """B1: at the slope of its last blocks a removal does not recover within its budget and half as much."""
     own = since_removal(blocks)
     if history.best is None or any(_recoveries(blocks, expected, history, thresholds)):
         return None
@@ -106,7 +113,9 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B3: a whole consolidation stage, flat, and far from what was asked."""
+    """B3: a whole consolidation stage, flat, and far from what was asked, of a model that once knew something."""
+    if not _knew_more(expected, history, thresholds):
+        return None
     target = math.log(expected.target_loss * thresholds.recovery_factor)
     if not expected.consolidation or len(blocks) < expected.planned or _falls(blocks, expected, thresholds):
         return None
@@ -149,16 +158,6 @@ def judge(blocks: Blocks, expected: Expected, history: History, thresholds: Thre
     return next((alarm for alarm in alarms if alarm), None)
 
 
-def extension(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> int:
-    """Blocks by which to extend, once, a removal whose budget is spent; 0 if they would not help."""
-    if history.best is None or recovered(blocks, expected, history, thresholds):
-        return 0
-    extra = thresholds.extension * expected.planned
-    level = _recovery_level(expected, history, thresholds)
-    needed = _blocks_needed(since_removal(blocks), level, thresholds)
-    return math.ceil(extra) if needed <= thresholds.projection_factor * extra else 0
-
-
 def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Judgement:
     """The verdict on a stage whose last block is the last of ``blocks``.
 
@@ -178,6 +177,11 @@ def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thres
         return Judgement("suspect", reason, "B2")
     warning = off_envelope(blocks, expected, history, thresholds)
     return Judgement("good", warning.reason, warning.detector) if warning else Judgement("good")
+
+
+def _knew_more(expected: Expected, history: History, thresholds: Thresholds) -> bool:
+    """Than answer frequencies, at the end of a good stage. A model that never did is not one that lost it."""
+    return history.best is not None and history.best < math.log(thresholds.known_share * expected.answer_entropy)
 
 
 def _recovery_level(expected: Expected, history: History, thresholds: Thresholds) -> float:
@@ -201,9 +205,13 @@ def _is_lost(blocks: Blocks, level: float, thresholds: Thresholds) -> bool:
 
 
 def _slope(blocks: Blocks) -> float:
-    """Theil-Sen: the median slope of the log loss over all pairs, per block."""
-    pairs = combinations(enumerate(block.level for block in blocks), 2)
-    return median((b - a) / (j - i) for (i, a), (j, b) in pairs) if len(blocks) > 1 else 0.0
+    """Theil-Sen: the median slope of the log loss, per block, over all pairs with no removal between them."""
+    slopes = [
+        (b.level - a.level) / (j - i)
+        for (i, a), (j, b) in combinations(enumerate(blocks), 2)
+        if a.removed_tokens == b.removed_tokens
+    ]
+    return median(slopes) if slopes else 0.0
 
 
 def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:

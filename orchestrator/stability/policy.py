@@ -75,7 +75,15 @@ class Restart:
     from_stage: int
     seed: int
     pace: Pace
-    reason: str
+    number: int
+    """Restarts of the failed stage since its last progress, with this one."""
+    change: str
+    """What is done differently."""
+    failure: str
+
+    @property
+    def reason(self) -> str:
+        return f"{self.failure}; restart {self.number} from stage {self.from_stage}: {self.change}"
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ def next_move(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp
     stage = kept[-1] + 1 if kept else 0
     pace, seed = _slower(here[0].pace, rung), next_seed(attempts, stage, budget)
     failure = f"stage {last.stage} {last.verdict} ({last.detector})"
-    return Restart(stage, seed, pace, f"{failure}; restart {len(here)} from stage {stage}: {rung.words}")
+    return Restart(stage, seed, pace, len(here), rung.words, failure)
 
 
 def _same_again(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp:
@@ -155,8 +163,8 @@ def _same_again(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | Give
     if faults > budget.infra_per_stage:
         reason = f"stage {last.stage}: {faults} infrastructure faults, at most {budget.infra_per_stage} are allowed"
         return GiveUp(reason, ())
-    reason = f"stage {last.stage} was interrupted (fault {faults} of {budget.infra_per_stage}): same seed, goes on"
-    return Restart(last.stage, next_seed(attempts, last.stage, budget), last.pace, reason)
+    seed, failure = next_seed(attempts, last.stage, budget), f"stage {last.stage} was interrupted"
+    return Restart(last.stage, seed, last.pace, faults, "the same again", failure)
 
 
 def _exhausted(own: list[Attempt], failures: list[Attempt], here: list[Attempt], budget: Budget) -> str:
@@ -164,6 +172,8 @@ def _exhausted(own: list[Attempt], failures: list[Attempt], here: list[Attempt],
     stage = here[-1].stage
     lost = sum(a.steps / (a.pace.stretch * budget.nominal_steps[stage]) for a in here)
     spent, planned = sum(a.steps for a in own), sum(budget.nominal_steps)
+    if not budget.attempts_per_stage:
+        return f"stage {stage} failed, and it is not to be restarted"
     if len(here) > budget.attempts_per_stage:
         return f"stage {stage} failed {len(here)} times, at most {budget.attempts_per_stage} restarts are allowed"
     if lost > budget.stage_compute:

@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Rule = Literal["hard", "fixed", "adaptive"]
+
 LOSS_PER_MISS = 2.5
 """Loss of a whole answer over -ln(exact match): 2.3 at 0.38, 2.5 at 0.81, 4.0 at 0.95 (measured, D)."""
 
@@ -22,6 +24,9 @@ class Thresholds(BaseModel):
 
     floor_share: float = 0.9
     """A2: at the floor from this share of the answers' unigram entropy on (R §1.5)."""
+    known_share: float = 0.5
+    """A2, B3: only for a model that once ended a good stage below this share of it (ours): 0.012 in the
+    quickstart, 0.7 and more where a tiny model learnt next to nothing."""
     floor_blocks: int = 5
     """A2: consecutive blocks at the floor. R §1.5 has 2; 5 give a slope, and outlast the jump of a removal."""
     flat: float = 0.1
@@ -37,7 +42,7 @@ class Thresholds(BaseModel):
     slope_blocks: int = 5
     """B1: blocks of the Theil-Sen slope (R §1.5 B)."""
     extension: float = 0.5
-    """B1: X, the share of a removal's budget by which it may be extended, once (R §1.5 B, §2.7)."""
+    """B1: X, the share of a removal's budget by which its projection may exceed it (R §1.5 B)."""
     projection_factor: float = 2.0
     """B1: a projection counts as this many times too long; R §1.5 has 1, recovery was measured to speed up (D)."""
     late_factor: float = 2.0
@@ -73,7 +78,7 @@ class Expected:
     """
 
     planned: int
-    rule: Literal["hard", "fixed", "adaptive"]
+    rule: Rule
     consolidation: bool
     answer_entropy: float
     target_loss: float

@@ -1,5 +1,6 @@
 """The store: the only state. Commit, adopt, verify, and what the committed stages say together."""
 
+from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
@@ -8,11 +9,13 @@ from orchestrator.store.searches import Pruned, proposals, pruned_trials, record
 from orchestrator.store.stages import Manifest, StageStore
 
 __all__ = [
+    "Chain",
     "Claim",
     "FrontierPoint",
     "Manifest",
     "Pruned",
     "StageStore",
+    "Tried",
     "frontier",
     "is_fork",
     "job_folder",
@@ -22,6 +25,8 @@ __all__ = [
     "record_proposal",
     "record_pruned",
     "replace_file",
+    "replay",
+    "replay_all",
     "save_fork",
     "save_job",
     "saved_added_seeds",

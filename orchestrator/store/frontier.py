@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from statistics import median
 
 from orchestrator.config import Method, Scalar
-from orchestrator.method.stage import Record, Verdict
+from orchestrator.method.stage import PASSED, Record, Verdict
 from orchestrator.plan import Plan
+from orchestrator.store.chain import Chain, replay_all
 from orchestrator.store.stages import Manifest, StageStore
 
 
@@ -33,6 +34,8 @@ class FrontierPoint(Record):
     speedup: float | None
     """examples_per_second over that of No CoT's last stage; None until one is committed."""
     verdict: Verdict
+    restarts: int
+    """Of the trial, up to this stage."""
     pareto: bool
     """No other point is at least as accurate with at least as many tokens removed, and better in one."""
     seconds: float
@@ -41,48 +44,48 @@ class FrontierPoint(Record):
     settings: dict[str, Scalar]
     """What the search set, by job field; infinity as text, as JSON has no number for it."""
 
+    @property
+    def passed(self) -> bool:
+        """Whether the chain went on from here."""
+        return self.verdict in PASSED
+
 
 def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
-    """The points of every committed stage of the plan, in plan order."""
-    committed = [
-        (trial, stage, manifest)
-        for trial in plan.trials
-        for stage in trial.stages
-        if (manifest := store.manifest(stage))
-    ]
-    no_cot = {
-        trial.name: manifest.metrics.examples_per_second
-        for trial, _, manifest in committed
-        if trial.method == "no_cot" and manifest.verdict == "good"
-    }
+    """The points of every stage that stands, in plan order; of a trial that gave up also what it failed at."""
+    chains = replay_all(plan, store)
+    passed = [(chain.trial, tried.manifest) for chain in chains for tried in chain.standing]
+    no_cot = {trial.name: m.metrics.examples_per_second for trial, m in passed if trial.method == "no_cot"}
     base = median(no_cot.values()) if no_cot else None
-    undominated = pareto_set(_position(m) for _, _, m in committed if m.verdict == "good")
-    points = []
-    for trial, stage, manifest in committed:
-        metrics = manifest.metrics
-        points.append(
-            FrontierPoint(
-                trial=trial.name,
-                method=trial.method,
-                seed=trial.seed,
-                stage=stage.index,
-                stage_key=stage.key,
-                step=stage.spec.first_step + stage.spec.steps,
-                removed_tokens=metrics.removed_tokens,
-                total_tokens=metrics.total_tokens,
-                exact_match=metrics.exact_match,
-                generated_tokens=metrics.generated_tokens,
-                examples_per_second=metrics.examples_per_second,
-                examples_per_second_batched=metrics.examples_per_second_batched,
-                speedup=metrics.examples_per_second / base if base else None,
-                verdict=manifest.verdict,
-                pareto=manifest.verdict == "good" and _position(manifest) in undominated,
-                seconds=metrics.train_seconds + metrics.evaluate_seconds,
-                committed_at=manifest.committed_at,
-                settings={field: "inf" if value == math.inf else value for field, value in trial.settings},
-            )
+    undominated = pareto_set(_position(manifest) for _, manifest in passed)
+    return tuple(point for chain in chains for point in _points(chain, base, undominated))
+
+
+def _points(chain: Chain, base: float | None, undominated: set[tuple[int, float]]) -> Iterator[FrontierPoint]:
+    step = 0
+    for tried in chain.standing + ((chain.obstacle,) if chain.obstacle else ()):
+        metrics, manifest = tried.manifest.metrics, tried.manifest
+        step += tried.steps
+        yield FrontierPoint(
+            trial=chain.trial.name,
+            method=chain.trial.method,
+            seed=chain.trial.seed,
+            stage=tried.stage.index,
+            stage_key=tried.stage.key,
+            step=step,
+            removed_tokens=metrics.removed_tokens,
+            total_tokens=metrics.total_tokens,
+            exact_match=metrics.exact_match,
+            generated_tokens=metrics.generated_tokens,
+            examples_per_second=metrics.examples_per_second,
+            examples_per_second_batched=metrics.examples_per_second_batched,
+            speedup=metrics.examples_per_second / base if base else None,
+            verdict=manifest.verdict,
+            restarts=chain.restarts_before(tried),
+            pareto=manifest.passed and _position(manifest) in undominated,
+            seconds=metrics.train_seconds + metrics.evaluate_seconds,
+            committed_at=manifest.committed_at,
+            settings={field: "inf" if value == math.inf else value for field, value in chain.trial.settings},
         )
-    return tuple(points)
 
 
 def pareto_set(points: Iterable[tuple[int, float]]) -> set[tuple[int, float]]:

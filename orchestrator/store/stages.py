@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 
 from orchestrator.errors import Problem, StoreError
 from orchestrator.identity import field_diff
-from orchestrator.method.stage import Record, StageMetrics, Verdict
+from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
 from orchestrator.store.claims import Claim, claim
 
@@ -55,6 +55,11 @@ class Manifest(Record):
     versions: dict[str, str]
     committed_at: float
     """Seconds since the epoch; the timestamp of the stage's points in MLflow."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the chain goes on from here."""
+        return self.verdict in PASSED
 
 
 class StageStore:

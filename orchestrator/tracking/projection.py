@@ -22,6 +22,8 @@ from orchestrator.store import FrontierPoint, Pruned
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
+Setbacks = Mapping[str, Sequence[str]]
+"""By trial, why each failed attempt was answered by a restart, or by giving up, and how."""
 
 COLOURS = {"stepwise": "#1f77b4", "explicit_cot": "#2ca02c", "no_cot": "#d62728"}
 
@@ -51,14 +53,14 @@ class RunRecord:
 
 
 def trial_records(
-    plan: Plan, points: Sequence[FrontierPoint], losses: Losses, pruned: Mapping[str, Pruned]
+    plan: Plan, points: Sequence[FrontierPoint], losses: Losses, setbacks: Setbacks, pruned: Mapping[str, Pruned]
 ) -> list[RunRecord]:
     """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
     baselines = [trial for trial in plan.trials if trial.method == "no_cot"]
     speed_known = all(_status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in baselines)
     records = [
-        _trial_record(trial, by_trial[trial.name], losses, speed_known)
+        _trial_record(trial, by_trial[trial.name], losses, setbacks.get(trial.name, ()), speed_known)
         for trial in plan.trials
         if trial.name in by_trial
     ]
@@ -78,7 +80,7 @@ def job_record(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Sta
     best: dict[int, FrontierPoint] = {}
     for point in points:
         held = best.get(point.removed_tokens)
-        if point.verdict == "good" and (held is None or point.exact_match > held.exact_match):
+        if point.passed and (held is None or point.exact_match > held.exact_match):
             best[point.removed_tokens] = point
     tags = {"stepwise.level": "job", "stepwise.job": plan.job.name}
     values = [standing.value for standing in ranked[:1] if standing.value is not None]
@@ -95,7 +97,9 @@ def job_record(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Sta
     )
 
 
-def _trial_record(trial: Trial, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
+def _trial_record(
+    trial: Trial, points: list[FrontierPoint], losses: Losses, setbacks: Sequence[str], speed_known: bool
+) -> RunRecord:
     params = _params(trial.job, trial)
     status = _status(trial, points)
     settled = list(_settled(trial, points))
@@ -103,6 +107,8 @@ def _trial_record(trial: Trial, points: list[FrontierPoint], losses: Losses, spe
     values += [value for point in settled for value in _frontier(point, speed_known)]
     if status == "FINISHED":
         values += _scores(trial, settled)
+    if status != "RUNNING" and trial.method == "stepwise":
+        values.append(Value("score/restarts", points[-1].restarts, _timestamp(points[-1]), 0))
     return RunRecord(
         uid=digest([trial.name, trial.stages[-1].key, params]),
         name=trial.name,
@@ -117,13 +123,15 @@ def _trial_record(trial: Trial, points: list[FrontierPoint], losses: Losses, spe
             "stepwise.seed": str(trial.seed),
             "stepwise.verdict": points[-1].verdict,
             "mlflow.runColor": COLOURS[trial.method],
+            **({"stepwise.restarts": str(points[-1].restarts)} if setbacks else {}),
+            **{f"stepwise.restart.{number}": says for number, says in enumerate(setbacks, start=1)},
         },
         values=tuple(values),
     )
 
 
 def _status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
-    if any(point.verdict == "diverged" for point in points):
+    if not all(point.passed for point in points):
         return "FAILED"
     return "FINISHED" if len(points) == len(trial.stages) else "RUNNING"
 
@@ -164,7 +172,7 @@ def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoin
     over = _status(trial, points) != "RUNNING"
     for _, stages in groupby(trial.stages, lambda stage: stage.spec.removed_to):
         indices = [stage.index for stage in stages]
-        good = [committed[i] for i in indices if i in committed and committed[i].verdict == "good"]
+        good = [committed[i] for i in indices if i in committed and committed[i].passed]
         if good and (over or indices[-1] in committed):
             yield good[-1]
 

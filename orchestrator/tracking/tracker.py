@@ -16,7 +16,8 @@ from orchestrator.errors import Problem, StepwiseError
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.search import standings
-from orchestrator.store import FrontierPoint, StageStore, frontier, pruned_trials
+from orchestrator.stability import Restart
+from orchestrator.store import FrontierPoint, Manifest, StageStore, Tried, frontier, pruned_trials, replay_all
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
 from orchestrator.tracking.server import artifact_folder, default_uri
 from orchestrator.tracking.views import experiment_tags
@@ -104,12 +105,17 @@ class Tracker:
             return self._known_experiment()
 
     def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
-        return trial_records(self.plan, points, self._read_losses(points), pruned_trials(self.plan, self.store.root))
+        setbacks = {
+            chain.trial.name: [_setback(tried) for tried in chain.failures]
+            for chain in replay_all(self.plan, self.store)
+        }
+        pruned = pruned_trials(self.plan, self.store.root)
+        return trial_records(self.plan, points, self._read_losses(points), setbacks, pruned)
 
     def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
-        for key in {point.stage_key for point in points} - self._losses.keys():
-            manifest = self.store.read(key)
-            self._losses[key] = manifest.metrics.train_loss if manifest else ()
+        for point in points:
+            if point.stage_key not in self._losses and (manifest := self.store.read(point.stage_key)):
+                self._losses[point.stage_key] = _losses(manifest, point)
         return self._losses
 
     @contextmanager
@@ -159,6 +165,8 @@ class Tracker:
         return (artifact_folder(self.store.root) / self.plan.job.name).as_uri()
 
     def _run(self, record: RunRecord) -> _Run:
+        if record.uid in self._runs and not self._runs[record.uid].sent <= set(record.values):
+            del self._runs[record.uid]  # the trial went back over a stage: its run tells what no longer stands
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
             self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))
@@ -224,6 +232,22 @@ class Tracker:
         else:
             self._client.set_terminated(run.id, status, record.ended)
         run.status = status
+
+
+def _losses(manifest: Manifest, point: FrontierPoint) -> tuple[LossPoint, ...]:
+    """The losses of a stage at the steps really taken: earlier stages may have ended early."""
+    stage, taken = manifest.identity["stage"], manifest.metrics.steps_taken
+    saved = stage["first_step"] + (stage["steps"] if taken is None else taken) - point.step
+    return tuple(loss.model_copy(update={"step": loss.step - saved}) for loss in manifest.metrics.train_loss)
+
+
+def _setback(tried: Tried) -> str:
+    """One line: what failed, why, and what was done about it."""
+    answer = tried.answer
+    failed = f"stage {tried.stage.index} {tried.manifest.verdict}: {tried.manifest.reason}"
+    if isinstance(answer, Restart):
+        return f"{failed}; restart {answer.number} from stage {answer.from_stage}: {answer.change}"
+    return f"{failed}; gave up"
 
 
 def _cause(error: BaseException) -> str:

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.config import Job
 from orchestrator.method.stage import LossPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
-from orchestrator.store import StageStore
+from orchestrator.store import Chain, StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, experiment_name
 
 ALL = ["no_cot", "explicit_cot", "stepwise"]
@@ -181,7 +181,7 @@ def test_trial_stopped_on_purpose_is_killed_and_revived(store: StageStore, datab
 
 
 def test_diverged_trial_is_failed_and_keeps_its_good_points(store: StageStore, database: str) -> None:
-    plan = make_plan("diverged", database)
+    plan = make_plan("diverged", database, stability={"restarts": False})
     trial = plan.trials[0]
     for stage in trial.stages[:4]:
         commit(store, stage, 0.9)
@@ -213,6 +213,42 @@ def test_stage_trained_anew_sets_the_old_run_aside(store: StageStore, database: 
     assert new.info.run_id != old.info.run_id
     assert recorded.values(new, "frontier/accuracy") == [(0, 0.9), (4, 0.7), (8, 0.9)]
     assert [run.info.run_id for run in recorded.runs("superseded").values()] == [old.info.run_id]
+
+
+def commit_next(store: StageStore, chain: Chain, exact_match: float, verdict: Verdict = "good") -> Chain:
+    commit(store, chain.next, exact_match, verdict)
+    return chain.advanced(store)
+
+
+def test_restarts_are_tags_and_a_score(store: StageStore, database: str) -> None:
+    plan = make_plan("restarted", database)
+    chain = Chain.begin(plan.trials[0])
+    while chain.next:
+        stuck = chain.next.index == 3 and not chain.failures
+        chain = commit_next(store, chain, 0.9, "stuck" if stuck else "good")
+        Tracker(plan, store).sync()
+
+    run = Recorded(plan, database).runs()[plan.trials[0].name]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["stepwise.restarts"] == "1"
+    assert run.data.tags["stepwise.restart.1"].endswith("restart 1 from stage 3: another seed")
+    assert run.data.metrics["score/restarts"] == 1
+
+
+def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: StageStore, database: str) -> None:
+    plan = make_plan("rewound", database, stability={"max_compute": 100})
+    chain, tracker = Chain.begin(plan.trials[0]), Tracker(plan, store)
+    accuracies = iter(range(100))
+    while chain.next:
+        stuck = chain.next.index == 3 and len(chain.failures) < 4
+        chain = commit_next(store, chain, next(accuracies) / 100, "stuck" if stuck else "good")
+        tracker.sync()
+
+    recorded = Recorded(plan, database)
+    run = recorded.runs()[plan.trials[0].name]
+    ends = [tried.manifest.metrics.exact_match for tried in chain.standing]
+    assert [value for _, value in recorded.values(run, "stage/exact_match")] == ends
+    assert len(recorded.runs("superseded")) == 1
 
 
 def test_speedup_waits_for_no_cot(store: StageStore, database: str) -> None:

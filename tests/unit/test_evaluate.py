@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
-from math import inf
+from math import inf, log
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import StoreError
-from orchestrator.method.evaluate import Evaluator, Removed, extract_answer
+from orchestrator.method.data import token_table
+from orchestrator.method.evaluate import (
+    Evaluator,
+    Removed,
+    answer_entropy,
+    answer_tokens,
+    extract_answer,
+    mark_tokens,
+)
 from orchestrator.method.model import load_weights
 from orchestrator.plan import Trial, build_plan
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore
+from orchestrator.tasks import make_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,7 +66,7 @@ def start(job: Job, root: Path, watch: Callable[..., None] = lambda *_: None) ->
 
 
 def walked(job: Job, root: Path, stages: int | None = None) -> list[Manifest]:
-    return [manifest for _, manifest in islice(walk(*start(job, root)), stages)]
+    return [chain.attempts[-1].manifest for chain in islice(walk(*start(job, root)), stages)]
 
 
 def weights(manifests: list[Manifest]) -> list[str]:
@@ -159,6 +170,62 @@ def test_speed_is_faster_without_the_cot_and_in_batches(half_trained, evaluator)
     assert alone.generated_tokens == pytest.approx(6 + COT_TOKENS, abs=0.5)
 
 
+def naive_probe(model: PreTrainedModel, data: JobData, removed: Removed, examples: int) -> tuple[float, float]:
+    """Example by example: the answer's tokens after its true, cut CoT."""
+    loss, tokens, right = 0.0, 0, 0
+    for row in range(examples):
+        ids = data.validation.tokens[data.validation.offsets[row] : data.validation.offsets[row + 1]].tolist()
+        begin, end = int(data.validation.cot_start[row]), int(data.validation.cot_end[row])
+        ids = ids[:begin] + ids[min(begin + removed.tokens, end) :]
+        answer = len(data.validation.answers[row].split())
+        logits = model(torch.tensor([ids])).logits[0, -2 - answer : -2].log_softmax(-1)
+        target = torch.tensor(ids[-1 - answer : -1])
+        loss -= float(logits.gather(1, target[:, None]).sum())
+        tokens += answer
+        right += bool((logits.argmax(-1) == target).all())
+    return loss / tokens, right / examples
+
+
+@pytest.mark.parametrize("tokens", [0, 3, COT_TOKENS])
+def test_probe_is_the_loss_and_exact_match_of_the_answers_alone(explicit, evaluator, data, tokens):
+    removed = Removed(tokens)
+    probe = evaluator.probe(explicit, removed, 20)
+    with torch.no_grad():
+        loss, exact_match = naive_probe(explicit.eval(), data, removed, 20)
+    assert probe.loss == pytest.approx(loss, rel=1e-4)
+    assert probe.exact_match == exact_match
+
+
+def test_probe_changes_nothing_about_training(tmp_path):
+    jobs = [tiny_job(stability={"probe_examples": examples}) for examples in (8, 30)]
+    first, second = (weights(walked(job, tmp_path / str(i))) for i, job in enumerate(jobs))
+    assert first == second
+
+
+def test_answers_are_found_where_a_tokenizer_cuts_everything_into_bytes(tmp_path):
+    end = "<eos>"
+    symbols = [end, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    byte_level = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
+    byte_level.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    byte_level.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level, eos_token=end)
+    task = make_task(make_job().task)
+    table = token_table(task, "validation", tokenizer, tmp_path / "validation.arrow")
+    mark = mark_tokens(table, tokenizer)
+    assert mark == len(" #### ")
+    lengths = answer_tokens(table, mark)
+    last = int(table.offsets[1]) - 1
+    assert tokenizer.decode(table.tokens[last - lengths[0] : last]).strip() == table.answers[0]
+
+
+def test_answer_entropy_is_that_of_the_answers_symbols(data):
+    symbols = [symbol for example in data.task.examples("validation") for symbol in example.answer.split()]
+    shares = [count / len(symbols) for count in Counter(symbols).values()]
+    mark = mark_tokens(data.validation, data.tokenizer)
+    assert mark == 1
+    assert answer_entropy(data.validation, mark) == pytest.approx(-sum(s * log(s) for s in shares))
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
@@ -176,7 +243,7 @@ def test_extract_answer_is_the_released_scripts_without_mark_and_blanks(text, an
 
 def test_walk_commits_every_stage_with_what_was_measured(tmp_path):
     trial, runner = start(tiny_job(), tmp_path)
-    manifests = [manifest for _, manifest in walk(trial, runner)]
+    manifests = [chain.attempts[-1].manifest for chain in walk(trial, runner)]
     assert [manifest.key for manifest in manifests] == [stage.key for stage in trial.stages]
     assert [manifest.metrics.removed_tokens for manifest in manifests] == [0, 0, 3, 6, 6]
     assert [len(manifest.metrics.after_removal) for manifest in manifests] == [0, 0, 3, 3, 0]
@@ -191,7 +258,7 @@ def test_walk_again_adopts_every_stage_without_a_training_step(tmp_path):
         raise AssertionError("a stage was trained again")
 
     first = walked(tiny_job(), tmp_path)
-    assert [manifest for _, manifest in walk(*start(tiny_job(), tmp_path, never))] == first
+    assert [chain.attempts[-1].manifest for chain in walk(*start(tiny_job(), tmp_path, never))] == first
 
 
 def test_walk_in_another_store_gives_the_same_weights(tmp_path):
@@ -228,8 +295,12 @@ def test_walk_refuses_to_start_from_damaged_weights(tmp_path):
         walked(tiny_job(), tmp_path)
 
 
-def test_walk_stops_at_a_stage_that_diverges_and_keeps_its_record(tmp_path):
-    job = tiny_job(training={"batch_size": 64, "learning_rate": 1.0, "weight_decay": 1e38, "precision": "fp32"})
+def test_walk_without_restarts_stops_at_a_stage_that_diverges_and_keeps_its_record(tmp_path):
+    stability = {"restarts": False}
+    job = tiny_job(
+        stability=stability,
+        training={"batch_size": 64, "learning_rate": 1.0, "weight_decay": 1e38, "precision": "fp32"},
+    )
     manifests = walked(job, tmp_path)
     assert [manifest.verdict for manifest in manifests] == ["diverged"]
     assert weights(manifests) == []

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Training
+from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Stability, Training
 from orchestrator.method.hub import load_tokenizer
 from orchestrator.method.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime.data import prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import Manifest, StageStore, frontier
+from orchestrator.store import Manifest, StageStore, frontier, replay
 from orchestrator.tasks import make_task
 
 TASK = MultiplicationTask(digits=(1, 2))
@@ -30,7 +30,7 @@ def executed(job: Job, folder: Path) -> tuple[Plan, StageStore, list[Manifest]]:
     data = prepare_data(job, store)
     plan = build_plan(job, data.total_tokens)
     runner = StageRunner(job, data, store, torch.device("cpu"), lambda stage, progress: None)
-    return plan, store, [manifest for _, manifest in walk(plan.trials[0], runner)]
+    return plan, store, [chain.attempts[-1].manifest for chain in walk(plan.trials[0], runner)]
 
 
 def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: Path) -> None:
@@ -49,16 +49,89 @@ def test_pretrained_model_is_trained_from_its_own_weights_and_tokens(tmp_path: P
     assert 0 < (start - end).abs().max() < 0.01
 
 
-def test_diverged_stage_ends_the_trial_and_keeps_its_record_without_weights(tmp_path: Path) -> None:
-    job = Job(
+def wild(stability: Stability, *, weight_decay: float = 1e4, learning_rate: float = 1.0, steps: int = 20) -> Job:
+    """AdamW multiplies the weights by 1 - rate x decay at every step: beyond 2 they explode."""
+    return Job(
         name="wild",
         task=TASK,
         model=TINY,
-        schedule=Schedule(tokens_per_stage=3, stage_steps=20, pretrain_steps=1),
-        training=Training(learning_rate=1.0, max_grad_norm=1e30, weight_decay=1e4),
+        schedule=Schedule(tokens_per_stage=3, stage_steps=steps, pretrain_steps=1),
+        training=Training(
+            learning_rate=learning_rate, max_grad_norm=1e30, weight_decay=weight_decay, reset_optimizer=False
+        ),
+        stability=stability,
     )
-    plan, store, manifests = executed(job, tmp_path)
-    assert [m.verdict for m in manifests] == ["good", "diverged"]
-    assert manifests[1].files == ()
+
+
+def test_stage_that_always_diverges_is_restarted_and_leaves_records_without_weights(tmp_path: Path) -> None:
+    plan, store, manifests = executed(wild(Stability()), tmp_path)
+    assert manifests[0].verdict == "good"
+    failed = manifests[1:]
+    assert {(m.verdict, m.metrics.detector, m.files) for m in failed} == {("diverged", "A1", ())}
     assert [p.verdict for p in frontier(plan, store)] == ["good", "diverged"]
-    assert [m.attempt for m in executed(job, tmp_path)[2]] == [m.attempt for m in manifests]
+    assert replay(plan.trials[0], store).given_up
+    assert [m.attempt for m in executed(wild(Stability()), tmp_path)[2]] == [m.attempt for m in manifests]
+
+
+def test_without_restarts_a_diverged_stage_ends_the_trial(tmp_path: Path) -> None:
+    _, _, manifests = executed(wild(Stability(restarts=False)), tmp_path)
+    assert [m.verdict for m in manifests] == ["good", "diverged"]
+
+
+def test_rate_that_is_too_high_is_halved_by_the_ladder_and_the_trial_ends_well(tmp_path: Path) -> None:
+    job = wild(Stability(max_compute=20), weight_decay=3000, learning_rate=1e-3, steps=90)
+    plan, store, manifests = executed(job, tmp_path)
+    chain = replay(plan.trials[0], store)
+    assert [m.verdict for m in manifests[:5]] == ["good", "diverged", "diverged", "diverged", "good"]
+    assert chain.attempts[4].pace.learning_rate == 0.5
+    assert chain.finished
+
+
+def test_every_stage_is_recorded_in_blocks(tmp_path: Path) -> None:
+    job = Job(
+        name="blocks",
+        task=TASK,
+        model=TINY,
+        schedule=Schedule(tokens_per_stage=3, stage_steps=50, pretrain_steps=50),
+        training=Training(learning_rate=3e-3),
+    )
+    _, _, manifests = executed(job, tmp_path)
+    metrics = manifests[2].metrics
+    assert [block.step for block in metrics.blocks] == [3 * i for i in range(1, 17)] + [50]
+    assert [block.removed_tokens for block in metrics.blocks][::16] == [1, 3]
+    assert all(block.finite and block.gradient_norm > 0 and block.update_ratio > 0 for block in metrics.blocks)
+    assert metrics.steps_taken == 50
+    first, last = manifests[0].metrics.blocks[0], manifests[0].metrics.blocks[-1]
+    assert last.probe_loss < first.probe_loss
+
+
+def adaptive(pretrain_steps: int, stage_steps: int, asked: float) -> Job:
+    return Job(
+        name="adaptive",
+        task=TASK,
+        model=TINY,
+        schedule=Schedule(
+            type="adaptive",
+            tokens_per_stage=3,
+            stage_steps=stage_steps,
+            pretrain_steps=pretrain_steps,
+            consolidation_stages=1,
+        ),
+        training=Training(learning_rate=5e-3, batch_size=64),
+        stability=Stability(min_exact_match=asked, max_restarts_per_stage=1),
+    )
+
+
+def test_adaptive_stage_ends_with_the_recovery_from_its_last_token(tmp_path: Path) -> None:
+    plan, store, manifests = executed(adaptive(10, 60, asked=1e-6), tmp_path)
+    assert {m.verdict for m in manifests} == {"good"}
+    assert [m.metrics.steps_taken for m in manifests[2:4]] == [12, 12]
+    assert [b.removed_tokens for b in manifests[2].metrics.blocks] == [1, 1, 2, 2, 3, 3]
+    assert frontier(plan, store)[-1].step == sum(m.metrics.steps_taken for m in manifests)
+
+
+def test_adaptive_stage_without_recovery_is_stuck(tmp_path: Path) -> None:
+    plan, store, manifests = executed(adaptive(200, 30, asked=0.999), tmp_path)
+    assert [m.verdict for m in manifests] == ["good", "good", "stuck", "stuck"]
+    assert {m.metrics.detector for m in manifests[2:]} == {"B1"}
+    assert replay(plan.trials[0], store).given_up

@@ -38,7 +38,19 @@ HOMES = {
 }
 """The rooms in which a library may be imported at all."""
 
-LIGHT = ["cli", "config", "errors", "identity", "plan", "report", "runtime.run", "store", "tasks", "tracking"]
+LIGHT = [
+    "cli",
+    "config",
+    "errors",
+    "identity",
+    "plan",
+    "report",
+    "runtime.run",
+    "stability",
+    "store",
+    "tasks",
+    "tracking",
+]
 """Modules whose import costs neither torch nor ray nor mlflow."""
 
 

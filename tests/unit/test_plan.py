@@ -14,6 +14,7 @@ import pytest
 from orchestrator.config import Job
 from orchestrator.identity import field_diff
 from orchestrator.plan import Trial, build_plan, estimated_total_tokens
+from orchestrator.stability import Pace
 
 METHODS = ["no_cot", "explicit_cot", "stepwise"]
 LINEAR = {"tokens_per_stage": 2, "stage_steps": 50, "pretrain_steps": 30, "consolidation_stages": 2}
@@ -117,11 +118,48 @@ def test_more_consolidation_keeps_every_stage_before_it():
         },
         {"schedule": LINEAR | {"tokens_per_stage": 2.0}},
         {"seeds": [0]},
+        {"stability": {"restarts": True, "max_restarts_per_stage": 0, "max_compute": 9.5}},
     ],
     ids=lambda tables: next(iter(tables)),
 )
 def test_keys_do_not_change_with_names_places_and_spelled_out_defaults(tables):
     assert keys(**tables) == keys()
+
+
+@pytest.mark.parametrize("stability", [{"restarts": False}, {"min_exact_match": 0.9}], ids=str)
+def test_what_judges_a_stage_changes_the_keys_of_those_it_judges(stability):
+    before, after = keys(), keys(stability=stability)
+    assert (before["no_cot"], before["explicit_cot"]) == (after["no_cot"], after["explicit_cot"])
+    assert before["stepwise"][:2] == after["stepwise"][:2]
+    assert set(before["stepwise"][2:]).isdisjoint(after["stepwise"][2:])
+
+
+def test_stage_attempted_as_planned_is_the_planned_stage():
+    for trial in trials().values():
+        parent = None
+        for stage in trial.stages:
+            assert stage.attempted(parent, trial.seed, Pace(), restart=False) == stage
+            parent = stage
+
+
+def test_slower_attempt_takes_its_tokens_later_and_ends_where_planned():
+    *_, parent, stage = trials(schedule=LINEAR | {"consolidation_stages": 0})["stepwise"].stages
+    slow = stage.attempted(parent, 7, Pace(0.5, 0.5, 2), restart=True)
+    assert (slow.spec.steps, slow.spec.removed_to) == (4 * stage.spec.steps, stage.spec.removed_to)
+    assert [r.step for r in slow.spec.removals] == [4 * r.step for r in stage.spec.removals]
+    assert (slow.spec.rate_from, slow.spec.warmup_steps, slow.spec.seed) == (0.5, 10, 7)
+    assert slow.key != stage.key and slow.parent == stage.parent
+
+
+def test_adaptive_schedule_plans_the_linear_stages_as_its_budget():
+    linear, adaptive = (trials(schedule=LINEAR | {"type": kind}) for kind in ("linear", "adaptive"))
+    assert [s.spec.removals for s in adaptive["stepwise"].stages] == [
+        s.spec.removals for s in linear["stepwise"].stages
+    ]
+    assert adaptive["stepwise"].stages[0].key == linear["stepwise"].stages[0].key
+    assert [s.key for s in adaptive["no_cot"].stages] == [s.key for s in linear["no_cot"].stages]
+    rules = [adaptive["stepwise"].rule(stage.spec) for stage in adaptive["stepwise"].stages]
+    assert rules == ["hard", "hard", *["adaptive"] * 5, "fixed", "fixed"]
 
 
 def test_other_methods_of_a_job_do_not_change_a_methods_keys():

@@ -16,13 +16,14 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule
+from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, Stability
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
 from orchestrator.report.page import report_html
+from orchestrator.report.plan import plan_document
 from orchestrator.report.trials import removals
-from orchestrator.store import FrontierPoint, StageStore, frontier
+from orchestrator.store import Chain, FrontierPoint, StageStore, frontier
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {
@@ -219,12 +220,51 @@ def test_partial_run_says_how_far_it_is(store: StageStore) -> None:
 
 
 def test_diverged_last_stage_is_not_hidden(store: StageStore) -> None:
-    plan = make_plan(methods=("stepwise",))
+    plan = make_plan(methods=("stepwise",), stability=Stability(restarts=False))
     commit(store, plan.trials[0], plan.trials[0].stages[:2])
     commit(store, plan.trials[0], plan.trials[0].stages[2:3], "diverged")
     html = html_of(plan, store)
     assert "(last stage diverged)" in lead(html)
-    assert [row.verdict for row in summary_rows(frontier(plan, store))] == ["diverged"]
+    (row,) = summary_rows(frontier(plan, store))
+    assert (row.verdict, row.exact_match) == ("diverged", LEARNED["stepwise"][1])
+
+
+def commit_restarted(store: StageStore, trial: Trial, at: int) -> None:
+    """A trial whose stage ``at`` is stuck once."""
+    chain = Chain.begin(trial)
+    while stage := chain.next:
+        failed = stage.index == at and not chain.failures
+        attempt = store.begin(stage.key)
+        verdict: Verdict = "stuck" if failed else "good"
+        chain = chain.grown(
+            store.commit(stage, attempt, verdict, metrics(trial, stage), "flat < all" if failed else "")
+        )
+
+
+def test_restart_is_told_everywhere(store: StageStore, tmp_path: Path) -> None:
+    plan = make_plan()
+    for trial in plan.trials[:2]:
+        commit(store, trial, trial.stages)
+    commit_restarted(store, plan.trials[2], at=3)
+    files, points = write_report(plan, store, tmp_path / "r"), frontier(plan, store)
+    html = files.html.read_text("utf-8")
+    page = Page(html)
+    assert "(after 1 restart)" in lead(html)
+    assert "Restarts" in page.text["h2"]
+    assert {"flat < all", "another seed, from stage 3"} <= set(page.text["td"])
+    marks = [text for text in page.text["title"] if "stage 3 stuck: flat < all; then another seed" in text]
+    assert len(marks) == 1
+    assert [row["restarts"] for row in csv.DictReader(io.StringIO(files.csv.read_text()))][-4:] == ["1"] * 4
+    assert [row.restarts for row in summary_rows(points)] == [0, 0, 1]
+    assert max(map(len, printed(summary_table(points)).splitlines())) <= 80
+
+
+def test_plan_follows_a_restarted_trial(store: StageStore) -> None:
+    plan = make_plan(methods=("stepwise",))
+    commit_restarted(store, plan.trials[0], at=3)
+    document = plan_document(plan, store)
+    assert all(stage["in_store"] for stage in document["trials"][0]["stages"])
+    assert document["steps_left"] == 0
 
 
 def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Path) -> None:

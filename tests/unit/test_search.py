@@ -25,9 +25,11 @@ from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.pruning import goes_on
 from orchestrator.runtime.run import named_plan
 from orchestrator.runtime.trial import TrialTask
-from orchestrator.runtime.watch import live_table, status
+from orchestrator.runtime.watch import TrialStatus, live_table
 from orchestrator.search import Rung, best_line, reason_to_stop, rungs, standings
 from orchestrator.store import (
+    Chain,
+    Manifest,
     Pruned,
     StageStore,
     frontier,
@@ -36,6 +38,7 @@ from orchestrator.store import (
     pruned_trials,
     record_proposal,
     record_pruned,
+    replay_all,
     save_fork,
     save_job,
     saved_plan,
@@ -253,7 +256,7 @@ def test_most_tokens_removed_at_an_accuracy(store):
 
 
 def test_unfinished_is_no_value_diverged_is_the_worst_and_pruned_counts_what_it_reached(store):
-    plan = build_plan(make_job({"space": {DELTA: [1, 2, 4, 8]}}))
+    plan = build_plan(make_job({"space": {DELTA: [1, 2, 4, 8]}}, stability={"restarts": False}))
     a, b, c, d = plan.trials
     commit(store, a.stages[:4], 1.0)
     commit(store, b.stages[:3], 1.0)
@@ -380,15 +383,15 @@ def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_
     assert sorted(t.value for t in again._optuna._ot_study.trials) == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
-def test_walk_asks_before_every_stage():
+def test_walk_asks_before_every_stage(store):
+    def run(stage: PlannedStage, chain: Chain) -> Manifest | None:
+        commit(store, [stage], 0.5)
+        return store.manifest(stage)
+
     (trial,) = build_plan(make_job(None)).trials
     asked = iter([True, True, False])
-    runner = SimpleNamespace(
-        goes_on=lambda: next(asked),
-        committed=lambda stage: None,
-        run=lambda stage, parent: SimpleNamespace(verdict="good"),
-    )
-    assert [stage.index for stage, _ in walk(trial, runner)] == [0, 1]
+    runner = SimpleNamespace(goes_on=lambda: next(asked), committed=store.manifest, run=run)
+    assert [chain.attempts[-1].stage.index for chain in walk(trial, runner)] == [0, 1]
 
 
 def test_extend_adds_the_next_seeds_and_remembers_them(stepwise, store, tmp_path):
@@ -502,7 +505,7 @@ def test_live_table_of_many_trials_fits_a_small_terminal(store):
     plan = build_plan(make_job(seeds=list(range(8))))
     commit(store, plan.trials[0].stages, 0.5)
     console = Console(width=80, height=24, record=True)
-    console.print(live_table(status(plan, store), 21))
+    console.print(live_table([TrialStatus(chain, None) for chain in replay_all(plan, store)], 21))
     lines = console.export_text().splitlines()
     assert len(lines) == 22 and max(map(len, lines)) <= 80
     assert "12 more: " in lines[-1]

@@ -21,7 +21,7 @@ from orchestrator.stability import (
     Pace,
     Restart,
     Thresholds,
-    extension,
+    at_target,
     gate,
     judge,
     next_move,
@@ -227,17 +227,26 @@ def test_projection_tells_a_recorded_good_seed_from_a_bad_one():
         curve(*(x * ANSWER_SHARE for x in losses)) for losses in (LAST_TOKEN_OF_A_GOOD_SEED, LAST_TOKEN_OF_A_BAD_SEED)
     )
     assert alarms(good[:20], expected) == []
-    assert extension(good[:20], expected, KNEW_IT, DEFAULT) == 10
     assert alarms(bad, expected)[0].detector == "B1"
     assert alarms(good, expected, thresholds=Thresholds(projection_factor=1)) != [], "the notes' own factor"
 
 
-def test_slow_recovery_is_extended_and_a_plateau_is_not():
+def test_slow_recovery_is_left_its_budget():
     slow = curve(*(1.0 * 0.86**i for i in range(20)))
     assert alarms(slow, ADAPTIVE) == []
-    assert extension(slow, ADAPTIVE, KNEW_IT, DEFAULT) == 10
-    assert extension(curve(*[1.0] * 20), ADAPTIVE, KNEW_IT, DEFAULT) == 0
-    assert extension(recovering(2, 0.012, 1), ADAPTIVE, KNEW_IT, DEFAULT) == 0
+
+
+def test_removals_inside_the_window_do_not_hide_that_the_loss_falls_between_them():
+    before, after = curve(2.6, 2.3, 2.2, 2.15, 2.12), curve(3.3, 2.5, 2.4, removed=5)
+    assert alarms((*before, *after), FIXED) == []
+    assert alarms((*curve(*[2.4] * 4), *curve(*[2.5] * 4, removed=5)), FIXED) != []
+
+
+def test_at_target_needs_consecutive_blocks():
+    below, above = block(0.1, probe_exact_match=0.94), block(0.01, probe_exact_match=0.96)
+    assert at_target((below, above, above), CONSOLIDATION, DEFAULT)
+    assert not at_target((above, below, above), CONSOLIDATION, DEFAULT)
+    assert not at_target((above,), CONSOLIDATION, DEFAULT)
 
 
 def test_budget_spent_without_recovery_is_stuck_under_the_adaptive_schedule_alone():

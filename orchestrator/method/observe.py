@@ -1,0 +1,119 @@
+"""What a stage shows while it trains: exact match right after a removal, and block by block its signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from transformers import PreTrainedModel
+
+from orchestrator.config import Training
+from orchestrator.method.evaluate import Evaluator, Removed
+from orchestrator.method.model import autocast
+from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.stage import RemovalPoint, StageSpec
+from orchestrator.stability import Alarm, Block, Blocks
+
+AFTER_REMOVAL_EXAMPLES = 250
+"""Validation examples that are measured right after a removal."""
+
+Finding = Alarm | Literal["recovered"] | None
+"""What a judge says after a block: end the stage; the next token may go; go on."""
+
+
+@dataclass(frozen=True)
+class BlockSteps:
+    """The steps of one block."""
+
+    losses: tuple[float, ...]
+    gradient_norms: tuple[float, ...]
+    update_ratio: float
+
+    @property
+    def mean_loss(self) -> float:
+        return fmean(self.losses)
+
+    @property
+    def non_finite(self) -> int:
+        steps = zip(self.losses, self.gradient_norms, strict=True)
+        return sum(not (math.isfinite(loss) and math.isfinite(norm)) for loss, norm in steps)
+
+
+class Meter:
+    """Losses and gradient norms of a block, kept on the device so that no step waits for them."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+
+    def add(self, loss: Tensor, gradient_norm: Tensor) -> None:
+        self._losses.append(loss)
+        self._norms.append(gradient_norm)
+
+    def close(self, optimizer: Optimizer, before: list[Tensor]) -> BlockSteps:
+        """The block so far, its losses over all workers. ``before``: the weights before its last update."""
+        losses = torch.stack(self._losses)
+        if dist.is_initialized():
+            dist.all_reduce(losses)
+            losses /= dist.get_world_size()
+        updates = [after - old for after, old in zip(weights(optimizer), before, strict=True)]
+        ratio = get_total_norm(updates) / get_total_norm(before)
+        steps = BlockSteps(tuple(losses.tolist()), tuple(torch.stack(self._norms).tolist()), float(ratio))
+        self._losses.clear()
+        self._norms.clear()
+        return steps
+
+
+def weights(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter.detach() for parameter in optimizer.parameters]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """The worker that measures and judges, for all."""
+
+    evaluator: Evaluator
+    training: Training
+    probe_examples: int
+    judge: Callable[[Blocks], Finding]
+
+    def after_removal(self, model: PreTrainedModel, spec: StageSpec, step: int, removed_tokens: int) -> RemovalPoint:
+        accuracy = self.evaluator.accuracy(model, _removed(spec, removed_tokens), AFTER_REMOVAL_EXAMPLES)
+        return RemovalPoint(step=step, removed_tokens=removed_tokens, exact_match=accuracy.exact_match)
+
+    def block(
+        self, model: PreTrainedModel, spec: StageSpec, step: int, removed_tokens: int, steps: BlockSteps
+    ) -> Block:
+        with autocast(model.device, self.training):  # as precise as a step, and as cheap
+            probe = self.evaluator.probe(model, _removed(spec, removed_tokens), self.probe_examples)
+        return Block(
+            step=step,
+            removed_tokens=removed_tokens,
+            probe_loss=probe.loss,
+            probe_exact_match=probe.exact_match,
+            train_loss=median(steps.losses),
+            train_loss_max=max(steps.losses),
+            gradient_norm=median(steps.gradient_norms),
+            gradient_norm_max=max(steps.gradient_norms),
+            non_finite=steps.non_finite,
+            update_ratio=steps.update_ratio,
+        )
+
+
+def _removed(spec: StageSpec, tokens: int) -> Removed:
+    return Removed(tokens, spec.removal_side, spec.keep_position)
+
+
+def told(finding: Finding) -> Finding:
+    """What the first worker found, known to all."""
+    message = [finding]
+    if dist.is_initialized():
+        dist.broadcast_object_list(message, src=0)
+    return message[0]

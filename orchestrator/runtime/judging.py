@@ -1,0 +1,80 @@
+"""What a stage is held to, and the detectors that hold it to that while it trains and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.method.data import TokenTable
+from orchestrator.method.evaluate import answer_entropy, answer_tokens
+from orchestrator.method.observe import Finding
+from orchestrator.method.stage import PASSED, StageSpec
+from orchestrator.method.train import Trace, block_steps
+from orchestrator.plan import Trial
+from orchestrator.stability import (
+    Blocks,
+    Expected,
+    History,
+    Judgement,
+    Thresholds,
+    at_target,
+    gate,
+    judge,
+    recovered,
+    target_loss,
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the training data say about a job's answers: unigram entropy in nats, and mean length in tokens."""
+
+    entropy: float
+    tokens: int
+
+    @classmethod
+    def of(cls, train: TokenTable, mark: int) -> Answers:
+        return cls(answer_entropy(train, mark), round(float(answer_tokens(train, mark).mean())))
+
+
+def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:
+    """What is asked of a stage of a trial."""
+    asked, rule = trial.job.stability.min_exact_match, trial.rule(spec)
+    blocks = -(-spec.steps // block_steps(spec))
+    return Expected(
+        planned=blocks // len(spec.removals) if rule == "adaptive" else blocks,
+        rule=rule,
+        consolidation=spec.consolidation,
+        answer_entropy=answers.entropy,
+        target_loss=target_loss(asked, answers.tokens),
+        target_exact_match=asked,
+    )
+
+
+@dataclass(frozen=True)
+class StageJudge:
+    """The detectors, told what this stage is held to."""
+
+    spec: StageSpec
+    expected: Expected
+    history: History
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+    def after_block(self, blocks: Blocks) -> Finding:
+        return judge(blocks, *self._context) or ("recovered" if self._recovered(blocks) else None)
+
+    def at_end(self, trace: Trace) -> Judgement:
+        """The verdict. An adaptive stage whose budget ended before its last token went is stuck."""
+        judgement = gate(trace.blocks, *self._context)
+        left = self.spec.removed_to - trace.removed_tokens
+        if judgement.verdict not in PASSED or not left:
+            return judgement
+        return Judgement("stuck", f"budget spent with {left} tokens of the stage left", "B1")
+
+    def _recovered(self, blocks: Blocks) -> bool:
+        if self.spec.consolidation:
+            return at_target(blocks, self.expected, self.thresholds)
+        return recovered(blocks, *self._context)
+
+    @property
+    def _context(self) -> tuple[Expected, History, Thresholds]:
+        return self.expected, self.history, self.thresholds
