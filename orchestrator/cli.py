@@ -42,20 +42,34 @@ Overrides = Annotated[
         metavar="[KEY=VALUE]...", help="Fields to change, as schedule.tokens_per_stage=4.", show_default=False
     ),
 ]
+
+
+def _folder(text: str | Path) -> Path:
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty; name a folder")
+    if Path(text).is_file():
+        raise typer.BadParameter(f"{text} is a file; name a folder")
+    return Path(text)
+
+
 StoreFolder = Annotated[
     Path,
-    typer.Option("--store", file_okay=False, envvar="STEPWISE_STORE", help="Where stages, data and reports are."),
+    typer.Option(
+        "--store", parser=_folder, metavar="DIR", envvar="STEPWISE_STORE", help="Where stages, data and reports are."
+    ),
 ]
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]
 DEFAULT_STORE = Path("stepwise-store")
 
 
 def main() -> None:
     """Run a verb; print our own errors without a traceback and exit with their code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == INTERRUPTED:  # typer takes the KeyboardInterrupt for itself
+            _interrupted()
     except StepwiseError as error:
         print(error, file=sys.stderr)
         code = error.exit_code
@@ -291,8 +305,9 @@ def _end(outcome: Plan | int, store: Path) -> None:
 
 
 def _existing(store: Path) -> None:
-    if not store.is_dir():
-        raise InputError(Problem("STO001", str(store), "no such store", "run a job first, or name it with --store"))
+    if not (store / "stages").is_dir():
+        found = "is not a store, it has no folder `stages`" if store.is_dir() else "no such store"
+        raise InputError(Problem("STO001", str(store), found, "run a job first, or name a store with --store"))
 
 
 def _console() -> Console:

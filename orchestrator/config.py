@@ -149,11 +149,12 @@ class Schedule(Section):
                 raise PydanticCustomError("conflict", f"{a} and {b} are both set; keep one")
         if self.cooldown_stages > self.consolidation_stages:
             raise PydanticCustomError("conflict", "cooldown_stages exceeds consolidation_stages; it is a part of them")
-        in_epochs = (self.stage_epochs or 1) % 1 == (self.pretrain_epochs or 0) % 1 == 0
-        if self.type == "reference" and (self.stage_steps or self.pretrain_steps or not in_epochs):
+        whole = self.stage_epochs in (None, 1) and (self.pretrain_epochs or 0) % 1 == 0
+        if self.type == "reference" and (self.stage_steps or self.pretrain_steps or not whole):
             raise PydanticCustomError(
                 "conflict",
-                "the reference schedule counts whole epochs; give stage_epochs and pretrain_epochs whole numbers",
+                "a stage of the reference schedule is one epoch; remove stage_epochs, stage_steps and pretrain_steps, "
+                "and give pretrain_epochs a whole number",
             )
         return self
 

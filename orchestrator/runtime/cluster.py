@@ -103,6 +103,7 @@ def interruptible() -> Iterator[threading.Event]:
 
     def note(number: int, frame: object) -> None:
         interrupted.set()
+        os.write(2, b"stopping; what is committed stays\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

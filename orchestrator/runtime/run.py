@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -153,9 +154,8 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
     finally:
-        delivered = tracker.close(TRACKING_DEADLINE_SECONDS)
-    if not delivered:
-        console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
+        if not tracker.close(TRACKING_DEADLINE_SECONDS):
+            console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
     console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
     return code
 
@@ -213,8 +213,9 @@ def serve_mlflow(root: Path, port: int) -> int:
     plans = saved_plans(StageStore(root))
     if not plans:
         raise InputError(Problem("STO002", str(root), "no job ran on this store", "run a job first"))
+    _check_free(port)
     base = f"http://127.0.0.1:{port}"
-    print(f"MLflow on {base}, for this machine only; Ctrl-C ends it. The frontier of", flush=True)
+    print(f"MLflow on {base} for this machine only; Ctrl-C ends it. The frontier of", flush=True)
     for plan in plans:
         if plan.job.tracking.uri is None:
             page = frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())
@@ -231,6 +232,15 @@ def serve_mlflow(root: Path, port: int) -> int:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait()
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise InputError(Problem("CLI004", f"127.0.0.1:{port}", "is in use", "name another --port")) from None
 
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:

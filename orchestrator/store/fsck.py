@@ -35,13 +35,16 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
         good += not problems and store.read(key) is not None
         paths = [] if problems else store.leftovers(key)
         leftovers += len(paths)
+        lines += [f"{path}: named by no manifest" for path in paths]
         if claim:
             _repair(store, key, paths, whole=bool(problems))
             claim.release()
     done = "removed" if repair else "found"
     lines.append(f"{good} stages verified, {damaged} damaged stages {done}, {leftovers} leftovers {done}")
     if (damaged or leftovers) and not repair:
-        lines.append("next: stepwise fsck --repair")
+        lines.append(f"next: stepwise fsck --repair --store {store.root}")
+    elif damaged:
+        lines.append("next: run the job again; it trains what was removed")
     return StoreCheck(tuple(lines), sound=repair or not damaged)
 
 

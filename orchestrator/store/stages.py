@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -28,6 +29,7 @@ from orchestrator.store.claims import Claim, claim
 
 FORMAT = 1
 CLAIM = "claim"
+KEY = re.compile("[0-9a-f]{32}")
 VERSIONED = ("stepwise", "torch", "transformers", "ray")
 
 
@@ -148,8 +150,9 @@ class StageStore:
             raise StoreError(*problems)
 
     def stage_keys(self) -> list[str]:
-        """Every stage that has a folder, committed or not."""
-        return sorted(p.name for p in self.stages.iterdir() if p.is_dir()) if self.stages.is_dir() else []
+        """Every stage that has a folder, committed or not. A folder of another name is not ours to look at."""
+        folders = self.stages.iterdir() if self.stages.is_dir() else ()
+        return sorted(p.name for p in folders if p.is_dir() and KEY.fullmatch(p.name))
 
     def leftovers(self, key: str) -> list[Path]:
         """What lies in a stage's folder and is named by no manifest."""
