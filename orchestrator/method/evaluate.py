@@ -124,7 +124,7 @@ class Evaluator:
     def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:
         """Each batch counts with the fastest of a few repetitions: the least disturbed one.
 
-        On a CPU seconds are seconds of CPU time, so trials that share cores can be compared.
+        On a CPU seconds are seconds of CPU time, which other work on the cores disturbs less.
         """
         rows = np.arange(examples) % self.size
         seconds, written = 0.0, 0
@@ -285,7 +285,7 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 def _clock(device: torch.device) -> float:
     """Seconds of work: wall time on a GPU; on a CPU the process's own time per thread.
 
-    The latter does not depend on what else shares the cores.
+    What else shares the cores disturbs the latter less.
     """
     if device.type == "cpu":
         return time.process_time() / torch.get_num_threads()

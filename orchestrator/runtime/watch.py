@@ -194,7 +194,7 @@ def _line(trial: Trial, tried: Tried) -> str:
     if metrics.after_removal:
         line += f" ({metrics.after_removal[-1].exact_match:.3f} right after the removal)"
     line += f"  {metrics.train_seconds:.0f} s"
-    return f"{line}  {manifest.verdict}: {manifest.reason}" if manifest.reason else line
+    return f"{line}  suspect: {manifest.reason}" if manifest.verdict == "suspect" else line
 
 
 def _answer(trial: Trial, tried: Tried) -> str:

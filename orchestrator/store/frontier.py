@@ -8,9 +8,12 @@ from statistics import median
 
 from orchestrator.config import Method, Scalar
 from orchestrator.method.stage import PASSED, Record, Verdict
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, Trial
 from orchestrator.store.chain import Chain, replay_all
 from orchestrator.store.stages import Manifest, StageStore
+
+Work = tuple[str, float]
+"""What a decoding speed depends on: the model as its job describes it, and the mean tokens written."""
 
 
 class FrontierPoint(Record):
@@ -29,7 +32,9 @@ class FrontierPoint(Record):
     generated_tokens: float
     """Mean tokens written per answer, with what is left of the CoT and the separators."""
     examples_per_second: float
-    """Greedy decoding, one example at a time."""
+    """Greedy decoding, one example at a time: the best of all stages of this model that write equally many
+    tokens. They do the same work, so the least disturbed measurement stands for all.
+    """
     examples_per_second_batched: float
     speedup: float | None
     """examples_per_second over that of No CoT's last stage; None until one is committed."""
@@ -54,17 +59,28 @@ def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
     """The points of every stage that stands, in plan order; of a trial that gave up also what it failed at."""
     chains = replay_all(plan, store)
     passed = [(chain.trial, tried.manifest) for chain in chains for tried in chain.standing]
-    no_cot = {trial.name: m.metrics.examples_per_second for trial, m in passed if trial.method == "no_cot"}
+    rates: dict[Work, float] = {}
+    for trial, manifest in passed:
+        work = _work(trial, manifest)
+        rates[work] = max(rates.get(work, 0.0), manifest.metrics.examples_per_second)
+    no_cot = {trial.name: rates[_work(trial, m)] for trial, m in passed if trial.method == "no_cot"}
     base = median(no_cot.values()) if no_cot else None
     undominated = pareto_set(_position(manifest) for _, manifest in passed)
-    return tuple(point for chain in chains for point in _points(chain, base, undominated))
+    return tuple(point for chain in chains for point in _points(chain, rates, base, undominated))
 
 
-def _points(chain: Chain, base: float | None, undominated: set[tuple[int, float]]) -> Iterator[FrontierPoint]:
+def _work(trial: Trial, manifest: Manifest) -> Work:
+    return trial.job.model.model_dump_json(), round(manifest.metrics.generated_tokens, 1)
+
+
+def _points(
+    chain: Chain, rates: dict[Work, float], base: float | None, undominated: set[tuple[int, float]]
+) -> Iterator[FrontierPoint]:
     step = 0
     for tried in chain.standing + ((chain.obstacle,) if chain.obstacle else ()):
         metrics, manifest = tried.manifest.metrics, tried.manifest
         step += tried.steps
+        rate = rates.get(_work(chain.trial, manifest), metrics.examples_per_second)
         yield FrontierPoint(
             trial=chain.trial.name,
             method=chain.trial.method,
@@ -76,9 +92,9 @@ def _points(chain: Chain, base: float | None, undominated: set[tuple[int, float]
             total_tokens=metrics.total_tokens,
             exact_match=metrics.exact_match,
             generated_tokens=metrics.generated_tokens,
-            examples_per_second=metrics.examples_per_second,
+            examples_per_second=rate,
             examples_per_second_batched=metrics.examples_per_second_batched,
-            speedup=metrics.examples_per_second / base if base else None,
+            speedup=rate / base if base else None,
             verdict=manifest.verdict,
             restarts=chain.restarts_before(tried),
             pareto=manifest.passed and _position(manifest) in undominated,
