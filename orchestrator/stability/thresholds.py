@@ -29,9 +29,9 @@ class Thresholds(BaseModel):
     quickstart, 0.7 and more where a tiny model learnt next to nothing."""
     floor_blocks: int = 5
     """A2: consecutive blocks at the floor. R §1.5 has 2; 5 give a slope, and outlast the jump of a removal."""
-    flat: float = 0.1
-    """A2, B2, B3: a log loss that falls by less per planned stage is flat. Measured (D): 0.4 to 1.0 in a
-    run that ended well, 0.06 to 0.4 in one that did not, 0.01 to 0.04 on the plateau of No CoT."""
+    flat: float = 0.03
+    """A2, B2, B3: a log loss that falls by less per planned stage is flat. Measured (D): 0.07 to 1.0 in
+    runs that ended well, 0.01 to 0.02 on the plateau of No CoT. At 0.1 a healthy quickstart was stopped."""
     recovery_factor: float = 1.5
     """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
     3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
