@@ -287,8 +287,12 @@ def test_fsck_of_a_sound_store_says_so(store, stage, stepwise):
     assert finished.out.startswith("1 stages verified, 0 damaged")
 
 
-def test_fsck_of_an_empty_folder_says_so(tmp_path, stepwise):
-    assert stepwise("fsck", "--store", tmp_path).out.startswith("0 stages verified, 0 damaged")
+def test_fsck_refuses_a_folder_that_is_no_store(tmp_path, stepwise):
+    (tmp_path / "precious").write_text("kept")
+    finished = stepwise("fsck", "--repair", "--store", tmp_path)
+    assert finished.code == 2
+    assert "is not a store" in finished.err
+    assert (tmp_path / "precious").read_text() == "kept"
 
 
 def test_fsck_names_what_is_damaged_and_changes_nothing(damaged_store, stepwise):
