@@ -111,7 +111,7 @@ def test_finished_job_is_recorded_once_with_removed_tokens_as_step(store: StageS
     accuracy = recorded.values(stepwise, "frontier/accuracy")
     assert accuracy == [(0, 0.8), (4, 0.7), (8, 0.4)]
     assert recorded.values(stepwise, "frontier/internalized_tokens") == [(0, 0), (4, 4), (8, 8)]
-    assert recorded.values(stepwise, "frontier/speedup") == [(0, 0.25), (4, 0.25), (8, 0.25)]
+    assert recorded.values(stepwise, "frontier/speedup") == [(0, 0.25), (4, 0.25), (8, 1.0)]
     assert [step for step, _ in recorded.values(no_cot, "frontier/accuracy")] == [8]
     assert [step for step, _ in recorded.values(explicit, "frontier/accuracy")] == [0]
     stages = plan.trials[2].stages
@@ -251,11 +251,11 @@ def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: Stag
     assert len(recorded.runs("superseded")) == 1
 
 
-def test_speedup_waits_for_no_cot(store: StageStore, database: str) -> None:
+def test_speedup_waits_for_no_cot_and_is_one_where_equally_many_tokens_are_written(store: StageStore, database: str) -> None:
     plan = make_plan("speedup", database, methods=["no_cot", "stepwise"])
     no_cot, stepwise = plan.trials
     commit_all(store, stepwise, rate=10.0)
-    commit(store, no_cot.stages[0], 0.1, rate=99.0)
+    commit(store, no_cot.stages[0], 0.1, rate=40.0)
     tracker = Tracker(plan, store)
     tracker.sync()
     recorded = Recorded(plan, database)
@@ -265,7 +265,7 @@ def test_speedup_waits_for_no_cot(store: StageStore, database: str) -> None:
         commit(store, stage, 0.1, rate=40.0)
     tracker.sync()
 
-    assert recorded.values(recorded.runs()[stepwise.name], "frontier/speedup") == [(0, 0.25), (4, 0.25), (8, 0.25)]
+    assert recorded.values(recorded.runs()[stepwise.name], "frontier/speedup") == [(0, 0.25), (4, 0.25), (8, 1.0)]
 
 
 def test_finish_records_the_envelope_and_the_report(store: StageStore, database: str, tmp_path: Path) -> None:
