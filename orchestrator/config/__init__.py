@@ -1,0 +1,48 @@
+"""A job file: its models, how it is read, and how every problem in it is reported at once.
+
+The string under each field is its reference: ``stepwise schema``, ``stepwise init`` and the
+documentation come from it.
+"""
+
+from orchestrator.config.job import NAME, Job
+from orchestrator.config.reading import load_job, parse_setting, valid_job
+from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
+from orchestrator.config.sections import (
+    Evaluation,
+    Method,
+    MultiplicationTask,
+    PretrainedModel,
+    Resources,
+    Schedule,
+    ScratchModel,
+    Section,
+    Stability,
+    Tracking,
+    Training,
+)
+from orchestrator.config.template import template
+
+__all__ = [
+    "MAX_CONFIGURATIONS",
+    "NAME",
+    "SEARCHABLE",
+    "Evaluation",
+    "Job",
+    "Method",
+    "MultiplicationTask",
+    "PretrainedModel",
+    "Range",
+    "Resources",
+    "Scalar",
+    "Schedule",
+    "ScratchModel",
+    "Search",
+    "Section",
+    "Stability",
+    "Tracking",
+    "Training",
+    "load_job",
+    "parse_setting",
+    "template",
+    "valid_job",
+]

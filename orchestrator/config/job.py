@@ -1,0 +1,74 @@
+"""The job: what a user writes and submits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from orchestrator.config.search import Search
+from orchestrator.config.sections import (
+    Evaluation,
+    Method,
+    MultiplicationTask,
+    PretrainedModel,
+    Resources,
+    Schedule,
+    ScratchModel,
+    Section,
+    Seed,
+    Stability,
+    Tracking,
+    Training,
+)
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+def _model_type(model: Any) -> Any:
+    return model.get("type", "scratch") if isinstance(model, dict) else getattr(model, "type", None)
+
+
+class Job(Section):
+    """What a user writes and submits."""
+
+    version: Literal[1] = 1
+    """Version of the job file format."""
+    name: Annotated[str, Field(pattern=NAME)]
+    """Names the job's folder, report and MLflow experiment: a-z 0-9 . _ -, at most 64 characters."""
+    methods: Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = ("stepwise",)
+    """One trial per method and seed. ``no_cot`` and ``explicit_cot`` train for as many steps as ``stepwise``."""
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0,)
+    """Seeds of the weights, the data order and the smoothing offsets."""
+    task: MultiplicationTask
+    """Where problems come from."""
+    model: Annotated[
+        Annotated[ScratchModel, Tag("scratch")] | Annotated[PretrainedModel, Tag("pretrained")],
+        Discriminator(_model_type),
+    ] = ScratchModel()
+    """What is trained."""
+    schedule: Schedule = Schedule()
+    """When tokens are removed."""
+    training: Training = Training()
+    """How a step is taken."""
+    search: Search | None = None
+    """Which configurations are tried. Default: the job's own, once for every seed."""
+    evaluation: Evaluation = Evaluation()
+    """How a stage is measured."""
+    stability: Stability = Stability()
+    """When a stage has failed, and what then."""
+    resources: Resources = Resources()
+    """What a trial takes."""
+    tracking: Tracking = Tracking()
+    """Where MLflow records it."""
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Job:
+        for key in ("methods", "seeds"):
+            values = getattr(self, key)
+            if len(set(values)) < len(values):
+                raise PydanticCustomError("conflict", f"{key} names the same value twice; each is one trial")
+        if self.search and "stepwise" not in self.methods:
+            raise PydanticCustomError("conflict", "a search compares stepwise trials; add stepwise to methods")
+        return self

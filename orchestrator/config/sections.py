@@ -1,0 +1,217 @@
+"""The tables of a job file: every field, its default, its limits, and what it is for."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Method = Literal["no_cot", "explicit_cot", "stepwise"]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Stages = Annotated[int, Field(ge=0, le=10_000)]
+Steps = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Epochs = Annotated[float, Field(ge=0, le=1e6)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class Section(BaseModel):
+    """A table of the job file. Unknown keys are refused, values are never coerced."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="strings",
+    )
+
+
+class MultiplicationTask(Section):
+    """Multiplication of two numbers in the paper's format, least significant digit first."""
+
+    type: Literal["multiplication"] = "multiplication"
+    """The task. Its examples are generated, nothing is downloaded."""
+    digits: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=20)], ...],
+        Field(strict=False, min_length=2, max_length=2, examples=[[3, 2]]),
+    ]
+    """Digits of the first and of the second factor, each without leading zeros: [4, 4] is the paper's 4x4."""
+    train_examples: Count | None = None
+    """Train on the first n examples only. Default: all (808,000, or the whole smaller space)."""
+
+
+class ScratchModel(Section):
+    """A GPT-2-shaped model with random weights and a tokenizer of the task's own symbols."""
+
+    type: Literal["scratch"] = "scratch"
+    """A model built here, one token a symbol."""
+    layers: Count = 3
+    """Transformer blocks."""
+    width: Count = 128
+    """Size of the residual stream."""
+    heads: Count = 4
+    """Attention heads; must divide the width."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout everywhere GPT-2 has it. Released GPT-2 weights use 0.1."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ScratchModel:
+        if self.width % self.heads:
+            raise PydanticCustomError(
+                "conflict", f"width {self.width} is not divisible by heads {self.heads}; change one of them"
+            )
+        return self
+
+
+class PretrainedModel(Section):
+    """Any Hugging Face causal language model and its tokenizer."""
+
+    type: Literal["pretrained"] = "pretrained"
+    """A model with trained weights."""
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+    """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
+
+
+def infinity(value: Any) -> Any:
+    """JSON has no number for it: jobs that travel as JSON spell it as pydantic does."""
+    return math.inf if value in ("inf", "Infinity") else value
+
+
+class Schedule(Section):
+    """When which CoT token goes (paper §3), and how the chain is cut into stages."""
+
+    type: Literal["linear", "reference", "adaptive"] = "linear"
+    """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
+    one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
+    ``adaptive``: a token goes once the model has recovered from the one before; a stage of Δ tokens takes at
+    most T steps, and consolidation ends at stability.min_exact_match (ours, the paper's future work)."""
+    tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
+    """Δ: CoT tokens removed per stage, one by one and evenly inside it. May be fractional."""
+    stage_epochs: Annotated[Epochs, Field(gt=0)] | None = None
+    """T: length of a stage in passes over the training data. Default 1, as in the paper."""
+    stage_steps: Count | None = None
+    """T: length of a stage in optimizer steps, instead of stage_epochs."""
+    pretrain_epochs: Epochs | None = None
+    """Stage 0: passes over the data with the whole CoT and no smoothing, before the schedule's clock
+    starts. Default 0, as in the paper, which starts from a model that can already write its CoT."""
+    pretrain_steps: Steps | None = None
+    """Stage 0 in optimizer steps, instead of pretrain_epochs."""
+    consolidation_stages: Stages = 0
+    """Further stages of T steps once nothing is left to remove."""
+    cooldown_stages: Stages = 0
+    """Over the last n consolidation stages the learning rate falls linearly to zero. Paper: 0, a constant rate."""
+    removal_side: Literal["left", "right"] = "left"
+    """The end of the CoT from which tokens are removed. Paper: left."""
+    smoothing_lambda: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(infinity)] = 4.0
+    """λ of removal smoothing: each example loses o further tokens, P(o) ∝ exp(-λ o). ``inf``: none."""
+    remove_all_beyond: Count | None = None
+    """Once this many tokens are scheduled for removal, remove the whole CoT. Paper: 39 for GSM8K."""
+    keep_position: bool = False
+    """Keep the position ids that the remaining tokens had before the removal (paper, appendix C)."""
+
+    @model_validator(mode="after")
+    def _one_unit_each(self) -> Schedule:
+        for a, b in (("stage_epochs", "stage_steps"), ("pretrain_epochs", "pretrain_steps")):
+            if getattr(self, a) is not None and getattr(self, b) is not None:
+                raise PydanticCustomError("conflict", f"{a} and {b} are both set; keep one")
+        if self.cooldown_stages > self.consolidation_stages:
+            raise PydanticCustomError("conflict", "cooldown_stages exceeds consolidation_stages; it is a part of them")
+        whole = self.stage_epochs in (None, 1) and (self.pretrain_epochs or 0) % 1 == 0
+        if self.type == "reference" and (self.stage_steps or self.pretrain_steps or not whole):
+            raise PydanticCustomError(
+                "conflict",
+                "a stage of the reference schedule is one epoch; remove stage_epochs, stage_steps and pretrain_steps, "
+                "and give pretrain_epochs a whole number",
+            )
+        return self
+
+
+class Training(Section):
+    """One optimizer step, as in the paper's appendix A unless said otherwise."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    """AdamW's rate, constant but for the warm-up and the schedule's cooldown."""
+    batch_size: Count = 32
+    """Examples per optimizer step, over all workers together."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """AdamW's decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """AdamW's decay of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay, on all parameters (as the authors' code does)."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    warmup_steps: Steps = 0
+    """Steps of linear warm-up after each new optimizer. Paper: none."""
+    reset_optimizer: bool = True
+    """Build a new AdamW whenever a token is removed (paper §3)."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """``auto``: bf16 autocast where the device computes in bf16, else fp32."""
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """``auto``: what was faster on this kind of device: eager on a CPU, SDPA on a GPU."""
+
+
+class Evaluation(Section):
+    """How a stage is measured. Decoding is greedy."""
+
+    examples: Count | None = None
+    """Use the first n validation examples. Default: all."""
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 250
+    """Examples per forward pass."""
+    speed_examples: Annotated[int, Field(ge=1, le=100_000)] = 8
+    """Examples decoded one by one for examples/s at batch 1."""
+    speed_batch: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Examples decoded together for examples/s at a large batch."""
+
+
+class Stability(Section):
+    """When a stage has failed, and what is done about it. For ``stepwise``; baselines only have to stay finite."""
+
+    restarts: bool = True
+    """Go on from an earlier good stage after a diverged or stuck one: with another seed, then more slowly, then
+    from further back. False: a stage ends only if its numbers are not finite (or, under the adaptive schedule,
+    if it does not recover), and its trial with it."""
+    min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """What a finished trial should reach: a stage this good on the probe has recovered, whatever its loss."""
+    probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
+    """The first n validation examples are looked at up to 20 times a stage. More: surer verdicts, slower stages."""
+    max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
+    """Failed attempts of a stage that are answered by a restart; after one more the trial gives up."""
+    max_compute: Annotated[float, Field(ge=1, le=1000)] = 2.0
+    """Give up before a restart once all attempts took this many times the trial's planned steps."""
+
+
+class Resources(Section):
+    """What one trial takes. Not part of a stage's identity."""
+
+    workers: Count = 1
+    """Ray Train workers of a trial (data-parallel)."""
+    cpus_per_worker: Annotated[float, Field(ge=0.01)] = 1
+    """CPU cores of a worker, and its torch threads (at least one). Below 1, trials share a core."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    """1: each worker trains on a GPU."""
+    max_concurrent_trials: Count | None = None
+    """At most this many trials at a time. Default: as many as fit."""
+
+
+class Tracking(Section):
+    """Where MLflow records the frontier."""
+
+    uri: Annotated[str, Field(min_length=1)] | None = None
+    """MLflow tracking URI. Default: an SQLite file in the store."""
+    experiment: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Experiment name. Default: ``stepwise/<job name>``."""
+
+    @model_validator(mode="after")
+    def _no_password(self) -> Tracking:
+        if self.uri and re.search(r"://[^/@]*:[^/@]*@", self.uri):
+            raise PydanticCustomError(
+                "password",
+                "the URI holds a password; remove it and set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD instead (value not shown)",
+            )
+        return self

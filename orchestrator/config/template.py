@@ -1,0 +1,49 @@
+"""A commented job file with every field at its default, for ``stepwise init``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from orchestrator.config.job import Job
+from orchestrator.config.sections import Section
+from orchestrator.config.wording import section_types
+
+
+def template() -> str:
+    """A commented job file with every field at its default, for ``stepwise init``."""
+    lines = [f"# {Job.model_fields['version'].description}", "version = 1"]
+    values = {"name": '"my-job"', "methods": '["no_cot", "explicit_cot", "stepwise"]', "seeds": "[0]"}
+    for key, value in values.items():
+        lines += ["", *_comment(Job.model_fields[key].description), f"{key} = {value}"]
+    for key, field in Job.model_fields.items():
+        for section in section_types(field.annotation)[:1]:
+            table = [f"[{key}]", *_template_fields(section)]
+            if field.default is None:
+                table = [line if line.startswith("#") else f"# {line}" for line in table]
+            lines += ["", *_comment(section.__doc__), *table]
+    return "\n".join(lines) + "\n"
+
+
+def _template_fields(section: type[Section]) -> Iterable[str]:
+    for key, field in section.model_fields.items():
+        yield from _comment(field.description)
+        if field.is_required():
+            yield f"{key} = {_toml(field.examples[0])}"
+        elif field.default is None:
+            yield f"# {key} ="
+        else:
+            yield f"{key} = {_toml(field.default)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())} }}"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def _comment(text: str | None) -> list[str]:
+    return [f"# {line.strip()}" for line in (text or "").strip().splitlines()]
