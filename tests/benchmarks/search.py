@@ -1,0 +1,108 @@
+"""What a search executes and what the same search costs as independent Tune trials; and running it again.
+
+The command is the real one. Independent trials train every stage of their chains themselves; the search
+runs equal stages once and stops configurations that stay behind. The steps it took are read from the store.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import Figure, arguments, finish, table
+
+from orchestrator.config import load_job
+from orchestrator.plan import Plan
+from orchestrator.store import StageStore, plan_for
+from orchestrator.store.searches import pruned_trials
+
+STEPWISE = Path(sys.executable).parent / "stepwise"
+JOB = """
+name = "search"
+methods = ["stepwise"]
+seeds = {seeds}
+[task]
+digits = [2, 2]
+[model]
+layers = 1
+width = 64
+heads = 4
+[schedule]
+stage_steps = {steps}
+pretrain_steps = {pretrain}
+consolidation_stages = 1
+[training]
+learning_rate = 1e-3
+batch_size = 64
+warmup_steps = 5
+reset_optimizer = false
+[evaluation]
+examples = 200
+speed_examples = 1
+speed_batch = 8
+[stability]
+restarts = false
+[search]
+type = "grid"
+prune = true
+[search.space]
+schedule.tokens_per_stage = [2, 4, 8]
+training.learning_rate = [1e-3, 1e-4]
+"""
+
+
+def run(job: Path, store: Path) -> float:
+    """Wall time of ``stepwise run``."""
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    began = time.perf_counter()
+    subprocess.run([STEPWISE, "run", job, "--store", store], env=environment, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def steps_taken(plan: Plan, store: StageStore) -> int:
+    """Optimizer steps of every committed stage, each once."""
+    done = [(stage, store.manifest(stage)) for stage in plan.unique_stages.values()]
+    return sum(
+        stage.spec.steps if manifest.metrics.steps_taken is None else manifest.metrics.steps_taken
+        for stage, manifest in done
+        if manifest
+    )
+
+
+def main() -> None:
+    quick = arguments(__doc__).quick
+    numbers = (
+        {"seeds": [0], "steps": 20, "pretrain": 20} if quick else {"seeds": [0, 1, 2], "steps": 60, "pretrain": 200}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file, root = Path(folder) / "search.toml", Path(folder) / "store"
+        file.write_text(JOB.format(**numbers))
+        first = run(file, root)
+        again = tuple(run(file, root) for _ in range(1 if quick else 5))
+        store = StageStore(root)
+        plan = plan_for(load_job(file), store)
+        shared = sum(stage.spec.steps for stage in plan.unique_stages.values())
+        executed, stopped = steps_taken(plan, store), len(pruned_trials(plan, root))
+    rows = [
+        (f"{len(plan.trials)} independent trials", plan.steps, 1.0),
+        ("equal stages once", shared, plan.steps / shared),
+        (f"and {stopped} trials stopped", executed, plan.steps / executed),
+    ]
+    table("Optimizer steps", ("search", "steps", "ratio"), [(name, f"{steps:,}", ratio) for name, steps, ratio in rows])
+    table(
+        "Wall time, seconds", ("command", "seconds"), [("first run", first), ("again", sorted(again)[len(again) // 2])]
+    )
+    finish(
+        "search",
+        Figure("steps of independent trials over those executed", (plan.steps / executed,), 3.0),
+        Figure("a finished search again", again, 10, "seconds", at_least=False),
+        quick=quick,
+    )
+
+
+if __name__ == "__main__":
+    main()
