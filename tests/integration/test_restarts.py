@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from test_run import kill_after_first_commit, manifests, start, stepwise, weights
+from commands import kill_after_first_commit, manifests, start, stepwise, weights
 
 JOB = """
 name = "wild"

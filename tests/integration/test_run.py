@@ -6,12 +6,10 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
+from commands import kill_after_first_commit, manifests, processes_of, start, stepwise, weights
 
 JOB = """
 name = "small"
@@ -34,17 +32,6 @@ speed_examples = 2
 [resources]
 cpus_per_worker = 0.5
 """
-DEADLINE_SECONDS = 240
-
-
-def stepwise(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
-
-
-def start(*words: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "orchestrator", *map(str, words)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def write_job(folder: Path, methods: list[str]) -> Path:
@@ -57,20 +44,6 @@ def frontier(job: Path, cwd: Path) -> list[dict]:
     return json.loads(stepwise("report", job, "--json", cwd=cwd).stdout)
 
 
-def manifests(folder: Path) -> dict[str, dict]:
-    return {p.parent.name: json.loads(p.read_text()) for p in folder.glob("stepwise-store/stages/*/manifest.json")}
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """SHA-256 of every committed stage's weights."""
-    return {
-        key: file["sha256"]
-        for key, manifest in manifests(folder).items()
-        for file in manifest["files"]
-        if file["path"] == "model.safetensors"
-    }
-
-
 def frontier_rows_in_mlflow(folder: Path) -> list[tuple]:
     from mlflow import MlflowClient
 
@@ -81,34 +54,6 @@ def frontier_rows_in_mlflow(folder: Path) -> list[tuple]:
         for run in client.search_runs([experiment.experiment_id], "tags.`stepwise.level` = 'trial'")
         for metric in client.get_metric_history(run.info.run_id, "frontier/accuracy")
     )
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Processes that have this test's folder in their environment: what a command would have left behind."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"STEPWISE_TEST={folder}".encode() in (process / "environ").read_bytes():
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def kill_after_first_commit(process: subprocess.Popen[str], how: signal.Signals) -> str:
-    """Wait for the first line that reports a committed stage, then send the signal. Returns all output."""
-    timer = threading.Timer(DEADLINE_SECONDS, process.kill)
-    timer.start()
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "exact match" in line:
-            process.send_signal(how)
-            break
-    lines += process.stdout.readlines()
-    process.wait()
-    timer.cancel()
-    return "".join(lines)
 
 
 @pytest.fixture(scope="module")

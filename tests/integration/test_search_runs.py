@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import manifests, stepwise
 
 JOB = """
 name = "{name}"
@@ -42,18 +41,11 @@ configurations = 2
 training.learning_rate = { low = 1e-3, high = 1e-2, log = true }
 schedule.tokens_per_stage = [2, 3]
 """
-DEADLINE_SECONDS = 240
-
-
-def stepwise(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
 
 
 def committed(folder: Path) -> dict[str, str]:
     """The attempt that counts, by stage."""
-    manifests = folder.glob("stepwise-store/stages/*/manifest.json")
-    return {path.parent.name: json.loads(path.read_text())["attempt"] for path in manifests}
+    return {key: manifest["attempt"] for key, manifest in manifests(folder).items()}
 
 
 def write_job(folder: Path, name: str, search: str) -> Path:
