@@ -9,6 +9,7 @@ split is one matrix of symbols.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ class Multiplication:
         if split != "train":
             return self._held_out(space)
         if space <= PAPER_EXAMPLES:
-            return len(self._factors("train")[0])
+            pairs = _whole_space_train_pairs(self.k1, self.k2)
+            return min(pairs, self.config.train_examples or pairs)
         return min(PAPER_EXAMPLES - 2 * PAPER_HELD_OUT, self.config.train_examples or PAPER_EXAMPLES)
 
     def examples(self, split: Split) -> Iterator[Example]:
@@ -127,6 +129,12 @@ class Multiplication:
                 parts += [_symbol(a, "("), _text(running), _symbol(a, ")")]
         answer = _text(_carried(_widened(running, self.k1 + self.k2)))
         yield from map(Example, _joined(question), _joined(np.hstack(parts[1:])), _joined(answer))
+
+
+@cache
+def _whole_space_train_pairs(k1: int, k2: int) -> int:
+    """Counted once: a plan asks for every trial."""
+    return len(Multiplication(MultiplicationTask(digits=(k1, k2)))._whole_space("train")[0])
 
 
 def _paper_rows(split: Split) -> slice:

@@ -206,7 +206,8 @@ class Bare:
             data = prepare_data(job, store)
             plan = build_plan(job, data.total_tokens)
             runner = StageRunner(job, data, store, CPU, lambda stage, progress: None)
-            return _span([manifest for _, manifest in walk(plan.trials[0], runner)])
+            *_, end = walk(plan.trials[0], runner)
+            return _span([tried.manifest for tried in end.standing])
 
 
 def steps_for(seconds: float) -> int:
