@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -20,9 +21,9 @@ from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedu
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
+from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.report.plan import plan_document
-from orchestrator.report.trials import removals
 from orchestrator.store import Chain, FrontierPoint, StageStore, frontier
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
@@ -103,7 +104,7 @@ def store(tmp_path: Path) -> StageStore:
 class Page(HTMLParser):
     """A page's text, tags and attributes; fails on a tag that is not closed where it should be."""
 
-    VOID = frozenset({"meta", "br", "circle", "path", "rect", "line"})
+    VOID = frozenset({"meta", "br", "circle", "path", "rect", "line", "polygon"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class Page(HTMLParser):
 
 
 def html_of(plan: Plan, store: StageStore) -> str:
-    return report_html(plan, store, frontier(plan, store))
+    return report_html(Findings.of(plan, store))
 
 
 def lead(html: str) -> str:
@@ -275,7 +276,8 @@ def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Pa
     html = files.html.read_text("utf-8")
     Page(html)
     assert lead(html) == "No stage is committed yet."
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["frontier.csv", "frontier.png", "report.html"]
+    assert set((tmp_path / "r").iterdir()) == {files.csv, files.parquet, files.png, files.svg, files.html}
+    assert pd.read_parquet(files.parquet).empty
 
 
 def test_text_of_the_job_is_escaped(store: StageStore) -> None:
@@ -283,11 +285,11 @@ def test_text_of_the_job_is_escaped(store: StageStore) -> None:
     html = html_of(plan, store)
     page = Page(html)
     assert "<script" not in html
-    assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["td"])
+    assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["code"])
 
 
 def test_every_trial_has_its_removals(finished: Finished) -> None:
-    found = removals(finished.plan, finished.store)
+    found = Findings.of(finished.plan, finished.store).after_removal
     assert [r.removed_tokens for r in found["stepwise-seed0"]] == list(range(1, 11))
     assert found["no_cot-seed0"] == ()
 
