@@ -34,9 +34,9 @@ def job_toml(job: Job) -> str:
     for key, fields in tables.items():
         kind = {"type": getattr(job, key).type} if key in ("task", "model") else {}
         space = fields.pop("space", {})
-        lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in {**kind, **fields}.items())]
-        if space:
-            lines += ["", f"[{key}.space]", *(f"{name} = {_toml(value)}" for name, value in space.items())]
+        for table, values in ((key, {**kind, **fields}), (f"{key}.space", space)):
+            if values:
+                lines += ["", f"[{table}]", *(f"{name} = {_toml(value)}" for name, value in values.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from orchestrator.report.interval import wilson
 from orchestrator.report.text import count
 from orchestrator.search import full_cot_rate, winners
 from orchestrator.search.winners import IMPLICIT
+from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint
 
 
@@ -42,8 +43,7 @@ def answers(findings: Findings) -> tuple[Answer, ...]:
 
 def picked(findings: Findings) -> FrontierPoint | None:
     """The model to begin with: the best that writes no CoT; else the Pareto point that writes least."""
-    shown = {trial.last.trial for group in findings.shown for trial in group.trials}
-    points = [point for point in findings.points if point.trial in shown and point.passed]
+    points = [point for point in findings.points if point.passed]
     pareto = [point for point in points if point.pareto] or points
     by_removed = max(pareto, key=lambda point: (point.removed_tokens, point.exact_match), default=None)
     return winners(points).get(IMPLICIT, by_removed)
@@ -52,7 +52,8 @@ def picked(findings: Findings) -> FrontierPoint | None:
 def _model(findings: Findings, pick: FrontierPoint) -> Answer:
     left = "no CoT left" if pick.removed_tokens == pick.total_tokens else _removed(pick)
     folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
-    detail = f"exact match with {left}: {words.LABELS[pick.method]}, seed {pick.seed}, stage {pick.stage}"
+    settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
+    detail = f"exact match with {left}: {words.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
     return Answer("Which model?", words.exact(pick.exact_match), detail, folder)
 
 
@@ -75,7 +76,7 @@ def _speed(findings: Findings, pick: FrontierPoint) -> Answer:
 
 def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
     question = "How sure?"
-    group = next(g for g in findings.shown if any(pick in trial.stages for trial in g.trials))
+    group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
     low, high = wilson(pick.exact_match, findings.examples)
     own = f"{words.exact(low)} to {words.exact(high)}"
     if len(group.trials) == 1:

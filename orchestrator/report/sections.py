@@ -20,6 +20,8 @@ from orchestrator.store import FrontierPoint, Manifest, is_fork
 
 PANELS = 24
 PANEL_HEIGHT = 120
+OPEN_ROWS = 12
+"""A longer table of restarts is folded."""
 
 
 def choice(findings: Findings) -> str:
@@ -70,13 +72,13 @@ def ranking(findings: Findings) -> str:
     search, ranked = findings.plan.job.search, findings.ranked
     if search is None:
         return ""
-    columns = [Column("configuration", "text"), Column("seeds", "text"), Column("objective"), Column("", "text")]
+    columns = [Column("configuration", "text"), Column("seeds", "text"), Column("objective"), Column("state", "text")]
     rows = [
         [
             sentence(standing.settings),
             ", ".join(map(str, standing.seeds)),
             value_words(search, standing.value),
-            "pruned" if standing.pruned else "",
+            "pruned" if standing.pruned else "unfinished" if standing.value is None else "done",
         ]
         for standing in ranked
     ]
@@ -111,14 +113,14 @@ def restarts(findings: Findings) -> str:
         [f.trial, str(f.stage), str(f.removed_tokens), f"{f.steps:,}", f.verdict, f.why, f.then]
         for f in findings.setbacks
     ]
-    says = "Attempts that failed: their records are kept, their weights are not"
-    return _section("Restarts", table(says, columns, rows))
+    attempts = table("Attempts that failed: their records are kept, their weights are not", columns, rows)
+    return _section("Restarts", attempts if len(rows) <= OPEN_ROWS else _folded(f"{len(rows)} attempts", attempts))
 
 
 def costs(findings: Findings) -> str:
     """Steps and hours, what sharing saved, and what restarts threw away."""
     cost = findings.cost
-    columns = [Column("", "text"), Column("steps"), Column("hours"), Column("share")]
+    columns = [Column("what", "text"), Column("steps"), Column("hours"), Column("share")]
     rows = [
         _spent("taken, a shared stage once", cost.total, cost.total),
         _spent("of it lost to restarts", cost.lost, cost.total),
