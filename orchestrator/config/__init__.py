@@ -6,6 +6,7 @@ documentation come from it.
 
 from orchestrator.config.job import NAME, Job
 from orchestrator.config.reading import load_job, parse_setting, valid_job
+from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
@@ -44,6 +45,7 @@ __all__ = [
     "job_toml",
     "load_job",
     "parse_setting",
+    "reference",
     "template",
     "valid_job",
 ]

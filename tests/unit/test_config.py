@@ -206,3 +206,25 @@ def test_job_written_as_a_file_is_the_same_job(tmp_path, text):
     job = load_job(first)
     second.write_text(job_toml(job))
     assert load_job(second) == job
+
+
+def test_reference_has_every_field_of_every_table(stepwise):
+    printed = stepwise("schema", "--markdown").out
+    rows = {line.split("`")[1] for line in printed.splitlines() if line.startswith("| `")}
+    fields = {name for section in {Job, *sections()} for name, f in section.model_fields.items() if name != "space"}
+    assert fields - rows <= {
+        "task",
+        "model",
+        "schedule",
+        "training",
+        "search",
+        "evaluation",
+        "stability",
+        "resources",
+        "tracking",
+        "low",
+        "high",
+        "log",
+    }
+    assert "| `learning_rate` | number > 0, ≤ 1 | `5e-05` | AdamW's rate" in printed
+    assert '## `[model]` with `type = "pretrained"`' in printed

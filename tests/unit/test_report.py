@@ -24,6 +24,7 @@ from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
 from orchestrator.report.answers import Answer, answers
+from orchestrator.report.chart import frontier_chart, sparkline
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student, wilson
 from orchestrator.report.page import report_html
@@ -406,3 +407,16 @@ def test_svg_for_a_paper_is_the_same_every_time(finished: Finished, tmp_path: Pa
     again = write_report(finished.plan, finished.store, tmp_path)
     assert again.svg.read_bytes() == finished.files.svg.read_bytes()
     assert 'href="http' not in again.svg.read_text()
+
+
+def test_picture_in_characters_has_the_ends_of_all_methods(finished: Finished) -> None:
+    picture = frontier_chart(Findings.of(finished.plan, finished.store)).splitlines()
+    rows = {line[:3]: line for line in picture}
+    assert rows["1.0"].startswith("1.0 ┤┄┄┄") and "┄ Explicit CoT 0.990" in picture
+    assert rows["0.2"].startswith("0.2 ┤───") and "─ No CoT 0.210" in picture
+    assert sum(line.count("●") for line in picture[:12]) == 4
+    assert max(map(len, picture)) <= 80
+
+
+def test_sparkline_shows_the_last_values() -> None:
+    assert sparkline([0.5, 0.0, 0.5, 1.0], 3) == "▁▅█"
