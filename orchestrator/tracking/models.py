@@ -30,7 +30,7 @@ class Models:
     def __init__(self, client: MlflowClient, experiment: str, store: StageStore) -> None:
         self.client, self.experiment, self.store = client, experiment, store
         self._known: dict[str, LoggedModel] = {}
-        self._outputs: set[tuple[str, str]] = set()
+        self._outputs: dict[str, set[str]] = {}
 
     def log(self, run_id: str, points: Iterable[FrontierPoint]) -> dict[int, str]:
         """Make the models of a run's frontier, each naming the one before it. Returns their ids by removed count."""
@@ -41,10 +41,17 @@ class Models:
         for point in points:
             model = self._model(point, run_id, before)
             made[point.removed_tokens] = before = model.model_id
-            if (run_id, model.model_id) not in self._outputs:
+            if model.model_id not in self._outputs_of(run_id):
                 self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, point.removed_tokens)])
-                self._outputs.add((run_id, model.model_id))
+                self._outputs_of(run_id).add(model.model_id)
         return made
+
+    def _outputs_of(self, run_id: str) -> set[str]:
+        """MLflow would list a model twice that is logged twice."""
+        if run_id not in self._outputs:
+            outputs = self.client.get_run(run_id).outputs
+            self._outputs[run_id] = {output.model_id for output in outputs.model_outputs} if outputs else set()
+        return self._outputs[run_id]
 
     def crown(self, name: str, points: list[FrontierPoint], runs: dict[str, str]) -> None:
         """Register the winners among the points and move their aliases. ``runs``: run ids by trial."""
