@@ -18,15 +18,22 @@ from orchestrator.config import Job
 SECTION = "frontier"
 REMOVED = "frontier/internalized_tokens"
 Chart = tuple[tuple[str, ...], str | None]
-"""(y, x), where y may be several metrics; no x: the optimizer step."""
+"""(y, x), where y may be several metrics; no x: the metric's step."""
 
 ACCURACY: Chart = (("frontier/accuracy", "baseline/accuracy"), REMOVED)
 SPEED: Chart = (("frontier/examples_per_second",), REMOVED)
 PROGRESS: Chart = (("stage/exact_match",), None)
 RESTARTS: Chart = (("frontier/restarts",), REMOVED)
 CHARTS: tuple[Chart, ...] = (ACCURACY, (("frontier/accuracy",), "frontier/speedup"), SPEED, PROGRESS, RESTARTS)
-MEAN_CHARTS: tuple[Chart, ...] = (ACCURACY, (("frontier/speedup",), REMOVED), SPEED, PROGRESS, RESTARTS)
-"""MLflow averages runs only where they share their x, as seeds share removed tokens but no speed."""
+MEAN_CHARTS: tuple[Chart, ...] = (
+    ACCURACY,
+    (("frontier/speedup",), None),
+    (("frontier/examples_per_second",), None),
+    PROGRESS,
+    RESTARTS,
+)
+"""MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
+it pairs a single value with the wrong end of its line. The step of ``frontier/*`` is the removed tokens."""
 
 
 def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> str:
