@@ -20,15 +20,14 @@ from orchestrator.config import Job, load_job, parse_setting
 from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
-from orchestrator.report import frontier_table, standings_table, summary_table, write_report
-from orchestrator.report.chart import frontier_chart
+from orchestrator.report import write_report
+from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.search import best_line, of_configuration, standings
 from orchestrator.store import (
     StageStore,
     frontier,
@@ -183,16 +182,8 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     folder = report_folder(plan, store)
     write_report(plan, store, folder)
     console.print()
-    pruned = pruned_trials(plan, store.root)
-    ranked = standings(plan, points, pruned)
-    shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
-    console.print(frontier_table(point for point in points if point.trial in shown))
-    console.print(summary_table(points, pruned))
-    if plan.job.search:
-        console.print(standings_table(plan.job.search, ranked))
-        console.print(best_line(plan, ranked))
-    console.print()
-    console.print(frontier_chart(Findings.of(plan, store)))
+    for part in ending(Findings.of(plan, store)):
+        console.print(part)
     console.print(f"report   {_short(folder / 'report.html')}")
 
 

@@ -25,6 +25,7 @@ from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.chart import frontier_chart, sparkline
+from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student, wilson
 from orchestrator.report.page import report_html
@@ -329,7 +330,7 @@ def test_five_questions_are_answered_first(finished: Finished) -> None:
     assert "8 tokens instead of 19; 1.00x that of No CoT" in speed.detail
     assert found["How sure?"].value == "0.912 to 0.944"
     assert found["What went wrong?"].value == "Nothing"
-    assert "sharing saved 1.1 min (600 steps); nothing lost to restarts" in found["What did it cost?"].detail
+    assert "sharing saved 33 s (300 steps); nothing lost to restarts" in found["What did it cost?"].detail
     shown = finished.html.split("</header>")[0]
     assert all(answer.value in shown for answer in found.values())
 
@@ -420,3 +421,17 @@ def test_picture_in_characters_has_the_ends_of_all_methods(finished: Finished) -
 
 def test_sparkline_shows_the_last_values() -> None:
     assert sparkline([0.5, 0.0, 0.5, 1.0], 3) == "▁▅█"
+
+
+def test_ending_of_many_trials_stays_short_and_shows_what_failed(store: StageStore) -> None:
+    plan = make_plan(seeds=tuple(range(40)), methods=("no_cot",), stability=Stability(restarts=False))
+    for trial in plan.trials[:-1]:
+        commit(store, trial, trial.stages[:1])
+    commit(store, plan.trials[-1], plan.trials[-1].stages[:1], "diverged")
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    for part in ending(Findings.of(plan, store)):
+        console.print(part)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) < 60 and max(map(len, lines)) <= 80
+    assert any(line.split()[2:3] == ["39"] and "diverged" in line for line in lines)
+    assert "10 trials more in the report" in lines
