@@ -47,7 +47,7 @@ class Models:
         return made
 
     def _outputs_of(self, run_id: str) -> set[str]:
-        """MLflow would list a model twice that is logged twice."""
+        """The models a run has by now: MLflow refuses one that is logged twice."""
         if run_id not in self._outputs:
             outputs = self.client.get_run(run_id).outputs
             self._outputs[run_id] = {output.model_id for output in outputs.model_outputs} if outputs else set()
@@ -81,7 +81,7 @@ class Models:
             "stepwise.sha256": sha256,
             **({"stepwise.previous_model": before} if before else {}),
         }
-        name = f"{point.trial}-k{point.removed_tokens:03d}".replace(".", "_")
+        name = f"{point.trial}-stage{point.stage}-k{point.removed_tokens:03d}".replace(".", "_")
         model = self.client.create_logged_model(self.experiment, name, run_id, tags, params, "checkpoint")
         return self.client.finalize_logged_model(model.model_id, "READY")
 
