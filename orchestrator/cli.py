@@ -131,11 +131,14 @@ def init(
 
 
 @app.command()
-def schema(store: UnusedStore = DEFAULT_STORE) -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="A reference of every field, for people.")] = False,
+    store: UnusedStore = DEFAULT_STORE,
+) -> None:
     """Print the JSON Schema of a job file."""
-    from orchestrator.config import Job
+    from orchestrator.config import Job, reference
 
-    print(json.dumps(Job.model_json_schema(), indent=2))
+    print(reference() if markdown else json.dumps(Job.model_json_schema(), indent=2))
 
 
 @app.command()
@@ -219,7 +222,7 @@ def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, a
 def report(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
-    """Write report.html, frontier.csv and frontier.png, and print the frontier."""
+    """Write report.html and the frontier as CSV, Parquet, PNG and SVG, and print the frontier."""
     from orchestrator.runtime.run import print_report
     from orchestrator.store import frontier
 
@@ -277,7 +280,7 @@ def ui(
     store: StoreFolder = DEFAULT_STORE,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
-    """Serve the store's MLflow on this machine and say where the frontier is. Ctrl-C ends it."""
+    """Serve the store's MLflow on this machine and open the frontier, or say where it is. Ctrl-C ends it."""
     from orchestrator.runtime.run import serve_mlflow
 
     _existing(store)

@@ -6,6 +6,7 @@ documentation come from it.
 
 from orchestrator.config.job import NAME, Job
 from orchestrator.config.reading import load_job, parse_setting, valid_job
+from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
@@ -20,7 +21,7 @@ from orchestrator.config.sections import (
     Tracking,
     Training,
 )
-from orchestrator.config.template import template
+from orchestrator.config.template import job_toml, template
 
 __all__ = [
     "MAX_CONFIGURATIONS",
@@ -41,8 +42,10 @@ __all__ = [
     "Stability",
     "Tracking",
     "Training",
+    "job_toml",
     "load_job",
     "parse_setting",
+    "reference",
     "template",
     "valid_job",
 ]

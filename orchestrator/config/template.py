@@ -1,4 +1,4 @@
-"""A commented job file with every field at its default, for ``stepwise init``."""
+"""Job files that are written, not read: the commented one of ``stepwise init``, and any job as a file."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def template() -> str:
     return "\n".join(lines) + "\n"
 
 
+def job_toml(job: Job) -> str:
+    """A job as the file that makes it, without the fields at their defaults."""
+    document = job.model_dump(exclude_defaults=True)
+    tables = {key: value for key, value in document.items() if isinstance(value, dict)}
+    lines = [f"{key} = {_toml(value)}" for key, value in document.items() if key not in tables]
+    for key, fields in tables.items():
+        kind = {"type": getattr(job, key).type} if key in ("task", "model") else {}
+        space = fields.pop("space", {})
+        for table, values in ((key, {**kind, **fields}), (f"{key}.space", space)):
+            if values:
+                lines += ["", f"[{table}]", *(f"{name} = {_toml(value)}" for name, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
 def _template_fields(section: type[Section]) -> Iterable[str]:
     for key, field in section.model_fields.items():
         yield from _comment(field.description)
@@ -42,7 +56,9 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())} }}"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _comment(text: str | None) -> list[str]:

@@ -1,15 +1,16 @@
-"""The frontier as a PNG: exact match against removed tokens, and against speed."""
+"""The frontier as a picture for a paper, PNG and SVG: exact match against removed tokens, and against speed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
+from orchestrator.report.findings import Findings
+from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.svg import ticks
-from orchestrator.report.trials import Setback, TrialPoints, by_trial
 from orchestrator.store.frontier import FrontierPoint
 
 if TYPE_CHECKING:
@@ -18,84 +19,120 @@ if TYPE_CHECKING:
 
 MARKERS = {"stepwise": "o", "explicit_cot": "^", "no_cot": "s"}
 INK, FAINT = "#2b2f36", "#dfe2e6"
+Across = Callable[["FrontierPoint | MeanPoint"], float]
+"""Where a point lies from left to right."""
 
 
-def frontier_png(
-    points: Sequence[FrontierPoint],
-    after_removal: Mapping[str, Sequence[RemovalPoint]],
-    failed: Sequence[Setback],
-    path: Path,
-) -> None:
-    """Draw the points of a job. ``after_removal``: by trial, exact match right after each removal."""
+def frontier_figure(findings: Findings) -> Figure:
+    """Exact match against removed tokens, and against speed: seeds as points, their mean and its 95 % interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(wspace=0.06, w_pad=0.12, h_pad=0.1)
     figure = Figure(figsize=(10.5, 4.6), layout=layout, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    if trials := by_trial(points):
+    FigureCanvasAgg(figure)
+    if findings.groups:
         by_removal, by_speed = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _calm(by_removal)
         _calm(by_speed)
-        _draw_removal(by_removal, trials, after_removal)
-        for method in {setback.method: None for setback in failed}:
-            crosses = [(f.removed_tokens, f.exact_match or 0.0) for f in failed if f.method == method]
-            _scatter(by_removal, crosses, s=30, color=words.COLOURS[method], marker="x", label="a failed attempt")
-        _draw_speed(by_speed, trials)
+        _draw_removal(by_removal, findings)
+        _draw_speed(by_speed, findings.shown)
         _legend(figure, by_removal)
     else:
         figure.text(0.5, 0.5, "No stage is committed yet.", ha="center", color=INK)
-    canvas.print_figure(path, dpi=160, format="png")
+    return figure
 
 
-def _draw_removal(
-    axes: Axes, trials: Sequence[TrialPoints], after_removal: Mapping[str, Sequence[RemovalPoint]]
-) -> None:
-    total = trials[0].last.total_tokens
+def save_figure(figure: Figure, path: Path, kind: Literal["png", "svg"]) -> None:
+    """Write a figure. The same figure gives the same SVG."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "stepwise"}):
+        figure.savefig(path, dpi=160, format=kind, metadata={"Date": None} if kind == "svg" else {})
+
+
+def _draw_removal(axes: Axes, findings: Findings) -> None:
+    total = findings.points[0].total_tokens
     axes.set(xlabel=f"CoT tokens removed, of {total}", ylabel="exact match")
     axes.set_xlim(-0.03 * total, 1.03 * total)
     axes.set_ylim(-0.03, 1.04)
     axes.set_xticks(ticks(total))
-    for trial in trials:
-        colour = words.COLOURS[trial.method]
-        if trial.method != "stepwise":
-            axes.axhline(trial.last.exact_match, color=colour, linewidth=1.2, linestyle=(0, (5, 4)), alpha=0.8)
+    for group in findings.others:
+        _draw_line(axes, group, _removed, linewidth=1, alpha=0.3, label="other configurations")
+    for group in findings.shown:
+        _draw_group(axes, group, findings.after_removal)
+    for failed in findings.attempts_that_failed(findings.shown):
+        cross = [(failed.removed_tokens, failed.exact_match or 0.0)]
+        _scatter(axes, cross, s=30, color=words.COLOURS[failed.method], marker="x", label="a failed attempt")
+
+
+def _draw_group(axes: Axes, group: Group, after_removal: Mapping[str, Sequence[RemovalPoint]]) -> None:
+    colour = words.COLOURS[group.method]
+    if group.method != "stepwise":
+        axes.axhline(group.last.exact_match, color=colour, linewidth=1.2, linestyle=(0, (5, 4)), alpha=0.8)
+        axes.axhspan(group.last.low, group.last.high, color=colour, alpha=0.12, linewidth=0)
+    else:
+        ends = [(p.removed_tokens, p.low, p.high) for p in group.curve]
+        axes.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0, label="95 % interval")
+    for trial in group.trials:
         removals = [(r.removed_tokens, r.exact_match) for r in after_removal.get(trial.last.trial, ())]
         earlier = [(p.removed_tokens, p.exact_match) for p in trial.earlier]
         _scatter(axes, removals, s=16, facecolor="white", edgecolor=colour, label="right after a removal", linewidth=1)
         _scatter(axes, earlier, s=16, color=colour, alpha=0.35, label="earlier stage at the same count", linewidth=0)
-        _draw_curve(axes, trial, lambda point: point.removed_tokens)
+    _draw_line(axes, group, _removed, linewidth=2)
+    _draw_seeds(axes, group, _removed)
 
 
-def _draw_speed(axes: Axes, trials: Sequence[TrialPoints]) -> None:
-    if all(trial.last.speedup is not None for trial in trials):
+def _draw_speed(axes: Axes, groups: Sequence[Group]) -> None:
+    across: Across = _written
+    if all(point.speedup is not None for group in groups for point in group.curve):
+        across = _speed
         axes.set_xlabel("examples/s at batch 1, relative to No CoT")
         axes.xaxis.set_major_formatter("{x:g}x")
-        for trial in trials:
-            _draw_curve(axes, trial, lambda point: point.speedup or 0.0)
     else:
         axes.set_xlabel("tokens written per answer")
-        for trial in trials:
-            _draw_curve(axes, trial, lambda point: point.generated_tokens)
+    for group in groups:
+        whiskers = [(across(p), p.low, p.high) for p in group.curve]
+        axes.vlines(*zip(*whiskers, strict=True), color=words.COLOURS[group.method], linewidth=1.2, alpha=0.6)
+        _draw_line(axes, group, across, linewidth=2)
+        _draw_seeds(axes, group, across)
+    if across is _written:
         axes.invert_xaxis()
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=6)
     axes.tick_params(labelleft=False)
 
 
-def _draw_curve(axes: Axes, trial: TrialPoints, across: Callable[[FrontierPoint], float]) -> None:
+def _removed(point: FrontierPoint | MeanPoint) -> float:
+    return point.removed_tokens
+
+
+def _speed(point: FrontierPoint | MeanPoint) -> float:
+    return point.speedup or 0.0
+
+
+def _written(point: FrontierPoint | MeanPoint) -> float:
+    return point.generated_tokens
+
+
+def _draw_line(axes: Axes, group: Group, across: Across, **look: object) -> None:
+    """The mean over seeds."""
+    places = [(across(point), point.exact_match) for point in group.curve]
+    axes.plot(*zip(*places, strict=True), color=words.COLOURS[group.method], zorder=4, clip_on=False, **look)
+
+
+def _draw_seeds(axes: Axes, group: Group, across: Across) -> None:
+    places = [(across(point), point.exact_match) for trial in group.trials for point in trial.curve]
     axes.plot(
-        [across(point) for point in trial.curve],
-        [point.exact_match for point in trial.curve],
-        color=words.COLOURS[trial.method],
-        marker=MARKERS[trial.method],
+        *zip(*places, strict=True),
+        color=words.COLOURS[group.method],
+        marker=MARKERS[group.method],
         markersize=7.5,
         markeredgecolor="white",
-        linewidth=2,
-        linestyle="-" if trial.method == "stepwise" else "none",
-        label=words.LABELS[trial.method],
-        zorder=4,
+        linestyle="none",
+        label=words.LABELS[group.method],
+        zorder=5,
         clip_on=False,
     )
 

@@ -1,4 +1,4 @@
-"""Writes a job's report: CSV, picture and page. Each appears complete or not at all."""
+"""Writes a job's report: tables, pictures and page. Each file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.plan import Plan
-from orchestrator.report.figure import frontier_png
+from orchestrator.report.figure import frontier_figure, save_figure
+from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
-from orchestrator.report.table import frontier_csv
-from orchestrator.report.trials import removals, setbacks
-from orchestrator.store.frontier import frontier
-from orchestrator.store.stages import StageStore
+from orchestrator.report.table import frontier_csv, frontier_parquet
+from orchestrator.store import StageStore
 
 
 @dataclass(frozen=True)
@@ -22,18 +21,27 @@ class ReportFiles:
     """Where a report was written."""
 
     csv: Path
+    parquet: Path
     png: Path
+    svg: Path
     html: Path
+
+    @classmethod
+    def within(cls, folder: Path) -> ReportFiles:
+        names = ("frontier.csv", "frontier.parquet", "frontier.png", "frontier.svg", "report.html")
+        return cls(*(folder / name for name in names))
 
 
 def write_report(plan: Plan, store: StageStore, folder: Path) -> ReportFiles:
     """Write the report of whatever is committed, over an earlier one."""
-    points = frontier(plan, store)
+    findings, files = Findings.of(plan, store), ReportFiles.within(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = ReportFiles(folder / "frontier.csv", folder / "frontier.png", folder / "report.html")
-    _replace(files.csv, lambda path: path.write_text(frontier_csv(points), "utf-8"))
-    _replace(files.png, lambda path: frontier_png(points, removals(plan, store), setbacks(plan, store), path))
-    _replace(files.html, lambda path: path.write_text(report_html(plan, store, points), "utf-8"))
+    figure = frontier_figure(findings)
+    _replace(files.csv, lambda path: path.write_text(frontier_csv(findings.points), "utf-8"))
+    _replace(files.parquet, lambda path: frontier_parquet(findings.points, path))
+    _replace(files.png, lambda path: save_figure(figure, path, "png"))
+    _replace(files.svg, lambda path: save_figure(figure, path, "svg"))
+    _replace(files.html, lambda path: path.write_text(report_html(findings), "utf-8"))
     return files
 
 

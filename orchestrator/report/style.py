@@ -10,21 +10,33 @@ CSS = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; -webkit-text-size-adjust: 100% }
-main { max-width: 54rem; margin: 0 auto; padding: 4rem 1.5rem 5rem }
-h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -.02em; margin: 0 0 1.1rem; overflow-wrap: anywhere }
-h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 3.75rem 0 .5rem }
+main { max-width: 66rem; margin: 0 auto; padding: 2rem 1.5rem 5rem }
+h1 { font-size: 1.8rem; line-height: 1.2; letter-spacing: -.02em; margin: 0 0 .6rem; overflow-wrap: anywhere }
+h2 { font-size: 1.2rem; letter-spacing: -.01em; margin: 3rem 0 .5rem }
 p { margin: 0 0 1rem }
-.over { color: var(--soft); font-size: .85rem; margin: 0 0 .35rem }
-.lead { font-size: 1.2rem; line-height: 1.55; text-wrap: pretty }
-.facts, .note, figcaption { color: var(--soft); font-size: .9rem }
-code, .code { font: .85em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace }
+.over { color: var(--soft); font-size: .85rem; margin: 0 0 .25rem }
+.lead { line-height: 1.5; text-wrap: pretty; margin: 0 }
+.note, figcaption { color: var(--soft); font-size: .85rem; line-height: 1.5 }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem 1.5rem;
+  margin: 1.5rem 0 0; padding: 1rem 0 0; border-top: 1px solid var(--line) }
+dt { color: var(--soft); font-size: .85rem }
+dd { margin: 0; font-size: .85rem; line-height: 1.4; color: var(--soft) }
+dd strong { display: block; margin: .1rem 0 .15rem; font-size: 1.3rem; line-height: 1.25; font-weight: 600;
+  color: var(--ink); font-variant-numeric: tabular-nums }
+dd code { display: block; margin-top: .2rem; color: var(--ink); overflow-wrap: anywhere }
+code, .code, pre { font: .85em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace }
 .note code { overflow-wrap: anywhere }
-.facts span { white-space: nowrap }
-figure { margin: 3rem 0 0 }
+pre { margin: 0; padding: 1rem 1.25rem; background: var(--tint); border-radius: 6px; overflow-x: auto }
+pre code { font-size: inherit }
+figure { margin: 1.75rem 0 0 }
+.plots { display: grid; grid-template-columns: 3fr 2fr; gap: 0 1.5rem }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: 1rem 1.5rem }
+.panels figure, .panels p { margin: 0 }
+.panels p { font-size: .9rem }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; list-style: none; margin: 0; padding: 0;
   font-size: .875rem }
 .legend li { display: flex; align-items: center; gap: .45rem }
-.plot { padding: 3.6rem .75rem 4.6rem 2.75rem }
+.plot { padding: 3rem .75rem 4.4rem 2.75rem; min-width: 0 }
 svg { display: block; overflow: visible }
 .grid { stroke: var(--line) }
 .tick, .axis, .tip { font-size: 13px; fill: var(--soft) }
@@ -33,6 +45,9 @@ svg { display: block; overflow: visible }
 .no_cot { --colour: var(--no_cot) }
 .curve { stroke: var(--colour); stroke-width: 2.25; stroke-linecap: round }
 .baseline { stroke: var(--colour); stroke-width: 1.5; stroke-dasharray: 6 5; opacity: .8 }
+.band { fill: var(--colour); opacity: .14 }
+.whisker { stroke: var(--colour); stroke-width: 1.5; opacity: .55 }
+.faint { stroke: var(--colour); stroke-width: 1.25; opacity: .3; fill: none }
 .end { fill: var(--colour); stroke: var(--paper); stroke-width: 1.5 }
 .earlier { fill: var(--colour); fill-opacity: .5 }
 .removal { fill: var(--paper); stroke: var(--colour); stroke-width: 1.25 }
@@ -60,9 +75,10 @@ details :is(th, td) { padding-right: .8rem }
 summary { cursor: pointer; font-weight: 600 }
 :focus-visible { outline: 2px solid var(--stepwise); outline-offset: 3px; border-radius: 2px }
 @media (max-width: 40rem) {
-  main { padding: 2rem 1.1rem 3rem }
-  h1 { font-size: 1.65rem }
-  .lead { font-size: 1.08rem }
+  main { padding: 1.25rem 1.1rem 3rem }
+  h1 { font-size: 1.5rem }
+  .plots { grid-template-columns: 1fr }
+  .answers { grid-template-columns: 1fr 1fr; gap: .9rem 1.1rem }
   .plot { padding-right: .5rem }
   tbody th.text { white-space: normal }
   th, td { padding-right: .9rem }
@@ -70,7 +86,7 @@ summary { cursor: pointer; font-weight: 600 }
 @media print {
   main { max-width: none; padding: 0 }
   body { font-size: 10.5pt }
-  figure, tr { break-inside: avoid }
+  figure, tr, .answers div { break-inside: avoid }
   h2 { break-after: avoid }
   .scroll { overflow: visible }
   details::details-content { content-visibility: visible; block-size: auto }

@@ -7,16 +7,18 @@ while its text keeps its size. Colours are the page's CSS variables, for light a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
-from orchestrator.report.trials import Setback, TrialPoints, by_trial
+from orchestrator.report.groups import Group, MeanPoint
+from orchestrator.report.trials import Setback
 from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
-HEIGHT = 330
+HEIGHT = 300
 CROSS = "M-4-4 4 4M-4 4 4-4"
 SHAPES: dict[Method, str] = {
     "stepwise": '<circle r="6"/>',
@@ -25,39 +27,86 @@ SHAPES: dict[Method, str] = {
 }
 
 
-def frontier_svg(
-    points: Sequence[FrontierPoint],
-    after_removal: Mapping[str, Sequence[RemovalPoint]],
-    failed: Sequence[Setback],
-    description: str,
-) -> str:
-    """Exact match against removed tokens. Every stage can be reached with the keyboard."""
-    total = points[0].total_tokens
-    trials = by_trial(points)
+@dataclass(frozen=True)
+class Drawing:
+    """What a picture shows. ``faint``: curves to compare with, as lines alone."""
+
+    groups: Sequence[Group]
+    after_removal: Mapping[str, Sequence[RemovalPoint]]
+    failed: Sequence[Setback] = ()
+    faint: Sequence[Group] = ()
+
+    @property
+    def total(self) -> int:
+        return self.groups[0].trials[0].last.total_tokens
+
+    @property
+    def speeds(self) -> float | None:
+        """The highest speed-up, if every point has one."""
+        found = [point.speedup for group in self.groups for point in group.curve]
+        return None if None in found else max(speed for speed in found if speed is not None)
+
+
+def removal_svg(drawing: Drawing, name: str, description: str, height: int = HEIGHT, *, reachable: bool = True) -> str:
+    """Exact match against removed tokens. ``reachable``: every stage can be reached with the keyboard."""
+    total = drawing.total
+    across = [(tick / total, str(tick)) for tick in ticks(total)]
+    removals = [r for g in drawing.groups for t in g.trials for r in drawing.after_removal.get(t.last.trial, ())]
     parts = [
-        f'<svg class="frontier" width="100%" height="{HEIGHT}" role="group" aria-labelledby="frontier-t frontier-d">',
-        '<title id="frontier-t">Exact match against removed CoT tokens</title>',
-        f'<desc id="frontier-d">{escape(description)}</desc>',
-        *_axes(total),
-        *(line for trial in trials for line in _lines(trial, total)),
-        *(mark for trial in trials for mark in _removal_marks(after_removal.get(trial.last.trial, ()), total)),
-        *(_setback_mark(setback, total) for setback in failed),
-        *(_mark(point, total, "earlier") for trial in trials for point in trial.earlier),
-        *(_mark(point, total, "end") for trial in trials for point in trial.curve),
-        "</svg>",
+        *_axes(across, f"CoT tokens removed, of {total}", height),
+        *(line for group in drawing.faint for line in _curve(group, total, height, "faint")),
+        *(band for group in drawing.groups for band in _band(group, total, height)),
+        *(line for group in drawing.groups for line in _curve(group, total, height, "curve")),
+        *(_removal_mark(removal, total, height) for removal in removals),
+        *(_setback_mark(setback, total, height) for setback in drawing.failed),
+        *(
+            _mark(point, point.removed_tokens / total, look, height, reachable)
+            for look, which in (("earlier", "earlier"), ("end", "curve"))
+            for point in _points(drawing, which)
+        ),
     ]
-    return "\n".join(parts)
+    title, role = "Exact match against removed CoT tokens", "group" if reachable else "img"
+    return _svg(name, title, description, parts, height, role)
 
 
-def legend(methods: Iterable[Method], *, restarted: bool = False) -> str:
+def speed_svg(drawing: Drawing, name: str, height: int = HEIGHT) -> str:
+    """Exact match against the speed-up over No CoT, or against tokens written where speeds cannot be compared."""
+    fastest = drawing.speeds
+    if fastest is None:
+        longest = max(point.generated_tokens for group in drawing.groups for point in group.curve)
+        label, title = "tokens written per answer", "Exact match against tokens written"
+        across = [(1 - tick / longest, f"{tick:g}") for tick in round_numbers(longest)]
+    else:
+        label, title = "examples/s at batch 1, over No CoT", "Exact match against speed"
+        across = [(tick / fastest, f"{tick:g}x") for tick in round_numbers(fastest)]
+
+    def place(point: FrontierPoint | MeanPoint) -> float:
+        return (point.speedup or 0.0) / fastest if fastest else 1 - point.generated_tokens / longest
+
+    parts = [
+        *_axes(across, label, height),
+        *(
+            f'<line class="curve {g.method}" {_ends(place(a), place(b), a, b, height)}/>'
+            for g in drawing.groups
+            for a, b in zip(g.curve, g.curve[1:], strict=False)
+        ),
+        *(_whisker(group.method, point, place(point), height) for group in drawing.groups for point in group.curve),
+        *(_mark(point, place(point), "end", height, reachable=False) for point in _points(drawing, "curve")),
+    ]
+    return _svg(name, title, "The table below has its numbers.", parts, height)
+
+
+def legend(groups: Sequence[Group], *, restarted: bool = False, others: bool = False) -> str:
     """What the marks mean; a method has one entry, however many seeds."""
-    shown = set(methods)
+    shown = {group.method for group in groups}
     entries = [(f"end {method}", SHAPES[method], words.LABELS[method]) for method in words.LABELS if method in shown]
     if "stepwise" in shown:
         entries.append(("removal stepwise", '<circle r="3"/>', "right after a removal"))
         entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage at the same count"))
     if restarted:
         entries.append(("setback stepwise", f'<path d="{CROSS}"/>', "a failed attempt"))
+    if others:
+        entries.append(("faint stepwise", '<path d="M-8 0h16"/>', "other configurations"))
     items = "".join(
         f'<li><svg width="16" height="16" viewBox="-8 -8 16 16" aria-hidden="true"><g class="{look}">{shape}</g></svg>'
         f"{label}</li>"
@@ -73,66 +122,113 @@ def ticks(total: int) -> list[int]:
     return [*below, total]
 
 
-def _axes(total: int) -> Iterator[str]:
+def round_numbers(most: float) -> list[float]:
+    """From 0 up, at most five."""
+    step = next(s * 10.0**e for e in range(-6, 9) for s in (1, 2, 5) if most <= 5 * s * 10.0**e)
+    return [round(step * i, 9) for i in range(int(most / step + 1e-9) + 1)]
+
+
+def _svg(name: str, title: str, description: str, parts: Iterable[str], height: int, role: str = "img") -> str:
+    return "\n".join(
+        [
+            f'<svg class="frontier" width="100%" height="{height}" role="{role}" aria-labelledby="{name}-t {name}-d">',
+            f'<title id="{name}-t">{title}</title>',
+            f'<desc id="{name}-d">{escape(description)}</desc>',
+            *parts,
+            "</svg>",
+        ]
+    )
+
+
+def _points(drawing: Drawing, which: str) -> Iterator[FrontierPoint]:
+    return (point for group in drawing.groups for trial in group.trials for point in getattr(trial, which))
+
+
+def _axes(across: Iterable[tuple[float, str]], label: str, height: int) -> Iterator[str]:
     for tenth in (0, 2, 4, 6, 8, 10):
-        y = _y(tenth / 10)
+        y = _y(tenth / 10, height)
         yield f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
         yield f'<text class="tick" x="-12" y="{y}" dy=".32em" text-anchor="end">{tenth / 10:g}</text>'
-    for tick in ticks(total):
-        yield f'<text class="tick" x="{_x(tick, total)}" y="{HEIGHT + 26}" text-anchor="middle">{tick}</text>'
+    for place, tick in across:
+        yield f'<text class="tick" x="{_x(place)}" y="{height + 26}" text-anchor="middle">{tick}</text>'
     yield '<text class="axis" x="-34" y="-22">exact match</text>'
-    yield f'<text class="axis" x="50%" y="{HEIGHT + 52}" text-anchor="middle">CoT tokens removed, of {total}</text>'
+    yield f'<text class="axis" x="50%" y="{height + 52}" text-anchor="middle">{label}</text>'
 
 
-def _lines(trial: TrialPoints, total: int) -> Iterator[str]:
-    if trial.method != "stepwise":
-        y = _y(trial.last.exact_match)
-        yield f'<line class="baseline {trial.method}" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
-    for a, b in zip(trial.curve, trial.curve[1:], strict=False):
-        yield (
-            f'<line class="curve {trial.method}" x1="{_x(a.removed_tokens, total)}" y1="{_y(a.exact_match)}" '
-            f'x2="{_x(b.removed_tokens, total)}" y2="{_y(b.exact_match)}"/>'
-        )
+def _band(group: Group, total: int, height: int) -> Iterator[str]:
+    """The 95 % interval: around a curve, or along a baseline's line."""
+    if group.method != "stepwise":
+        top, bottom = _y(group.last.high, height), _y(group.last.low, height)
+        path = f"0,{top} 100,{top} 100,{bottom} 0,{bottom}"
+    else:
+        upper = [f"{100 * p.removed_tokens / total:.2f},{_y(p.high, height)}" for p in group.curve]
+        lower = [f"{100 * p.removed_tokens / total:.2f},{_y(p.low, height)}" for p in reversed(group.curve)]
+        path = " ".join(upper + lower)
+    yield (
+        f'<svg width="100%" height="{height}" viewBox="0 0 100 {height}" preserveAspectRatio="none" '
+        f'aria-hidden="true"><polygon class="band {group.method}" points="{path}"/></svg>'
+    )
 
 
-def _removal_marks(after_removal: Iterable[RemovalPoint], total: int) -> Iterator[str]:
-    for removal in after_removal:
-        says = f"right after removing token {removal.removed_tokens}: exact match {words.exact(removal.exact_match)}"
-        yield (
-            f'<circle class="removal stepwise" cx="{_x(removal.removed_tokens, total)}" '
-            f'cy="{_y(removal.exact_match)}" r="3"><title>{says}</title></circle>'
-        )
+def _curve(group: Group, total: int, height: int, look: str) -> Iterator[str]:
+    if group.method != "stepwise":
+        y = _y(group.last.exact_match, height)
+        yield f'<line class="baseline {group.method}" x1="0" x2="100%" y1="{y}" y2="{y}"/>'
+    for a, b in zip(group.curve, group.curve[1:], strict=False):
+        ends = _ends(a.removed_tokens / total, b.removed_tokens / total, a, b, height)
+        yield f'<line class="{look} {group.method}" {ends}/>'
 
 
-def _setback_mark(setback: Setback, total: int) -> str:
+def _ends(from_: float, to: float, a: MeanPoint, b: MeanPoint, height: int) -> str:
+    ys = _y(a.exact_match, height), _y(b.exact_match, height)
+    return f'x1="{_x(from_)}" y1="{ys[0]}" x2="{_x(to)}" y2="{ys[1]}"'
+
+
+def _whisker(method: Method, point: MeanPoint, place: float, height: int) -> str:
+    x, low, high = _x(place), _y(point.low, height), _y(point.high, height)
+    return f'<line class="whisker {method}" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>'
+
+
+def _removal_mark(removal: RemovalPoint, total: int, height: int) -> str:
+    says = f"right after removing token {removal.removed_tokens}: exact match {words.exact(removal.exact_match)}"
+    return (
+        f'<circle class="removal stepwise" cx="{_x(removal.removed_tokens / total)}" '
+        f'cy="{_y(removal.exact_match, height)}" r="3"><title>{says}</title></circle>'
+    )
+
+
+def _setback_mark(setback: Setback, total: int, height: int) -> str:
     """A cross where an attempt failed; what is known of it shows on hover and stands in the page's table."""
     says = f"{setback.trial}, stage {setback.stage} {setback.verdict}: {setback.why}; then {setback.then}"
     return (
-        f'<svg x="{_x(setback.removed_tokens, total)}" y="{_y(setback.exact_match or 0.0)}">'
+        f'<svg x="{_x(setback.removed_tokens / total)}" y="{_y(setback.exact_match or 0.0, height)}">'
         f'<g class="setback {setback.method}"><title>{escape(says)}</title><path d="{CROSS}"/></g></svg>'
     )
 
 
-def _mark(point: FrontierPoint, total: int, look: str) -> str:
+def _mark(point: FrontierPoint, place: float, look: str, height: int, reachable: bool) -> str:
     """A nested ``svg`` puts the shape at a percentage. The tip shows on keyboard focus, the title on hover."""
     shape = SHAPES[point.method] if look == "end" else '<circle r="3.5"/>'
     settings = "".join(f"{part}, " for part in [symbols(tuple(point.settings.items()))] if part)
     stage = f"{words.LABELS[point.method]}, {settings}seed {point.seed}, stage {point.stage}"
     value = f"{point.removed_tokens} removed, exact match {words.exact(point.exact_match)}"
-    anchor = "start" if 2 * point.removed_tokens < total else "end"
-    y = 26 if point.exact_match > 0.5 else -32
+    mark = f"<title>{stage}: {value}</title>{shape}"
+    focus = ""
+    if reachable:
+        anchor, y = "start" if place < 0.5 else "end", 26 if point.exact_match > 0.5 else -32
+        focus = f' tabindex="0" role="img" aria-label="{stage}: {value}"'
+        mark += (
+            f'<text class="tip" y="{y}" text-anchor="{anchor}">{stage}<tspan x="0" dy="1.4em">{value}</tspan></text>'
+        )
     return (
-        f'<svg x="{_x(point.removed_tokens, total)}" y="{_y(point.exact_match)}">'
-        f'<g class="{look} {point.method}" tabindex="0" role="img" aria-label="{stage}: {value}">'
-        f"<title>{stage}: {value}</title>{shape}"
-        f'<text class="tip" y="{y}" text-anchor="{anchor}">{stage}<tspan x="0" dy="1.4em">{value}</tspan></text>'
-        "</g></svg>"
+        f'<svg x="{_x(place)}" y="{_y(point.exact_match, height)}">'
+        f'<g class="{look} {point.method}"{focus}>{mark}</g></svg>'
     )
 
 
-def _x(removed: int, total: int) -> str:
-    return f"{100 * removed / total:.2f}%"
+def _x(place: float) -> str:
+    return f"{100 * place:.2f}%"
 
 
-def _y(exact_match: float) -> str:
-    return f"{HEIGHT * (1 - exact_match):.1f}"
+def _y(exact_match: float, height: int) -> str:
+    return f"{height * (1 - exact_match):.1f}"

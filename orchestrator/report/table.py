@@ -1,12 +1,13 @@
-"""The frontier as tables: for the terminal, within 80 columns, and as CSV."""
+"""The frontier as tables: for the terminal, within 80 columns, as CSV and as Parquet."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -21,6 +22,7 @@ from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
 SHORT_LABELS: dict[Method, str] = {**words.LABELS, "stepwise": "Stepwise"}
+FIELDS = tuple(name for name in FrontierPoint.model_fields if name != "settings")
 MEASURES = ("tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s", "speed-\nup")
 
 
@@ -148,16 +150,44 @@ def frontier_table(points: Iterable[FrontierPoint]) -> Table:
     return table
 
 
-def frontier_csv(points: Iterable[FrontierPoint]) -> str:
+def frontier_csv(points: Sequence[FrontierPoint]) -> str:
     """Every field of every point, and a column for every field that a search set; an empty cell is None."""
-    points = list(points)
-    searched = list(dict.fromkeys(field for point in points for field in point.settings))
-    columns = [name for name in FrontierPoint.model_fields if name != "settings"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, *searched], lineterminator="\n")
+    writer = csv.DictWriter(text, [*FIELDS, *_searched(points)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(point.model_dump(mode="json", exclude={"settings"}) | point.settings for point in points)
+    writer.writerows(_records(points))
     return text.getvalue()
+
+
+def frontier_parquet(points: Sequence[FrontierPoint], path: Path) -> None:
+    """The same table with types; a searched field is a number where all its values are."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, *_searched(points))}
+    for record in _records(points):
+        for name, values in columns.items():
+            values.append(record.get(name))
+    typed = {name: _typed(values) if name not in FIELDS else values for name, values in columns.items()}
+    write_table(pa.table(typed), path)
+
+
+def _searched(points: Iterable[FrontierPoint]) -> list[str]:
+    return list(dict.fromkeys(field for point in points for field in point.settings))
+
+
+def _records(points: Iterable[FrontierPoint]) -> Iterator[dict[str, Any]]:
+    return (point.model_dump(mode="json", exclude={"settings"}) | point.settings for point in points)
+
+
+def _typed(values: list[Any]) -> list[Any]:
+    """Numbers, with infinity among them, or text."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in known):
+        return values
+    if all(value == "inf" or isinstance(value, int | float) for value in known):
+        return [None if value is None else float(value) for value in values]
+    return [None if value is None else str(value) for value in values]
 
 
 def _table(name: str, numbers: Sequence[str], gutter: int) -> Table:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint, Verdict
-from orchestrator.plan import Plan, Trial
+from orchestrator.plan import Trial
 from orchestrator.space import symbols
 from orchestrator.stability import Restart
-from orchestrator.store.chain import Tried, replay_all
+from orchestrator.store.chain import Chain, Tried
 from orchestrator.store.frontier import FrontierPoint
-from orchestrator.store.stages import StageStore
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,11 @@ def by_trial(points: Iterable[FrontierPoint]) -> tuple[TrialPoints, ...]:
     return tuple(TrialPoints(tuple(of_trial)) for of_trial in stages.values())
 
 
-def removals(plan: Plan, store: StageStore) -> dict[str, tuple[RemovalPoint, ...]]:
+def removals(chains: Iterable[Chain]) -> dict[str, tuple[RemovalPoint, ...]]:
     """Of every trial, the exact match right after each removal in the stages that stand."""
     return {
         chain.trial.name: tuple(removal for tried in chain.standing for removal in tried.manifest.metrics.after_removal)
-        for chain in replay_all(plan, store)
+        for chain in chains
     }
 
 
@@ -94,9 +93,9 @@ class Setback:
     steps: int
 
 
-def setbacks(plan: Plan, store: StageStore) -> tuple[Setback, ...]:
+def setbacks(chains: Iterable[Chain]) -> tuple[Setback, ...]:
     """The failed attempts of every trial, in order."""
-    return tuple(_setback(chain.trial, tried) for chain in replay_all(plan, store) for tried in chain.failures)
+    return tuple(_setback(chain.trial, tried) for chain in chains for tried in chain.failures)
 
 
 def _setback(trial: Trial, tried: Tried) -> Setback:

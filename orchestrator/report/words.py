@@ -42,6 +42,13 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:,.1f}"
 
 
+def time(seconds: float) -> str:
+    """A duration in the largest unit that leaves at least one of it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
 def utc(timestamp: float) -> str:
     """Seconds since the epoch as ISO 8601."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

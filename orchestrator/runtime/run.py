@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
+import webbrowser
 from collections.abc import Sequence
 from itertools import count as count_up
 from itertools import islice
@@ -18,13 +20,14 @@ from orchestrator.config import Job, load_job, parse_setting
 from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
-from orchestrator.report import frontier_table, standings_table, summary_table, write_report
+from orchestrator.report import write_report
+from orchestrator.report.ending import ending
+from orchestrator.report.findings import Findings
 from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
-from orchestrator.search import best_line, of_configuration, standings
 from orchestrator.store import (
     StageStore,
     frontier,
@@ -43,6 +46,7 @@ from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_c
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 TRACKING_DEADLINE_SECONDS = 60.0
+WAIT_SECONDS = 0.2
 
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -178,14 +182,8 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     folder = report_folder(plan, store)
     write_report(plan, store, folder)
     console.print()
-    pruned = pruned_trials(plan, store.root)
-    ranked = standings(plan, points, pruned)
-    shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
-    console.print(frontier_table(point for point in points if point.trial in shown))
-    console.print(summary_table(points, pruned))
-    if plan.job.search:
-        console.print(standings_table(plan.job.search, ranked))
-        console.print(best_line(plan, ranked))
+    for part in ending(Findings.of(plan, store)):
+        console.print(part)
     console.print(f"report   {_short(folder / 'report.html')}")
 
 
@@ -209,22 +207,27 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
 
 
 def serve_mlflow(root: Path, port: int) -> int:
-    """Run the MLflow server on the store until it is interrupted."""
-    plans = saved_plans(StageStore(root))
+    """Run the MLflow server on the store until it is interrupted; on a desktop open the newest job's page."""
+    store = StageStore(root)
+    plans = [plan for plan in saved_plans(store) if plan.job.tracking.uri is None]
     if not plans:
-        raise InputError(Problem("STO002", str(root), "no job ran on this store", "run a job first"))
+        found = "no job of this store is recorded in its own MLflow"
+        raise InputError(Problem("STO002", str(root), found, "run a job first, or open the server its job names"))
     _check_free(port)
     base = f"http://127.0.0.1:{port}"
-    print(f"MLflow on {base} for this machine only; Ctrl-C ends it. The frontier of", flush=True)
-    for plan in plans:
-        if plan.job.tracking.uri is None:
-            page = frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())
-            print(f"  {plan.job.name}: {page}", flush=True)
+    pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id()) for plan in plans}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen(  # noqa: S603
         ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
     )
     try:
+        _await(server, port)
+        print(f"MLflow on {base} for this machine only; Ctrl-C ends it. The frontier of", flush=True)
+        for name, page in pages.items():
+            print(f"  {name}: {page}", flush=True)
+        newest = max(pages, key=lambda name: (job_folder(root, name) / "job.json").stat().st_mtime)
+        if _has_desktop():
+            webbrowser.open(pages[newest])
         return server.wait()
     except KeyboardInterrupt:
         return DONE
@@ -232,6 +235,21 @@ def serve_mlflow(root: Path, port: int) -> int:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait()
+
+
+def _await(server: subprocess.Popen[bytes], port: int) -> None:
+    """Until it answers, or has ended."""
+    while server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(WAIT_SECONDS)
+
+
+def _has_desktop() -> bool:
+    """Whether a page would open in a window, not in the terminal or in a test."""
+    shown = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(shown) and sys.stdout.isatty()
 
 
 def _check_free(port: int) -> None:

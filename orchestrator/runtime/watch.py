@@ -7,17 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
-from orchestrator.report.text import duration
+from orchestrator.report.chart import sparkline
+from orchestrator.report.table import SHORT_LABELS
+from orchestrator.report.text import count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.space import symbols
 from orchestrator.stability import Restart
 from orchestrator.store import Chain, Pruned, StageStore, Tried, pruned_trials, replay_all
+
+TREND = 7
+"""Stages whose exact match the live table draws."""
+STATES = ("training", "waiting", "done", "gave up", "pruned")
+MOST_LINES = 12
+"""Trials that a pipe is told of one by one at the beginning."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,6 @@ class TrialStatus:
     chain: Chain
     progress: TrialProgress | None
     pruned: Pruned | None = None
-
-    @property
-    def label(self) -> str:
-        """The trial in a table."""
-        if not self.trial.settings:
-            return self.trial.name
-        return f"{self.trial.method} {symbols(self.trial.settings)}, seed {self.trial.seed}"
 
     @property
     def trial(self) -> Trial:
@@ -93,17 +94,24 @@ class Watch:
         self._said = Counter({chain.trial.name: len(chain.attempts) for chain in self._chains})
         self._said_pruned = set(pruned_trials(plan, store.root))
         self.committed = 0
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        live = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, auto_refresh=False) if live else None
 
     def __enter__(self) -> Watch:
         if self._live:
             self._live.start()
-        for chain in self._chains:
-            if chain.attempts and not self._live:
-                self.console.print(
-                    f"{chain.trial.name}: {len(chain.standing)} of {len(chain.trial.stages)} stages are in the store"
-                )
+        if not self._live:
+            self._tell_adopted([chain for chain in self._chains if chain.attempts])
         return self
+
+    def _tell_adopted(self, chains: Sequence[Chain]) -> None:
+        if len(chains) > MOST_LINES:
+            stages = count(sum(len(chain.standing) for chain in chains), "stage")
+            self.console.print(f"{stages} of {len(chains)} trials are in the store")
+            return
+        for chain in chains:
+            stages = f"{len(chain.standing)} of {len(chain.trial.stages)} stages"
+            self.console.print(f"{chain.trial.name}: {stages} are in the store")
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.refresh()
@@ -119,7 +127,7 @@ class Watch:
         pruned = pruned_trials(self.plan, self.store.root)
         rows = [_status(chain, self.store, self.since, pruned.get(chain.trial.name)) for chain in self._chains]
         if self._live:
-            self._live.update(live_table(rows, self.console.height - 3), refresh=True)
+            self._live.update(live_table(rows, self.console.height - 5), refresh=True)
             return
         for row in rows:
             name = row.trial.name
@@ -131,58 +139,83 @@ class Watch:
                 self.console.print(f"{name}  pruned: {row.pruned.reason}", highlight=False, soft_wrap=True)
 
 
-def live_table(rows: list[TrialStatus], height: int) -> Table:
-    """One row a trial, 80 columns; of a search those in training first, and no more than fit the height."""
-    if any(row.trial.settings for row in rows):
-        return _search_table(sorted(rows, key=lambda row: row.state != "training"), max(height, 2))
+def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
+    """One row a trial, those in training first, no more than fit the height, within 80 columns; then their sum."""
+    ordered = sorted(rows, key=lambda row: row.state != "training")
+    shown = ordered if len(ordered) <= height else ordered[: max(height - 1, 1)]
+    busy = {row.progress.stage_key for row in rows if row.progress}
+    others = any(_other_settings(row.trial) for row in rows)
     restarted = any(row.restarts for row in rows)
-    headings = ("stage", "re-\nmoved", "exact\nmatch", "steps", "steps\n/s", "left")
-    table = _table((*headings, *["re-\nstarts"] * restarted))
-    for row in rows:
-        rate = row.progress.steps_per_second if row.progress else None
-        table.add_row(
-            *_place(row),
-            f"{row.steps_done:,}/{row.steps:,}",
-            f"{rate:.1f}" if rate else "-",
-            duration(row.seconds_left),
-            *[str(row.restarts)] * restarted,
-            row.state,
-        )
-    return table
-
-
-def _search_table(rows: list[TrialStatus], height: int) -> Table:
-    restarted = any(row.restarts for row in rows)
-    table = _table(("stage", "removed", "exact match", "left", *["restarts"] * restarted))
-    shown = rows if len(rows) <= height else rows[: height - 1]
-    for row in shown:
-        restarts = [str(row.restarts)] * restarted
-        table.add_row(*_place(row), duration(row.seconds_left), *restarts, row.state)
-    if hidden := Counter(row.state for row in rows[len(shown) :]):
-        states = ", ".join(f"{number} {state}" for state, number in hidden.items())
-        table.add_row(f"{hidden.total()} more: {states}")
-    return table
-
-
-def _table(numbers: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("trial", no_wrap=True, vertical="bottom")
-    for heading in numbers:
+    if others:
+        table.add_column("settings", no_wrap=True, vertical="bottom", max_width=16)
+    last = ["left", *["re-\nstarts"] * restarted]
+    for heading in ("Δ", "λ", "seed", "stage", "re-\nmoved", *["steps\n/s"] * (not others), *last):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
+    table.add_column("exact\nmatch", no_wrap=True, vertical="bottom")
     table.add_column("", no_wrap=True)
-    return table
+    for row in shown:
+        settings = [_other_settings(row.trial)] * others
+        rate = row.progress.steps_per_second if row.progress else None
+        speed = [f"{rate:.1f}" if rate else "-"] * (not others)
+        restarts = [str(row.restarts or "")] * restarted
+        waits = _waits_for(row, busy) if row.state == "waiting" else row.state
+        table.add_row(*_what(row.trial, settings), *_place(row), *speed, _left(row), *restarts, _trend(row), waits)
+    return Group(table, _sum(rows, len(rows) - len(shown)))
 
 
-def _place(row: TrialStatus) -> tuple[str, str, str, str]:
-    """Which trial, and how far it is."""
+def _what(trial: Trial, settings: list[str]) -> tuple[str, ...]:
+    """Which trial it is."""
+    schedule, stepwise = trial.job.schedule, trial.method == "stepwise"
+    delta, smoothing = f"{schedule.tokens_per_stage:g}", f"{schedule.smoothing_lambda:g}"
+    label = SHORT_LABELS[trial.method]
+    return (label, *settings, *((delta, smoothing) if stepwise else ("", "")), str(trial.seed))
+
+
+def _other_settings(trial: Trial) -> str:
+    """What the search set besides Δ and λ."""
+    own = ("schedule.tokens_per_stage", "schedule.smoothing_lambda")
+    return symbols(tuple(setting for setting in trial.settings if setting[0] not in own))
+
+
+def _place(row: TrialStatus) -> tuple[str, str]:
+    """How far a trial is."""
     metrics, progress = row.metrics, row.progress
     removed = progress.removed_tokens if progress else metrics.removed_tokens if metrics else 0
-    return (
-        row.label,
-        f"{len(row.chain.standing)}/{len(row.trial.stages)}",
-        f"{removed}/{row.trial.stages[0].spec.total_tokens}",
-        f"{metrics.exact_match:.3f}" if metrics else "-",
-    )
+    total = row.trial.stages[0].spec.total_tokens
+    return f"{len(row.chain.standing)}/{len(row.trial.stages)}", f"{removed}/{total}"
+
+
+def _left(row: TrialStatus) -> str:
+    return "" if row.state in ("done", "gave up", "pruned") else duration(row.seconds_left)
+
+
+def _trend(row: TrialStatus) -> str:
+    """The last exact match, and a bar for each of the last stages."""
+    shares = [tried.manifest.metrics.exact_match for tried in row.chain.standing]
+    return f"{shares[-1]:.3f} {sparkline(shares, TREND)}" if shares else "-"
+
+
+def _waits_for(row: TrialStatus, busy: set[str]) -> str:
+    """A stage that another trial is training, or a place on the machine."""
+    shared = row.chain.next and row.chain.next.key in busy
+    return "waits: stage" if shared else "waits: core"
+
+
+def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
+    """All trials in one line: calm however many there are."""
+    states = Counter(row.state for row in rows)
+    parts = [f"{count(len(rows), 'trial')}: {', '.join(f'{states[s]} {s}' for s in STATES if states[s])}"]
+    if restarts := sum(row.restarts for row in rows):
+        parts.append(count(restarts, "restart"))
+    rate = sum(row.progress.steps_per_second for row in rows if row.progress)
+    if rate:
+        left = sum(row.steps - row.steps_done for row in rows if row.state in ("training", "waiting"))
+        parts.append(f"about {duration(left / rate)} left")
+    if hidden:
+        parts.append(f"{hidden} not shown")
+    return "; ".join(parts)
 
 
 def _line(trial: Trial, tried: Tried) -> str:

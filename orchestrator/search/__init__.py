@@ -2,5 +2,16 @@
 
 from orchestrator.search.objective import Standing, best_line, of_configuration, standings
 from orchestrator.search.pruning import Rung, reason_to_stop, rungs
+from orchestrator.search.winners import full_cot_rate, winners
 
-__all__ = ["Rung", "Standing", "best_line", "of_configuration", "reason_to_stop", "rungs", "standings"]
+__all__ = [
+    "Rung",
+    "Standing",
+    "best_line",
+    "full_cot_rate",
+    "of_configuration",
+    "reason_to_stop",
+    "rungs",
+    "standings",
+    "winners",
+]

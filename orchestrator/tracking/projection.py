@@ -50,6 +50,8 @@ class RunRecord:
     params: dict[str, str]
     tags: dict[str, str]
     values: tuple[Value, ...]
+    models: tuple[FrontierPoint, ...] = ()
+    """The points whose weights a reader may want: one a removed count."""
 
 
 def trial_records(
@@ -72,10 +74,13 @@ def _stopped(record: RunRecord, pruned: Pruned) -> RunRecord:
     return replace(record, status="KILLED", tags=record.tags | tags)
 
 
-def job_record(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing]) -> RunRecord:
+def job_record(
+    plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing], trials: Sequence[RunRecord]
+) -> RunRecord:
     """The run beside the trials: the best exact match of any of them at every removed count.
 
-    Of a search (``ranked``) also its winner and what that is worth.
+    Of a search (``ranked``) also its winner and what that is worth. FAILED as soon as one of its ``trials`` is,
+    KILLED if one did not come to its end.
     """
     best: dict[int, FrontierPoint] = {}
     for point in points:
@@ -88,13 +93,21 @@ def job_record(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Sta
     return RunRecord(
         uid=digest(tags),
         name=plan.job.name,
-        status="FINISHED",
+        status=_together(plan, trials),
         started=min(map(_started, points)),
         ended=max(map(_timestamp, points)),
         params={},
         tags=tags | ({"stepwise.best": best_line(plan, ranked)} if ranked else {}),
         values=(*(value for removed in sorted(best) for value in _position(best[removed])), *objective),
     )
+
+
+def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
+    pruned = sum("stepwise.pruned" in record.tags for record in trials)
+    if any(record.status == "FAILED" for record in trials):
+        return "FAILED"
+    ended = pruned + sum(record.status == "FINISHED" for record in trials)
+    return "FINISHED" if ended == len(plan.trials) and not plan.to_propose else "KILLED"
 
 
 def _trial_record(
@@ -107,6 +120,8 @@ def _trial_record(
     values += [value for point in settled for value in _frontier(point, speed_known)]
     if status == "FINISHED":
         values += _scores(trial, settled)
+    if status != "RUNNING" and trial.method != "stepwise":
+        values += _flat(settled[-1:])
     if status != "RUNNING" and trial.method == "stepwise":
         values.append(Value("score/restarts", points[-1].restarts, _timestamp(points[-1]), 0))
     return RunRecord(
@@ -123,10 +138,11 @@ def _trial_record(
             "stepwise.seed": str(trial.seed),
             "stepwise.verdict": points[-1].verdict,
             "mlflow.runColor": COLOURS[trial.method],
-            **({"stepwise.restarts": str(points[-1].restarts)} if setbacks else {}),
+            "stepwise.restarts": str(points[-1].restarts),
             **{f"stepwise.restart.{number}": says for number, says in enumerate(setbacks, start=1)},
         },
         values=tuple(values),
+        models=tuple(settled),
     )
 
 
@@ -197,8 +213,18 @@ def _frontier(point: FrontierPoint, speed_known: bool) -> Iterator[Value]:
     yield from _position(point)
     yield Value("frontier/generated_tokens", point.generated_tokens, time, removed)
     yield Value("frontier/examples_per_second", point.examples_per_second, time, removed)
+    if point.restarts:
+        yield Value("frontier/restarts", point.restarts, time, removed)
     if speed_known and point.speedup is not None:
         yield Value("frontier/speedup", point.speedup, time, removed)
+
+
+def _flat(last: Sequence[FrontierPoint]) -> Iterator[Value]:
+    """A baseline as a line to compare with: its end, drawn from no removed token to all of them."""
+    for point in last:
+        for removed in (0, point.total_tokens):
+            yield Value("baseline/accuracy", point.exact_match, _timestamp(point), removed)
+            yield Value("frontier/internalized_tokens", removed, _timestamp(point), removed)
 
 
 def _scores(trial: Trial, settled: list[FrontierPoint]) -> Iterator[Value]:

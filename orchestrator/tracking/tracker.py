@@ -11,23 +11,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.config import Job
+from orchestrator.config import Job, job_toml
 from orchestrator.errors import Problem, StepwiseError
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.search import standings
 from orchestrator.stability import Restart
 from orchestrator.store import FrontierPoint, Manifest, StageStore, Tried, frontier, pruned_trials, replay_all
+from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
 from orchestrator.tracking.server import artifact_folder, default_uri
-from orchestrator.tracking.views import experiment_tags
+from orchestrator.tracking.views import experiment_note, experiment_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 ROWS_PER_CALL = 900
-REPORT_FILES = (".csv", ".html", ".png")
+REPORT_FILES = (".csv", ".html", ".parquet", ".png", ".svg")
+NOTE = "mlflow.note.content"
 IDENTIFYING = ("stage/exact_match", "frontier/accuracy", "frontier/speedup", "search/objective")
 """Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a search went on."""
 
@@ -83,12 +85,19 @@ class Tracker:
         if not points:
             return
         ranked = standings(self.plan, points, pruned_trials(self.plan, self.store.root))
-        record = job_record(self.plan, points, ranked)
+        trials = self._records(points)
+        record = job_record(self.plan, points, ranked, trials)
         with self._mlflow():
             self._send(record)
             self._describe(record)
+            run = self._run(record).id
+            self._client.log_text(run, job_toml(self.plan.job), "job.toml")
             for path in sorted(p for p in report.iterdir() if p.suffix in REPORT_FILES):
-                self._client.log_artifact(self._run(record).id, str(path))
+                self._client.log_artifact(run, str(path))
+            experiment = self._known_experiment()
+            self._client.set_experiment_tag(experiment, NOTE, experiment_note(experiment, self.plan.job, run))
+            runs = {trial.name: self._run(trial).id for trial in trials}
+            self._models.crown(registered_name(self.plan.job.name), list(points), runs)
             self._set_status(record, record.status)
 
     def end(self) -> None:
@@ -126,6 +135,7 @@ class Tracker:
         except Exception as error:
             self._experiment = None
             self._runs.clear()
+            self.__dict__.pop("_models", None)
             raise StepwiseError(
                 Problem("MLF001", self.uri, _cause(error), "`stepwise track JOB` delivers it later")
             ) from error
@@ -141,6 +151,10 @@ class Tracker:
         self.store.root.mkdir(parents=True, exist_ok=True)
         return MlflowClient(self.uri)
 
+    @cached_property
+    def _models(self) -> Models:
+        return Models(self._client, self._known_experiment(), self.store)
+
     def _known_experiment(self) -> str:
         if self._experiment is None:
             self._experiment = self._make_experiment()
@@ -153,7 +167,10 @@ class Tracker:
         experiment = client.get_experiment_by_name(name)
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
-        for key, value in experiment_tags(experiment.experiment_id, experiment.creation_time).items():
+        tags = experiment_views(experiment.creation_time)
+        if NOTE not in experiment.tags:
+            tags[NOTE] = experiment_note(experiment.experiment_id, self.plan.job)
+        for key, value in tags.items():
             if experiment.tags.get(key) != value:
                 client.set_experiment_tag(experiment.experiment_id, key, value)
         return experiment.experiment_id
@@ -206,10 +223,12 @@ class Tracker:
         if not run.described:
             params = [Param(key, value) for key, value in record.params.items()]
             self._client.log_batch(run.id, params=params, synchronous=True)
+        models = self._models.log(run.id, record.models)
         unsent = [value for value in record.values if value not in run.sent]
         for start in range(0, len(unsent), ROWS_PER_CALL):
             values = unsent[start : start + ROWS_PER_CALL]
-            self._client.log_batch(run.id, [Metric(*value) for value in values], synchronous=True)
+            metrics = [Metric(*value, model_id=_model(value, models)) for value in values]
+            self._client.log_batch(run.id, metrics, synchronous=True)
             run.sent.update(values)
         tags = {key: value for key, value in record.tags.items() if run.tags.get(key) != value}
         if tags:
@@ -232,6 +251,11 @@ class Tracker:
         else:
             self._client.set_terminated(run.id, status, record.ended)
         run.status = status
+
+
+def _model(value: Value, models: dict[int, str]) -> str | None:
+    """The logged model that a value is also a metric of."""
+    return models.get(value.step) if value.key.startswith("frontier/") else None
 
 
 def _losses(manifest: Manifest, point: FrontierPoint) -> tuple[LossPoint, ...]:

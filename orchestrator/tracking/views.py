@@ -12,20 +12,50 @@ import json
 import zlib
 from typing import Any
 
+from orchestrator.caption import caption
+from orchestrator.config import Job
+
 SECTION = "frontier"
-Chart = tuple[str, str | None]
-"""(y, x); no x: the optimizer step."""
+REMOVED = "frontier/internalized_tokens"
+Chart = tuple[tuple[str, ...], str | None]
+"""(y, x), where y may be several metrics; no x: the metric's step."""
 
-ACCURACY: Chart = ("frontier/accuracy", "frontier/internalized_tokens")
-SPEED: Chart = ("frontier/examples_per_second", "frontier/internalized_tokens")
-PROGRESS: Chart = ("stage/exact_match", None)
-CHARTS: tuple[Chart, ...] = (ACCURACY, ("frontier/accuracy", "frontier/speedup"), SPEED, PROGRESS)
-MEAN_CHARTS: tuple[Chart, ...] = (ACCURACY, ("frontier/speedup", "frontier/internalized_tokens"), SPEED, PROGRESS)
-"""MLflow averages runs only where they share their x, as seeds share removed tokens but no speed."""
+ACCURACY: Chart = (("frontier/accuracy", "baseline/accuracy"), REMOVED)
+SPEED: Chart = (("frontier/examples_per_second",), REMOVED)
+PROGRESS: Chart = (("stage/exact_match",), None)
+RESTARTS: Chart = (("frontier/restarts",), REMOVED)
+CHARTS: tuple[Chart, ...] = (ACCURACY, (("frontier/accuracy",), "frontier/speedup"), SPEED, PROGRESS, RESTARTS)
+MEAN_CHARTS: tuple[Chart, ...] = (
+    ACCURACY,
+    (("frontier/speedup",), None),
+    (("frontier/examples_per_second",), None),
+    PROGRESS,
+    RESTARTS,
+)
+"""MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
+it pairs a single value with the wrong end of its line. The step of ``frontier/*`` is the removed tokens."""
 
 
-def experiment_tags(experiment_id: str, created_at: int) -> dict[str, str]:
-    """The two saved views and the note that links to them."""
+def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> str:
+    """Links, what a stage is, how to do it again; of a finished job (``run_id``) its report and picture."""
+    links = f"[frontier]({view_path(experiment_id)}), [mean over seeds]({view_path(experiment_id, 'frontier-mean')})"
+    run = f"#/experiments/{experiment_id}/runs/{run_id}"
+    again = f"Again: save the artifact job.toml of the run {job.name}, then `stepwise run job.toml`."
+    return "\n\n".join(
+        [
+            f"Accuracy against removed chain-of-thought tokens: {links}"
+            + (f", [report]({run}/artifacts/report.html)." if run_id else "."),
+            *([f"![frontier](get-artifact?path=frontier.png&run_uuid={run_id})"] if run_id else []),
+            " ".join(caption(job)),
+            "A point of `frontier/*` is a stage that stands, its step the removed tokens; `baseline/*` is a baseline's "
+            "end, drawn as a flat line. Restarts: tags `stepwise.restarts` and `stepwise.restart.N`.",
+            again if run_id else f"Again, on the same store: `stepwise run {job.name}`.",
+        ]
+    )
+
+
+def experiment_views(created_at: int) -> dict[str, str]:
+    """The two saved views, as tags of the experiment."""
     single = _state(CHARTS, group_by=None)
     keys = ("method", "tokens_per_stage", "smoothing_lambda")
     grouped = _state(
@@ -35,11 +65,9 @@ def experiment_tags(experiment_id: str, created_at: int) -> dict[str, str]:
             "groupByKeys": [{"mode": "param", "groupByData": key} for key in keys],
         },
     )
-    links = f"[frontier]({view_path(experiment_id)}), [mean over seeds]({view_path(experiment_id, 'frontier-mean')})"
     return {
         "mlflow.sharedViewState.frontier": _view("Frontier", single, created_at),
         "mlflow.sharedViewState.frontier-mean": _view("Frontier: mean over seeds", grouped, created_at),
-        "mlflow.note.content": f"Accuracy against removed chain-of-thought tokens: {links}.",
     }
 
 
@@ -77,7 +105,7 @@ def _state(charts: tuple[Chart, ...], group_by: dict[str, Any] | None) -> dict[s
     }
 
 
-def _chart(number: int, y: str, x: str | None) -> dict[str, Any]:
+def _chart(number: int, y: tuple[str, ...], x: str | None) -> dict[str, Any]:
     axis = {"xAxisKey": "metric", "selectedXAxisMetricKey": x} if x else {"xAxisKey": "step"}
     return {
         **axis,
@@ -87,8 +115,8 @@ def _chart(number: int, y: str, x: str | None) -> dict[str, Any]:
         "deleted": False,
         "isGenerated": False,
         "runsCountToCompare": 100,
-        "metricKey": y,
-        "selectedMetricKeys": [y],
+        "metricKey": y[0],
+        "selectedMetricKeys": list(y),
         "useGlobalXaxisKey": False,
         "useGlobalLineSmoothing": False,
         "lineSmoothness": 0,

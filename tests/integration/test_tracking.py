@@ -251,7 +251,7 @@ def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: Stag
     assert len(recorded.runs("superseded")) == 1
 
 
-def test_speedup_waits_for_no_cot_and_is_one_where_it_writes_as_much(store: StageStore, database: str) -> None:
+def test_speedup_waits_for_no_cot_and_is_one_where_as_many_tokens_are_written(store: StageStore, database: str) -> None:
     plan = make_plan("speedup", database, methods=["no_cot", "stepwise"])
     no_cot, stepwise = plan.trials
     commit_all(store, stepwise, rate=10.0)
@@ -281,7 +281,65 @@ def test_finish_records_the_envelope_and_the_report(store: StageStore, database:
     recorded = Recorded(plan, database)
     run = recorded.runs("job")["report"]
     assert recorded.values(run, "frontier/accuracy") == [(0, 0.9), (4, 0.7), (8, 0.9)]
-    assert recorded.artifacts(run) == {"frontier.csv", "job.json", "report.html"}
+    assert recorded.artifacts(run) == {"frontier.csv", "job.json", "job.toml", "report.html"}
+    assert run.info.status == "FINISHED"
+    note = recorded.client.get_experiment(recorded.experiment.experiment_id).tags["mlflow.note.content"]
+    assert f"runs/{run.info.run_id}/artifacts/report.html" in note and "stepwise run job.toml" in note
+
+
+def test_models_of_the_frontier_are_logged_once_and_the_winners_have_aliases(store: StageStore, database: str) -> None:
+    plan = make_plan("models", database, methods=ALL)
+    for trial in plan.trials:
+        commit_all(store, trial, rate=40.0 if trial.method == "no_cot" else 10.0)
+    (store.root / "report").mkdir()
+    for tracker in (Tracker(plan, store), Tracker(plan, store)):
+        tracker.sync()
+        tracker.finish(store.root / "report")
+
+    recorded = Recorded(plan, database)
+    client = recorded.client
+    models = {model.name: model for model in client.search_logged_models([recorded.experiment.experiment_id])}
+    assert {name for name in models if name.startswith("stepwise")} >= {
+        "stepwise-seed0-stage2-k004",
+        "stepwise-seed0-stage5-k008",
+    }
+    last = models["stepwise-seed0-stage5-k008"]
+    assert (Path(last.tags["stepwise.folder"]) / "model.safetensors").read_bytes() == b"weights"
+    assert last.tags["stepwise.previous_model"] == models["stepwise-seed0-stage2-k004"].model_id
+    assert {(m.key, m.value) for m in last.metrics} >= {("frontier/accuracy", 0.4), ("frontier/speedup", 1.0)}
+    outputs = client.get_run(recorded.runs()["stepwise-seed0"].info.run_id).outputs.model_outputs
+    assert [output.step for output in outputs] == [0, 4, 8], "each once, though recorded by two processes"
+    implicit = client.get_model_version_by_alias("stepwise-models", "best-implicit")
+    assert implicit.tags["exact_match"] == "0.6" and implicit.tags["removed_tokens"] == "8"
+    fast = client.get_model_version_by_alias("stepwise-models", "best-at-2x-speed")
+    assert fast.version == implicit.version
+    assert len(client.search_model_versions("name = 'stepwise-models'")) == 1
+
+
+def test_baselines_are_flat_lines(store: StageStore, database: str) -> None:
+    plan = make_plan("flat", database, methods=ALL)
+    for trial in plan.trials:
+        commit_all(store, trial)
+    Tracker(plan, store).sync()
+    recorded = Recorded(plan, database)
+    for name in ("no_cot-seed0", "explicit_cot-seed0"):
+        assert recorded.values(recorded.runs()[name], "baseline/accuracy") == [(0, 0.4), (8, 0.4)]
+
+
+@pytest.mark.parametrize(("stages", "verdict", "status"), [(4, "diverged", "FAILED"), (4, None, "KILLED")])
+def test_job_of_a_trial_that_did_not_end_well_says_so(
+    store: StageStore, database: str, stages: int, verdict: Verdict | None, status: str
+) -> None:
+    plan = make_plan(f"ends-{status.lower()}", database, stability={"restarts": False})
+    for stage in plan.trials[0].stages[:stages]:
+        commit(store, stage, 0.9)
+    if verdict:
+        commit(store, plan.trials[0].stages[stages], 0.0, verdict=verdict)
+    (store.root / "report").mkdir()
+    tracker = Tracker(plan, store)
+    tracker.sync()
+    tracker.finish(store.root / "report")
+    assert Recorded(plan, database).runs("job")[plan.job.name].info.status == status
 
 
 def test_background_delivers_by_default_into_the_store(store: StageStore, tmp_path: Path) -> None:
@@ -300,7 +358,7 @@ def test_background_delivers_by_default_into_the_store(store: StageStore, tmp_pa
     recorded = Recorded(plan, f"sqlite:///{store.root / 'mlflow.db'}")
     assert recorded.runs()["stepwise-seed0"].info.status == "FINISHED"
     job = recorded.runs("job")["background"]
-    assert recorded.artifacts(job) == {"frontier.png", "job.json"}
+    assert recorded.artifacts(job) == {"frontier.png", "job.json", "job.toml"}
     assert job.info.artifact_uri.startswith(store.root.as_uri())
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 
-from orchestrator.config import Job, Section, load_job
+from orchestrator.config import Job, Section, job_toml, load_job
 from orchestrator.errors import InputError
 from orchestrator.plan import build_plan
 
@@ -188,3 +188,43 @@ def test_smoothing_lambda_may_be_infinite(job_file, written):
 def test_job_survives_the_way_to_a_worker_as_json(job_file):
     job = load_job(job_file, ["schedule.smoothing_lambda=inf", "seeds=[3, 4]", 'model={type="pretrained", name="m"}'])
     assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+OPTUNA = SMALLEST + (
+    '[model]\ntype = "pretrained"\nname = "a\\"b"\n[search]\ntype = "optuna"\nconfigurations = 2\n'
+    "[search.space]\ntraining.learning_rate = { low = 1e-4, high = 1e-3, log = true }\n"
+    'schedule.smoothing_lambda = [4, inf]\nschedule.removal_side = ["left", "right"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    "text", [*(path.read_text() for path in JOBS), OPTUNA], ids=[*(p.stem for p in JOBS), "optuna"]
+)
+def test_job_written_as_a_file_is_the_same_job(tmp_path, text):
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text(text)
+    job = load_job(first)
+    second.write_text(job_toml(job))
+    assert load_job(second) == job
+
+
+def test_reference_has_every_field_of_every_table(stepwise):
+    printed = stepwise("schema", "--markdown").out
+    rows = {line.split("`")[1] for line in printed.splitlines() if line.startswith("| `")}
+    fields = {name for section in {Job, *sections()} for name, f in section.model_fields.items() if name != "space"}
+    assert fields - rows <= {
+        "task",
+        "model",
+        "schedule",
+        "training",
+        "search",
+        "evaluation",
+        "stability",
+        "resources",
+        "tracking",
+        "low",
+        "high",
+        "log",
+    }
+    assert "| `learning_rate` | number > 0, ≤ 1 | `5e-05` | AdamW's rate" in printed
+    assert '## `[model]` with `type = "pretrained"`' in printed

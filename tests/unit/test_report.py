@@ -12,18 +12,25 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+import orchestrator
 from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, Stability
+from orchestrator.errors import InputError
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
+from orchestrator.report.answers import Answer, answers
+from orchestrator.report.chart import frontier_chart, sparkline
+from orchestrator.report.ending import ending
+from orchestrator.report.findings import Findings
+from orchestrator.report.interval import student, wilson
 from orchestrator.report.page import report_html
 from orchestrator.report.plan import plan_document
-from orchestrator.report.trials import removals
-from orchestrator.store import Chain, FrontierPoint, StageStore, frontier
+from orchestrator.store import Chain, FrontierPoint, StageStore, frontier, save_job
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {
@@ -103,7 +110,7 @@ def store(tmp_path: Path) -> StageStore:
 class Page(HTMLParser):
     """A page's text, tags and attributes; fails on a tag that is not closed where it should be."""
 
-    VOID = frozenset({"meta", "br", "circle", "path", "rect", "line"})
+    VOID = frozenset({"meta", "br", "circle", "path", "rect", "line", "polygon"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -132,7 +139,7 @@ class Page(HTMLParser):
 
 
 def html_of(plan: Plan, store: StageStore) -> str:
-    return report_html(plan, store, frontier(plan, store))
+    return report_html(Findings.of(plan, store))
 
 
 def lead(html: str) -> str:
@@ -275,7 +282,8 @@ def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Pa
     html = files.html.read_text("utf-8")
     Page(html)
     assert lead(html) == "No stage is committed yet."
-    assert sorted(p.name for p in (tmp_path / "r").iterdir()) == ["frontier.csv", "frontier.png", "report.html"]
+    assert set((tmp_path / "r").iterdir()) == {files.csv, files.parquet, files.png, files.svg, files.html}
+    assert pd.read_parquet(files.parquet).empty
 
 
 def test_text_of_the_job_is_escaped(store: StageStore) -> None:
@@ -283,11 +291,11 @@ def test_text_of_the_job_is_escaped(store: StageStore) -> None:
     html = html_of(plan, store)
     page = Page(html)
     assert "<script" not in html
-    assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["td"])
+    assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["code"])
 
 
 def test_every_trial_has_its_removals(finished: Finished) -> None:
-    found = removals(finished.plan, finished.store)
+    found = Findings.of(finished.plan, finished.store).after_removal
     assert [r.removed_tokens for r in found["stepwise-seed0"]] == list(range(1, 11))
     assert found["no_cot-seed0"] == ()
 
@@ -308,3 +316,122 @@ def test_tables_import_nothing_heavy() -> None:
     code = f"import sys, orchestrator.report.table; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def answered(plan: Plan, store: StageStore) -> dict[str, Answer]:
+    return {answer.question: answer for answer in answers(Findings.of(plan, store))}
+
+
+def test_five_questions_are_answered_first(finished: Finished) -> None:
+    found = answered(finished.plan, finished.store)
+    model, speed = found["Which model?"], found["How fast?"]
+    assert (model.value, speed.value) == ("0.930", "2.25x")
+    assert (finished.store.root / model.code / "config.json").is_file()
+    assert "8 tokens instead of 19; 1.00x that of No CoT" in speed.detail
+    assert found["How sure?"].value == "0.912 to 0.944"
+    assert found["What went wrong?"].value == "Nothing"
+    assert "sharing saved 33 s (300 steps); nothing lost to restarts" in found["What did it cost?"].detail
+    shown = finished.html.split("</header>")[0]
+    assert all(answer.value in shown for answer in found.values())
+
+
+def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
+    plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",))
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    sure = answered(plan, store)["How sure?"]
+    assert sure.value == "0.910 to 0.930"
+    assert "over 3 seeds: mean 0.920, 95 % interval 0.895 to 0.945" in sure.detail
+
+
+def test_cost_counts_what_restarts_threw_away(store: StageStore) -> None:
+    plan = make_plan(methods=("stepwise",))
+    commit_restarted(store, plan.trials[0], at=3)
+    cost = Findings.of(plan, store).cost
+    assert cost.total.steps - cost.lost.steps == plan.trials[0].steps
+    assert (cost.lost.steps, cost.shared.steps, cost.planned_steps) == (200, 0, 0)
+    trouble = answered(plan, store)["What went wrong?"]
+    assert (trouble.value, trouble.detail) == ("1 restart", "failed attempts: 1 stuck; the reasons are below")
+
+
+def test_cost_of_a_partial_run_names_what_is_to_come(store: StageStore) -> None:
+    plan = make_plan(methods=("stepwise",))
+    commit(store, plan.trials[0], plan.trials[0].stages[:3])
+    assert Findings.of(plan, store).cost.planned_steps == sum(s.spec.steps for s in plan.trials[0].stages[3:])
+
+
+@pytest.mark.parametrize(
+    ("share", "examples", "expected"),
+    [(0.5, 100, (0.404, 0.596)), (1.0, 1000, (0.996, 1.0)), (0.0, 10, (0.0, 0.278)), (0.9, 0, (0.0, 1.0))],
+)
+def test_wilson_interval(share: float, examples: int, expected: tuple[float, float]) -> None:
+    assert wilson(share, examples) == pytest.approx(expected, abs=5e-4)
+
+
+def test_student_interval_widens_with_few_seeds() -> None:
+    assert student([0.5, 0.6]) == pytest.approx((0.0, 1.0), abs=0.09)
+    low, high = student([0.5, 0.6] * 20)
+    assert (low, high) == pytest.approx((0.534, 0.566), abs=1e-3)
+
+
+def test_frontier_is_a_data_frame(finished: Finished) -> None:
+    save_job(finished.plan, finished.store)
+    of_job = orchestrator.Frontier.load(finished.store.root / "jobs" / finished.plan.job.name)
+    for frame in (of_job, *(orchestrator.Frontier.load(f) for f in (finished.files.parquet, finished.files.csv))):
+        assert list(frame.columns) == list(of_job.columns)
+        assert frame[frame.trial == "stepwise-seed0"].exact_match.tolist() == LEARNED["stepwise"]
+        assert frame.pareto.dtype == bool
+    with pytest.raises(InputError, match="holds no frontier"):
+        orchestrator.Frontier.load(finished.store.root)
+
+
+def test_parquet_has_searched_fields_as_numbers(store: StageStore, tmp_path: Path) -> None:
+    search = {"space": {"schedule.smoothing_lambda": (4.0, float("inf")), "schedule.removal_side": ("left", "right")}}
+    plan = make_plan(methods=("stepwise",), search=search)
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    frame = pd.read_parquet(write_report(plan, store, tmp_path).parquet)
+    assert set(frame["schedule.smoothing_lambda"]) == {4.0, float("inf")}
+    assert set(frame["schedule.removal_side"]) == {"left", "right"}
+    html = html_of(plan, store)
+    Page(html)
+    assert html.count("<figure><p>") == 4, "a panel for each configuration"
+
+
+def test_package_is_light_to_import() -> None:
+    code = "import sys, orchestrator; print({'torch', 'ray', 'mlflow', 'pandas', 'pydantic'} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_svg_for_a_paper_is_the_same_every_time(finished: Finished, tmp_path: Path) -> None:
+    again = write_report(finished.plan, finished.store, tmp_path)
+    assert again.svg.read_bytes() == finished.files.svg.read_bytes()
+    assert 'href="http' not in again.svg.read_text()
+
+
+def test_picture_in_characters_has_the_ends_of_all_methods(finished: Finished) -> None:
+    picture = frontier_chart(Findings.of(finished.plan, finished.store)).splitlines()
+    rows = {line[:3]: line for line in picture}
+    assert rows["1.0"].startswith("1.0 ┤┄┄┄") and "┄ Explicit CoT 0.990" in picture
+    assert rows["0.2"].startswith("0.2 ┤───") and "─ No CoT 0.210" in picture
+    assert sum(line.count("●") for line in picture[:12]) == 4
+    assert max(map(len, picture)) <= 80
+
+
+def test_sparkline_shows_the_last_values() -> None:
+    assert sparkline([0.5, 0.0, 0.5, 1.0], 3) == "▁▅█"
+
+
+def test_ending_of_many_trials_stays_short_and_shows_what_failed(store: StageStore) -> None:
+    plan = make_plan(seeds=tuple(range(40)), methods=("no_cot",), stability=Stability(restarts=False))
+    for trial in plan.trials[:-1]:
+        commit(store, trial, trial.stages[:1])
+    commit(store, plan.trials[-1], plan.trials[-1].stages[:1], "diverged")
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    for part in ending(Findings.of(plan, store)):
+        console.print(part)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) < 60 and max(map(len, lines)) <= 80
+    assert any(line.split()[2:3] == ["39"] and "diverged" in line for line in lines)
+    assert "10 trials more in the report" in lines

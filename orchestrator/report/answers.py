@@ -1,0 +1,136 @@
+"""The five questions a report is opened with, each answered in a line or two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from orchestrator.report import words
+from orchestrator.report.cost import Spent
+from orchestrator.report.findings import Findings
+from orchestrator.report.groups import Group
+from orchestrator.report.interval import wilson
+from orchestrator.report.text import count
+from orchestrator.search import full_cot_rate, winners
+from orchestrator.search.winners import IMPLICIT
+from orchestrator.space import symbols
+from orchestrator.store import FrontierPoint
+
+
+class Answer(NamedTuple):
+    """``value`` in large letters, ``detail`` below it, ``code`` to copy."""
+
+    question: str
+    value: str
+    detail: str
+    code: str = ""
+
+
+def answers(findings: Findings) -> tuple[Answer, ...]:
+    """Which model, how fast, how sure, what went wrong, what it cost."""
+    pick = picked(findings)
+    if pick is None:
+        return (_trouble(findings), _cost(findings))
+    return (
+        _model(findings, pick),
+        _speed(findings, pick),
+        _certainty(findings, pick),
+        _trouble(findings),
+        _cost(findings),
+    )
+
+
+def picked(findings: Findings) -> FrontierPoint | None:
+    """The model to begin with: the best that writes no CoT; else the Pareto point that writes least."""
+    points = [point for point in findings.points if point.passed]
+    pareto = [point for point in points if point.pareto] or points
+    by_removed = max(pareto, key=lambda point: (point.removed_tokens, point.exact_match), default=None)
+    return winners(points).get(IMPLICIT, by_removed)
+
+
+def _model(findings: Findings, pick: FrontierPoint) -> Answer:
+    left = "no CoT left" if pick.removed_tokens == pick.total_tokens else _removed(pick)
+    folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
+    settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
+    detail = f"exact match with {left}: {words.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
+    return Answer("Which model?", words.exact(pick.exact_match), detail, folder)
+
+
+def _removed(point: FrontierPoint) -> str:
+    return f"{point.removed_tokens} of {point.total_tokens} CoT tokens removed"
+
+
+def _speed(findings: Findings, pick: FrontierPoint) -> Answer:
+    question, rate = "How fast?", f"{words.rate(pick.examples_per_second)} examples/s at batch 1"
+    whole = [point for point in findings.points if point.passed and not point.removed_tokens]
+    base = full_cot_rate(findings.points)
+    if base is None:
+        return Answer(question, rate, f"{words.tokens(pick.generated_tokens)} tokens written an answer")
+    written = words.tokens(fmean(point.generated_tokens for point in whole))
+    detail = f"the speed of writing the whole CoT: {words.tokens(pick.generated_tokens)} tokens instead of {written}"
+    if pick.speedup is not None:
+        detail += f"; {words.speedup(pick.speedup)} that of No CoT"
+    return Answer(question, words.speedup(pick.examples_per_second / base), f"{detail}. {rate}")
+
+
+def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
+    question = "How sure?"
+    group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
+    low, high = wilson(pick.exact_match, findings.examples)
+    own = f"{words.exact(low)} to {words.exact(high)}"
+    if len(group.trials) == 1:
+        detail = (
+            f"95 % interval of this model, from {findings.examples:,} examples. One seed: another may end elsewhere"
+        )
+        return Answer(question, own, detail)
+    return Answer(question, *_seeds(group, own))
+
+
+def _seeds(group: Group, own: str) -> tuple[str, str]:
+    ends = [trial.last.exact_match for trial in group.trials if trial.last.removed_tokens == group.last.removed_tokens]
+    spread = f"{words.exact(min(ends))} to {words.exact(max(ends))}"
+    mean = f"mean {words.exact(group.last.exact_match)}"
+    if len(ends) > 1:
+        mean += f", 95 % interval {words.exact(group.last.low)} to {words.exact(group.last.high)}"
+    return spread, f"over {count(len(ends), 'seed')}: {mean}. The model itself: {own}"
+
+
+def _trouble(findings: Findings) -> Answer:
+    question = "What went wrong?"
+    failed, gave_up = findings.setbacks, [chain for chain in findings.chains if chain.given_up]
+    restarts = len(failed) - len(gave_up)
+    parts = [
+        *([f"{count(len(gave_up), 'trial')} gave up"] if gave_up else []),
+        *([f"{count(restarts, 'restart')}"] if restarts else []),
+        *([f"{count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
+    ]
+    if not parts:
+        return Answer(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
+    return Answer(question, ", ".join(parts), f"{_why(findings)}{_suspects(findings)}")
+
+
+def _why(findings: Findings) -> str:
+    verdicts: Sequence[str] = [setback.verdict for setback in findings.setbacks]
+    counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
+    return f"failed attempts: {', '.join(counted)}; the reasons are below" if counted else "none failed"
+
+
+def _suspects(findings: Findings) -> str:
+    suspect = sum(manifest.verdict == "suspect" for manifest in findings.manifests.values())
+    return f"; {count(suspect, 'stage')} suspect" if suspect else ""
+
+
+def _cost(findings: Findings) -> Answer:
+    cost = findings.cost
+    parts = [f"{cost.total.steps:,} steps of training, with evaluation"]
+    if cost.shared.steps:
+        parts.append(f"sharing saved {_spent(cost.shared)}")
+    parts.append(f"restarts lost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to restarts")
+    if cost.planned_steps:
+        parts.append(f"{cost.planned_steps:,} steps to come")
+    return Answer("What did it cost?", words.time(cost.total.seconds), "; ".join(parts))
+
+
+def _spent(spent: Spent) -> str:
+    return f"{words.time(spent.seconds)} ({spent.steps:,} steps)"

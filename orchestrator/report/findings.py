@@ -1,0 +1,90 @@
+"""What a report is made of, read from the store once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.method.stage import RemovalPoint
+from orchestrator.plan import Plan
+from orchestrator.report.cost import Cost, cost_of
+from orchestrator.report.groups import Group, groups_of
+from orchestrator.report.trials import Setback, removals, setbacks
+from orchestrator.search import Standing, standings
+from orchestrator.space import Settings
+from orchestrator.store import Chain, FrontierPoint, Manifest, Pruned, StageStore, frontier, pruned_trials, replay_all
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A job's plan, its trials as they really went, and the points of its frontier."""
+
+    plan: Plan
+    store: StageStore
+    chains: tuple[Chain, ...]
+    points: tuple[FrontierPoint, ...]
+    pruned: Mapping[str, Pruned]
+
+    @classmethod
+    def of(cls, plan: Plan, store: StageStore) -> Findings:
+        """Whatever part of a job is committed."""
+        return cls(plan, store, replay_all(plan, store), frontier(plan, store), pruned_trials(plan, store.root))
+
+    @cached_property
+    def ranked(self) -> tuple[Standing, ...]:
+        """The configurations of a search, best first; empty without a search."""
+        return standings(self.plan, self.points, self.pruned)
+
+    @cached_property
+    def manifests(self) -> dict[str, Manifest]:
+        """What the trials committed, failed attempts too, by stage key."""
+        return {tried.stage.key: tried.manifest for chain in self.chains for tried in chain.attempts}
+
+    @cached_property
+    def setbacks(self) -> tuple[Setback, ...]:
+        return setbacks(self.chains)
+
+    @cached_property
+    def after_removal(self) -> dict[str, tuple[RemovalPoint, ...]]:
+        """By trial, the exact match right after each removal."""
+        return removals(self.chains)
+
+    @cached_property
+    def cost(self) -> Cost:
+        return cost_of(self.chains, self.pruned)
+
+    @property
+    def examples(self) -> int:
+        """Validation examples that exact match is measured on."""
+        return max((manifest.metrics.examples for manifest in self.manifests.values()), default=0)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The trials by method and configuration, seeds together."""
+        return groups_of(self.points, self.examples)
+
+    @property
+    def shown(self) -> tuple[Group, ...]:
+        """What the picture is about: of a search the best configuration with its baselines, else everything."""
+        if not self.ranked:
+            return self.groups
+        return tuple(group for group in self.groups if belongs(group, self.ranked[0].settings))
+
+    @property
+    def others(self) -> tuple[Group, ...]:
+        """The configurations of a search that came off worse."""
+        return tuple(group for group in self.groups if group not in self.shown and group.method == "stepwise")
+
+    def attempts_that_failed(self, groups: tuple[Group, ...]) -> tuple[Setback, ...]:
+        names = {trial.last.trial for group in groups for trial in group.trials}
+        return tuple(setback for setback in self.setbacks if setback.trial in names)
+
+
+def belongs(group: Group, settings: Settings) -> bool:
+    """Whether a group is of this configuration, or a baseline that goes with it."""
+    return set(group.settings.items()) <= {(field, _plain(value)) for field, value in settings}
+
+
+def _plain(value: object) -> object:
+    return "inf" if value == float("inf") else value

@@ -1,0 +1,80 @@
+"""Trials that differ in nothing but their seed: their mean, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from orchestrator.config import Method, Scalar
+from orchestrator.report.interval import interval
+from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.store.frontier import FrontierPoint
+
+
+@dataclass(frozen=True)
+class MeanPoint:
+    """The mean over seeds at one removed count, with the 95 % interval of its exact match."""
+
+    removed_tokens: int
+    exact_match: float
+    low: float
+    high: float
+    generated_tokens: float
+    speedup: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trials of one method and configuration, one a seed."""
+
+    trials: tuple[TrialPoints, ...]
+    curve: tuple[MeanPoint, ...]
+    """By removed count; of a baseline its last stage alone."""
+
+    @property
+    def method(self) -> Method:
+        return self.trials[0].method
+
+    @property
+    def settings(self) -> Mapping[str, Scalar]:
+        return self.trials[0].last.settings
+
+    @property
+    def words(self) -> str:
+        """What the search set, in short."""
+        return self.trials[0].settings
+
+    @property
+    def last(self) -> MeanPoint:
+        return self.curve[-1]
+
+
+def groups_of(points: Iterable[FrontierPoint], examples: int) -> tuple[Group, ...]:
+    """The groups in plan order. ``examples``: how many exact match is measured on."""
+    found: dict[tuple[Method, str], list[TrialPoints]] = {}
+    for trial in by_trial(points):
+        found.setdefault((trial.method, trial.settings), []).append(trial)
+    return tuple(Group(tuple(trials), _curve(trials, examples)) for trials in found.values())
+
+
+def _curve(trials: Sequence[TrialPoints], examples: int) -> tuple[MeanPoint, ...]:
+    at: dict[int, list[FrontierPoint]] = {}
+    for trial in trials:
+        for point in trial.curve:
+            at.setdefault(point.removed_tokens, []).append(point)
+    return tuple(_mean(removed, points, examples) for removed, points in sorted(at.items()))
+
+
+def _mean(removed: int, points: Sequence[FrontierPoint], examples: int) -> MeanPoint:
+    shares = [point.exact_match for point in points]
+    speedups = [point.speedup for point in points if point.speedup is not None]
+    return MeanPoint(
+        removed,
+        fmean(shares),
+        *interval(shares, examples),
+        generated_tokens=fmean(point.generated_tokens for point in points),
+        speedup=fmean(speedups) if speedups else None,
+        seeds=len(points),
+    )

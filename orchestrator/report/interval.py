@@ -1,0 +1,34 @@
+"""How sure a figure is: 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+Z95 = 1.959964
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""97.5 % quantiles of Student's t with 1 to 15 degrees of freedom."""
+
+
+def wilson(share: float, examples: int) -> tuple[float, float]:
+    """Of a share of independent examples (Wilson 1927): what measuring on so few leaves open."""
+    if not examples:
+        return 0.0, 1.0
+    spread = Z95**2 / examples
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / examples + spread / (4 * examples))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def student(shares: Sequence[float]) -> tuple[float, float]:
+    """Of the mean of two or more seeds, cut to what a share can be."""
+    freedom = len(shares) - 1
+    quantile = T95[freedom - 1] if freedom <= len(T95) else Z95 * (1 + (Z95**2 + 1) / (4 * freedom))
+    half = quantile * stdev(shares) / math.sqrt(len(shares))
+    return max(0.0, fmean(shares) - half), min(1.0, fmean(shares) + half)
+
+
+def interval(shares: Sequence[float], examples: int) -> tuple[float, float]:
+    """Of one seed what its examples leave open, of several what the seeds do."""
+    return wilson(shares[0], examples) if len(shares) == 1 else student(shares)
