@@ -9,6 +9,7 @@ from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
+    IcotKd,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -27,6 +28,7 @@ __all__ = [
     "NAME",
     "SEARCHABLE",
     "Evaluation",
+    "IcotKd",
     "Job",
     "Method",
     "MultiplicationTask",

@@ -137,6 +137,7 @@ def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manif
         Column("speed-up"),
         Column("model folder", "code"),
     ]
+    coupled = any(point.method == "icot_kd" and point.removed_tokens for _, point in best.items())
     rows = [
         [
             words.LABELS[p.method],
@@ -154,7 +155,9 @@ def _choice(store: StageStore, points: Sequence[FrontierPoint], manifests: Manif
         "<section>\n<h2>Which model should I use?</h2>\n"
         + table("No other stage is as accurate with as many tokens removed", columns, rows)
         + '\n<p class="note">Folders lie below the store; load one with '
-        "<code>AutoModelForCausalLM.from_pretrained(folder)</code>. Speed-up is examples/s at batch 1 over that of "
+        "<code>AutoModelForCausalLM.from_pretrained(folder)</code>"
+        + (", ICoT-KD's two networks with <code>orchestrator.method.thoughts.load_coupled(folder)</code>" * coupled)
+        + ". Speed-up is examples/s at batch 1 over that of "
         "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>"
         "\n</section>"
     )
