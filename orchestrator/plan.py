@@ -283,7 +283,5 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs
         if longest < round(wanted * epoch_steps(job)):
-            found = (
-                f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
-            )
+            found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
             yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")
