@@ -26,6 +26,7 @@ from transformers import (
 
 from orchestrator.config import Evaluation, IcotKd, Job, MultiplicationTask, Schedule, ScratchModel, Training
 from orchestrator.errors import InputError
+from orchestrator.fork import fork_plan
 from orchestrator.identity import digest
 from orchestrator.method.distil import Emulation, MindReading
 from orchestrator.method.evaluate import Evaluator, Removed
@@ -264,6 +265,15 @@ def test_teacher_that_explicit_cot_is_too_short_for_is_refused():
 )
 def test_keys_change_from_the_part_on_whose_numbers_change(change, changed):
     assert [a != b for a, b in zip(keys(), keys(icot_kd=KD | change), strict=True)] == changed
+
+
+def test_fork_after_the_student_keeps_it_and_has_a_new_emulator():
+    trial = chain_of()
+    teacher, student, emulator, _ = trial.stages
+    forked = fork_plan(trial, student, (("training.learning_rate", 1e-4),), None).trials[0].stages
+    assert forked[:2] == (teacher, student)
+    assert forked[2].parents == (teacher.key,) and forked[2].key != emulator.key
+    assert forked[3].parents == (student.key, forked[2].key)
 
 
 def test_other_methods_keys_do_not_know_of_icot_kd():
