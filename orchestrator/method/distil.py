@@ -148,5 +148,6 @@ class TaughtEvaluator:
         return Accuracy(correct / size, size, loss / units)
 
     def probe(self, part: Taught, removed: Removed, examples: int) -> Probe:
+        """As ``accuracy``, so the loss is over all that is left to write, not the answer alone."""
         accuracy = self.accuracy(part, removed, examples)
         return Probe(accuracy.loss, accuracy.exact_match)
