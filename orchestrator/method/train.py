@@ -89,7 +89,8 @@ def train_stage(
     rank, world = ranked()
     torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
     # An emulator has no use for its network's last layer.
-    parallel = DistributedDataParallel(model, find_unused_parameters=spec.kind != "train") if world > 1 else model
+    unused = spec.kind in ("thought_emulation", "coupling")
+    parallel = DistributedDataParallel(model, find_unused_parameters=unused) if world > 1 else model
     objective = objective or removal_loss
     model.train()
     if spec.warmup_steps:
