@@ -40,7 +40,7 @@ def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | 
     rest = _rest(trial, after, job)
     if not rest:
         raise InputError(Problem("FRK003", after.key, "is the last stage of its chain", "name an earlier stage"))
-    stages = keyed(rest, common_identity(job, model_content(job.model)), job, after)
+    stages = keyed(rest, common_identity(job, model_content(job.model)), job, trial.stages[: after.index + 1])
     chain = (*trial.stages[: after.index + 1], *stages)
     return chain_plan(job, total, chain)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from orchestrator import space
 from orchestrator.config import Job, Method, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
-from orchestrator.method import explicit_cot, no_cot, stepwise
+from orchestrator.method import explicit_cot, icot_kd, no_cot, stepwise
 from orchestrator.method.schedule import Removal
-from orchestrator.method.stage import StageSpec
+from orchestrator.method.stage import NEEDS, StageSpec
 from orchestrator.space import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
@@ -25,22 +25,26 @@ STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage in its place: ``key`` says what work it is, ``parent`` is the key it starts from."""
+    """A stage in its place: ``key`` says what work it is, ``parents`` are the keys of the stages it needs."""
 
     index: int
     key: str
-    parent: str | None
+    parents: tuple[str, ...]
     spec: StageSpec
     identity: dict[str, Any]
     """The document whose hash is the key."""
 
-    def attempted(self, parent: PlannedStage | None, seed: int, pace: Pace, *, restart: bool) -> PlannedStage:
-        """The stage as it is tried after ``parent``. With the planned parent, seed and pace: itself."""
-        first_step = parent.spec.first_step + parent.spec.steps if parent else 0
+    @property
+    def parent(self) -> str | None:
+        """The stage whose training this one continues, or the first of several that it needs."""
+        return self.parents[0] if self.parents else None
+
+    def attempted(self, before: Sequence[PlannedStage], seed: int, pace: Pace, *, restart: bool) -> PlannedStage:
+        """The stage as it is tried after ``before`` of its chain. With what was planned: itself."""
+        parents = _needed(self.spec, before)
+        first_step = max((parent.spec.last_step for parent in parents), default=0)
         spec = self.spec.attempted(first_step, seed, pace, restart=restart)
-        above = parent.key if parent else None
-        identity = {**self.identity, "parent": above, "stage": spec.document()}
-        return replace(self, key=digest(identity), parent=above, spec=spec, identity=identity)
+        return _placed(self.index, spec, parents, self.identity)
 
 
 @dataclass(frozen=True)
@@ -172,24 +176,38 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
 
 
 def keyed(
-    specs: Iterable[StageSpec], common: dict[str, Any], job: Job, after: PlannedStage | None = None
+    specs: Iterable[StageSpec], common: dict[str, Any], job: Job, before: Sequence[PlannedStage] = ()
 ) -> tuple[PlannedStage, ...]:
-    """Stages in their places: a chain of ``job``'s trial, or what follows ``after`` in one."""
-    stages: list[PlannedStage] = []
-    parent, first = (after.key, after.index + 1) if after else (None, 0)
-    for index, spec in enumerate(specs, first):
-        identity = {**common, **_judging(job, spec), "parent": parent, "stage": spec.document()}
-        stages.append(PlannedStage(index, digest(identity), parent, spec, identity))
-        parent = stages[-1].key
-    return tuple(stages)
+    """Stages in their places: a chain of ``job``'s trial, or what follows ``before`` in one."""
+    stages = list(before)
+    for index, spec in enumerate(specs, len(before)):
+        stages.append(_placed(index, spec, _needed(spec, stages), {**common, **_judging(job, spec)}))
+    return tuple(stages[len(before) :])
+
+
+def _needed(spec: StageSpec, before: Sequence[PlannedStage]) -> list[PlannedStage]:
+    """The parents of a stage that comes after ``before`` in its chain."""
+    return [parent for kind in NEEDS[spec.kind] for parent in [s for s in before if s.spec.kind == kind][-1:]]
+
+
+def _placed(index: int, spec: StageSpec, parents: Sequence[PlannedStage], identity: dict[str, Any]) -> PlannedStage:
+    """A stage by its parents. In its identity one parent is a key, as it always was; several are a list."""
+    keys = [parent.key for parent in parents]
+    above = keys if len(keys) > 1 else next(iter(keys), None)
+    identity = {**identity, "parent": above, "stage": spec.document()}
+    return PlannedStage(index, digest(identity), tuple(keys), spec, identity)
 
 
 def read_chain(identities: Iterable[dict[str, Any]]) -> tuple[PlannedStage, ...]:
     """The stages whose identities these are, as they were planned."""
     return tuple(
-        PlannedStage(index, digest(identity), identity["parent"], _spec(identity["stage"]), identity)
+        PlannedStage(index, digest(identity), _keys(identity["parent"]), _spec(identity["stage"]), identity)
         for index, identity in enumerate(identities)
     )
+
+
+def _keys(parent: str | list[str] | None) -> tuple[str, ...]:
+    return tuple(parent) if isinstance(parent, list) else (parent,) if parent else ()
 
 
 def _spec(document: dict[str, Any]) -> StageSpec:
@@ -228,10 +246,16 @@ def _trial(job: Job, method: Method, seed: int, settings: Settings, total: int, 
         name=f"{method}-{space.path_name(own)}seed{seed}",
         method=method,
         seed=seed,
-        stages=keyed(STAGES_OF[method](job.schedule, seed, total, epoch_steps(job)), common, alone),
+        stages=keyed(_specs(job, method, seed, total), common, alone),
         job=alone,
         settings=own,
     )
+
+
+def _specs(job: Job, method: Method, seed: int, total: int) -> tuple[StageSpec, ...]:
+    if method == "icot_kd":
+        return icot_kd.stages(job.icot_kd, job.schedule, seed, total, epoch_steps(job))
+    return STAGES_OF[method](job.schedule, seed, total, epoch_steps(job))
 
 
 def _problems(job: Job, total: int) -> Iterator[Problem]:
@@ -254,3 +278,10 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
     if (job.evaluation.examples or 0) > validation:
         found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
         yield Problem("CFG023", "evaluation.examples", found, "lower it")
+    if "icot_kd" in job.methods:
+        teacher = icot_kd.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
+        longest = sum(spec.steps for spec in teacher)
+        wanted = job.icot_kd.teacher_epochs
+        if longest < round(wanted * epoch_steps(job)):
+            found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
+            yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")

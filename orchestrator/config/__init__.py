@@ -10,6 +10,7 @@ from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
+    IcotKd,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -28,6 +29,7 @@ __all__ = [
     "NAME",
     "SEARCHABLE",
     "Evaluation",
+    "IcotKd",
     "Job",
     "Method",
     "MultiplicationTask",

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from orchestrator.config.search import Search
 from orchestrator.config.sections import (
     Evaluation,
+    IcotKd,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -38,7 +39,8 @@ class Job(Section):
     name: Annotated[str, Field(pattern=NAME)]
     """Names the job's folder, report and MLflow experiment: a-z 0-9 . _ -, at most 64 characters."""
     methods: Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = ("stepwise",)
-    """One trial per method and seed. ``no_cot`` and ``explicit_cot`` train for as many steps as ``stepwise``."""
+    """One trial per method and seed. ``no_cot`` and ``explicit_cot`` train for as many steps as ``stepwise``;
+    ``icot_kd``, which internalizes everything at once, for as many as its own table says."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0,)
     """Seeds of the weights, the data order and the smoothing offsets."""
     task: MultiplicationTask
@@ -50,6 +52,8 @@ class Job(Section):
     """What is trained."""
     schedule: Schedule = Schedule()
     """When tokens are removed."""
+    icot_kd: IcotKd = IcotKd()
+    """The parts of ICoT-KD."""
     training: Training = Training()
     """How a step is taken."""
     search: Search | None = None

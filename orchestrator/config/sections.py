@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-Method = Literal["no_cot", "explicit_cot", "stepwise"]
+Method = Literal["no_cot", "explicit_cot", "stepwise", "icot_kd"]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Stages = Annotated[int, Field(ge=0, le=10_000)]
 Steps = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -128,6 +128,25 @@ class Schedule(Section):
                 "and give pretrain_epochs a whole number",
             )
         return self
+
+
+class IcotKd(Section):
+    """How long each part of ICoT-KD trains (Deng et al. 2023). Read by the method ``icot_kd`` alone."""
+
+    teacher_epochs: Annotated[Epochs, Field(gt=0)] = 1
+    """Passes over the data after which the teacher has its weights: the first stages of the job's Explicit CoT
+    that are at least so long. Paper: 1 for multiplication, 15 for GSM8K."""
+    student_epochs: Annotated[Epochs, Field(gt=0)] = 7
+    """Of the mind-reading student, which answers from the teacher's states. Paper: at most 40, its seventh used."""
+    emulator_epochs: Annotated[Epochs, Field(gt=0)] = 6
+    """Of the thought emulator, which predicts those states. Paper: at most 40, its sixth used."""
+    coupling_epochs: Annotated[Epochs, Field(gt=0)] = 40
+    """Of emulator and student trained as one. Paper: at most 40."""
+    mixture_size: Count = 1
+    """Learned vectors that the emulator mixes by what a layer has at hand; 1: no mixture, as in the paper's
+    multiplication. Its value for GSM8K is not published."""
+    mixture_temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Of the softmax over those vectors."""
 
 
 class Training(Section):

@@ -16,6 +16,17 @@ Verdict = Literal["good", "suspect", "diverged", "stuck"]
 
 PASSED = ("good", "suspect")
 
+Kind = Literal["train", "mind_reading", "thought_emulation", "coupling"]
+"""What a stage does: train with removal, or one of the parts of ICoT-KD."""
+
+NEEDS: dict[Kind, tuple[Kind, ...]] = {
+    "train": ("train",),
+    "mind_reading": ("train",),
+    "thought_emulation": ("train",),
+    "coupling": ("mind_reading", "thought_emulation"),
+}
+"""The parents of a stage: of each of these kinds the last one before it in its chain, if there is one."""
+
 RESTART_WARMUP = 0.05
 """Share of a restarted stage over which its new optimizer warms up (research notes, reliability §2.7)."""
 
@@ -24,8 +35,8 @@ RESTART_WARMUP = 0.05
 class StageSpec:
     """The unit that is checkpointed, cached and judged. Everything here changes the numbers.
 
-    Optimizer steps are counted over the whole chain: ``first_step`` of them came before this stage,
-    and with the seed they fix the data order and the smoothing offsets.
+    Optimizer steps are counted along the chain: ``first_step`` of them lie on the longest way to this
+    stage, and with the seed they fix the data order and the smoothing offsets.
     """
 
     seed: int
@@ -44,11 +55,24 @@ class StageSpec:
     its removals keep their order, and ``steps`` is what all of them may take."""
     warmup_steps: int = 0
     """Of a restart: the stage begins with a new optimizer that warms up over these steps."""
-    kind: Literal["train"] = "train"
+    kind: Kind = "train"
+    mixture_size: int = 1
+    """Of a thought emulator."""
+    mixture_temperature: float = 0.05
 
     @property
     def removed_to(self) -> int:
         return self.removals[-1].removed_tokens if self.removals else self.removed_from
+
+    @property
+    def last_step(self) -> int:
+        """Where the stages begin that start from this one."""
+        return self.first_step + self.steps
+
+    @property
+    def answers(self) -> bool:
+        """Whether the stage's model answers questions by itself. What only prepares another stage does not."""
+        return self.kind in ("train", "coupling")
 
     @property
     def consolidation(self) -> bool:
@@ -99,15 +123,16 @@ class LossPoint(Record):
 
 class StageMetrics(Record):
     """What one attempt of a stage measured. Rates are examples per second of greedy decoding,
-    on a CPU per second of CPU time.
+    on a CPU per second of CPU time; 0 for a model that does not answer by itself.
     """
 
     removed_tokens: int
     total_tokens: int
     exact_match: float
+    """Of a mind-reading student: given the teacher's states. Of an emulator: 0, it writes nothing."""
     examples: int
     validation_loss: float
-    """Mean over the validation tokens that are left to write."""
+    """Mean over the validation tokens that are left to write; of an emulator, over the examples."""
     generated_tokens: float
     examples_per_second: float
     examples_per_second_batched: float

@@ -1,4 +1,4 @@
-"""Training one stage: the paper's loop.
+"""Training one stage: the paper's loop. What a step learns is its objective's; the loop is the same for all.
 
 At every optimizer step the schedule says how many CoT tokens are gone; smoothing removes a few
 more from some examples; the batch is cut; the loss is the mean over all tokens after the first
@@ -44,6 +44,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A step of a stage. ``step`` counts over the chain."""
+
+    spec: StageSpec
+    step: int
+    removed_tokens: int
+
+
+Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Moment, Training], torch.Tensor]
+"""The mean loss of a model over the given rows, as far as it is this worker's: over all workers together the
+mean of what each returns is the mean over the batch."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """What training a stage recorded on the way. ``removed_tokens``: scheduled for removal at its end."""
 
@@ -64,15 +78,20 @@ def train_stage(
     training: Training,
     observer: Observer | None,
     watch: Callable[[Progress], None],
+    objective: Objective | None = None,
 ) -> Trace:
     """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
-    ``observer`` measures, and judges for all; None on all workers but the first.
+    ``observer`` measures, and judges for all; None on all workers but the first. ``objective``: default is
+    that of training with removal.
     """
     started = time.perf_counter()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = ranked()
     torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
-    parallel = DistributedDataParallel(model) if world > 1 else model
+    # An emulator has no use for its network's last layer.
+    unused = spec.kind in ("thought_emulation", "coupling")
+    parallel = DistributedDataParallel(model, find_unused_parameters=unused) if world > 1 else model
+    objective = objective or removal_loss
     model.train()
     if spec.warmup_steps:
         optimizer.reset()
@@ -89,8 +108,7 @@ def train_stage(
                 points.append(observer.after_removal(model, spec, at, removed))
             if training.reset_optimizer:
                 optimizer.reset()
-        batch, learnt_tokens = _share(table, rows, spec, at, removed, rank, world)
-        loss = _loss_sum(parallel, batch, training) * (world / learnt_tokens)
+        loss = objective(parallel, table, rows, Moment(spec, at, removed), training)
         loss.backward()
         ends_block = step + 1 == spec.steps or (step + 1) % block_steps(spec) == 0
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
@@ -123,21 +141,39 @@ def block_steps(spec: StageSpec) -> int:
     return -(-spec.steps // blocks)
 
 
-def _share(
-    table: TokenTable, rows: np.ndarray, spec: StageSpec, step: int, removed: int, rank: int, world: int
-) -> tuple[CutBatch, int]:
+def ranked() -> tuple[int, int]:
+    """This worker's number, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def own_rows(size: int) -> slice:
+    """This worker's examples of a batch."""
+    rank, world = ranked()
+    return slice(rank * size // world, (rank + 1) * size // world)
+
+
+def removal_loss(
+    model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Moment, training: Training
+) -> torch.Tensor:
+    """Next-token cross-entropy on all that is left to write."""
+    batch, learnt_tokens = _share(table, rows, at)
+    return _loss_sum(model, batch, training) * (ranked()[1] / learnt_tokens)
+
+
+def _share(table: TokenTable, rows: np.ndarray, at: Moment) -> tuple[CutBatch, int]:
     """This worker's part of the step's batch, cut, and the learnt tokens of the whole batch.
 
     Offsets are a function of seed and step alone and are drawn for the whole batch, so without
     dropout the number of workers changes nothing but the order of additions.
     """
-    generator = torch.Generator().manual_seed(_mixed(spec.seed, step))
-    removed_B = draw_removed(removed, spec.smoothing_lambda, len(rows), generator)
+    spec = at.spec
+    generator = torch.Generator().manual_seed(_mixed(spec.seed, at.step))
+    removed_B = draw_removed(at.removed_tokens, spec.smoothing_lambda, len(rows), generator)
     whole = table.batch(rows)
     batch = cut(whole, removed_B, spec.removal_side, spec.keep_position)
     learnt_tokens = int((batch.labels_BK != IGNORED).sum())
-    if world > 1:
-        own = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
+    if ranked()[1] > 1:
+        own = own_rows(len(rows))
         batch = cut(whole.rows(own), removed_B[own], spec.removal_side, spec.keep_position)
     return batch, learnt_tokens
 

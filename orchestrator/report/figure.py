@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = {"stepwise": "o", "explicit_cot": "^", "no_cot": "s"}
+MARKERS = {"stepwise": "o", "explicit_cot": "^", "no_cot": "s", "icot_kd": "D"}
 INK, FAINT = "#2b2f36", "#dfe2e6"
 Across = Callable[["FrontierPoint | MeanPoint"], float]
 """Where a point lies from left to right."""

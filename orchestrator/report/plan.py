@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Group
@@ -34,6 +34,7 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
         stages = [
             {
                 "stage": stage.index,
+                "kind": stage.spec.kind,
                 "key": stage.key,
                 "steps": stage.spec.steps,
                 "removed_from": stage.spec.removed_from,
@@ -73,9 +74,16 @@ def plan_table(document: dict[str, Any]) -> Group:
                 f"{stage['removed_to']}/{document['total_tokens']}",
                 f"{stage['steps']:,}",
                 duration(stage["seconds"]),
-                "in the store" if stage["in_store"] else "shared" if stage["shared"] else "",
+                ", ".join(_remarks(stage)),
             )
     return Group(table, "", *_summary(document))
+
+
+def _remarks(stage: dict[str, Any]) -> Iterator[str]:
+    if stage["kind"] != "train":
+        yield stage["kind"].replace("_", " ")
+    if stage["in_store"] or stage["shared"]:
+        yield "in the store" if stage["in_store"] else "shared"
 
 
 def _summary(document: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ def reading(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standi
         return "No stage is committed yet."
     stepwise = [t for t in trials if t.method == "stepwise"]
     clauses = [_stepwise(plan, stepwise)] if stepwise else []
-    for method in ("no_cot", "explicit_cot"):
+    for method in ("no_cot", "explicit_cot", "icot_kd"):
         if of_method := [t for t in trials if t.method == method]:
             clauses.append(_baseline(plan, of_method, stepwise))
     return "; ".join(clauses) + "."

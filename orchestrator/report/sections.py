@@ -43,6 +43,7 @@ def choice(findings: Findings) -> str:
         Column("speed-up"),
         Column("model folder", "code"),
     ]
+    coupled = any(p.method == "icot_kd" and p.removed_tokens for p in best.values())
     rows = [
         [
             words.LABELS[p.method],
@@ -62,7 +63,9 @@ def choice(findings: Findings) -> str:
         "Which model should I use?",
         table("The Pareto set: no other stage is as accurate with as many tokens removed", columns, rows),
         '<p class="note">Folders lie below the store; load one with '
-        "<code>AutoModelForCausalLM.from_pretrained(folder)</code>. Examples/s are at batch 1, speed-up is over "
+        "<code>AutoModelForCausalLM.from_pretrained(folder)</code>"
+        + (", ICoT-KD's two networks with <code>orchestrator.method.thoughts.load_coupled(folder)</code>" * coupled)
+        + ". Examples/s are at batch 1, speed-up is over "
         "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>",
     )
 

@@ -2,10 +2,12 @@
 
 CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #20242b; --soft: #5c6470; --line: #e3e6ea; --tint: #f5f6f8;
-  --stepwise: #0072B2; --explicit_cot: #009E73; --no_cot: #D55E00 }
+  --stepwise: #0072B2; --explicit_cot: #009E73; --no_cot: #D55E00;
+  --icot_kd: #CC79A7 }
 @media screen and (prefers-color-scheme: dark) {
   :root { --paper: #14171c; --ink: #e6e9ee; --soft: #a0a8b4; --line: #2c313a; --tint: #1c2027;
-    --stepwise: #56B4E9; --explicit_cot: #19B98D; --no_cot: #E69F00 }
+    --stepwise: #56B4E9; --explicit_cot: #19B98D; --no_cot: #E69F00;
+    --icot_kd: #E3A3C6 }
 }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
@@ -43,6 +45,7 @@ svg { display: block; overflow: visible }
 .stepwise { --colour: var(--stepwise) }
 .explicit_cot { --colour: var(--explicit_cot) }
 .no_cot { --colour: var(--no_cot) }
+.icot_kd { --colour: var(--icot_kd) }
 .curve { stroke: var(--colour); stroke-width: 2.25; stroke-linecap: round }
 .baseline { stroke: var(--colour); stroke-width: 1.5; stroke-dasharray: 6 5; opacity: .8 }
 .band { fill: var(--colour); opacity: .14 }

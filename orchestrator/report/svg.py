@@ -24,6 +24,7 @@ SHAPES: dict[Method, str] = {
     "stepwise": '<circle r="6"/>',
     "explicit_cot": '<path d="M0-7 6.5 5h-13z"/>',
     "no_cot": '<rect x="-5.5" y="-5.5" width="11" height="11"/>',
+    "icot_kd": '<path d="M0-7 7 0 0 7-7 0z"/>',
 }
 
 

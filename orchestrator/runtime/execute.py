@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
-from orchestrator.method.evaluate import Evaluator, Removed
+from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
+from orchestrator.method.evaluate import Evaluator, Removed, Speed
 from orchestrator.method.model import initial_model, load_weights, place, save_weights
 from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.stage import PASSED, StageMetrics
+from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
 from orchestrator.method.train import Progress, Trace, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
@@ -132,10 +133,12 @@ class StageRunner:
             self._release()
 
     def _attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
-        start = self._start(stage, chain.standing[-1].manifest if chain.standing else None)
+        standing = {tried.stage.key: tried.manifest for tried in chain.standing}
+        start = self._start(stage, [standing[key] for key in stage.parents])
         self._at = None  # from here on the weights are no stage's
         judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
-        observer = Observer(self.evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
+        evaluator = self._evaluator(stage.spec)
+        observer = Observer(evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
             start.model,
             start.optimizer,
@@ -144,6 +147,7 @@ class StageRunner:
             self.job.training,
             observer if self.first else None,
             lambda progress: self.watch(stage, progress),
+            None if stage.spec.answers else taught_loss,
         )
         attempt = self.store.begin(stage.key) if self.first else None
         ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
@@ -154,20 +158,32 @@ class StageRunner:
             self._at = _Position(stage.key, start.model, start.optimizer)
         return manifest
 
-    def _start(self, stage: PlannedStage, parent: Manifest | None) -> _Position:
-        """The parent's weights and optimizer: at hand, or from the store, or new."""
-        if self._at and self._at.key == stage.parent:
+    def _start(self, stage: PlannedStage, parents: list[Manifest]) -> _Position:
+        """The parent's weights and optimizer: at hand, or from the store, or new. A part of ICoT-KD begins anew."""
+        spec = stage.spec
+        if spec.kind == "train" and self._at and self._at.key == stage.parent:
             return self._at
-        if parent is None:
-            model = initial_model(self.job.model, self.data.tokenizer, self.data.longest, stage.spec.seed)
-        else:
+        for parent in parents:
             self.store.verify(parent)
-            model = load_weights(self.store.folder(parent))
+        folders = [self.store.folder(parent) for parent in parents]
+        if spec.kind != "train":
+            separator = self.data.tokenizer.eos_token_id
+            model = begin_part(spec, folders, lambda: self._initial(spec), separator)
+        else:
+            model = load_weights(folders[0]) if folders else self._initial(spec)
         model = place(model, self.device, self.job.training)
         optimizer = Optimizer(model, self.job.training)
-        if parent is not None:
-            optimizer.load(load_file(self.store.folder(parent) / OPTIMIZER_FILE))
+        if spec.kind == "train" and folders:
+            optimizer.load(load_file(folders[0] / OPTIMIZER_FILE))
         return _Position(None, model, optimizer)
+
+    def _initial(self, spec: StageSpec) -> PreTrainedModel:
+        return initial_model(self.job.model, self.data.tokenizer, self.data.longest, spec.seed)
+
+    def _evaluator(self, spec: StageSpec) -> Evaluator | TaughtEvaluator:
+        if spec.answers:
+            return self.evaluator
+        return TaughtEvaluator(self.data.validation, self.evaluator.size, self.job.evaluation.batch_size)
 
     def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace, judge: StageJudge) -> Manifest:
         judgement = judge.at_end(trace)
@@ -180,7 +196,8 @@ class StageRunner:
                 stage, attempt, judgement.verdict, _no_metrics(stage, trace, judgement), judgement.reason
             )
         save_weights(end.model, self.data.tokenizer, attempt)
-        save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
+        if stage.spec.kind == "train":
+            save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
         return self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
 
     def _measured(
@@ -189,9 +206,11 @@ class StageRunner:
         started = time.perf_counter()
         spec, evaluation = stage.spec, self.job.evaluation
         removed = Removed(spec.removed_to, spec.removal_side, spec.keep_position)
-        accuracy = self.evaluator.accuracy(model, removed)
-        one_by_one = self.evaluator.speed(model, removed, 1, evaluation.speed_examples)
-        batched = self.evaluator.speed(model, removed, evaluation.speed_batch, evaluation.speed_batch)
+        accuracy = self._evaluator(spec).accuracy(model, removed)
+        one_by_one = batched = Speed(0.0, 0.0)
+        if spec.answers:
+            one_by_one = self.evaluator.speed(model, removed, 1, evaluation.speed_examples)
+            batched = self.evaluator.speed(model, removed, evaluation.speed_batch, evaluation.speed_batch)
         return StageMetrics(
             removed_tokens=spec.removed_to,
             total_tokens=spec.total_tokens,

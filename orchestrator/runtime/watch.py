@@ -52,7 +52,8 @@ class TrialStatus:
 
     @property
     def metrics(self) -> StageMetrics | None:
-        return self.chain.standing[-1].manifest.metrics if self.chain.standing else None
+        standing = [tried for tried in self.chain.standing if tried.stage.spec.answers]
+        return standing[-1].manifest.metrics if standing else None
 
     @property
     def restarts(self) -> int:
@@ -221,9 +222,18 @@ def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
 def _line(trial: Trial, tried: Tried) -> str:
     metrics, manifest = tried.manifest.metrics, tried.manifest
     line = f"{trial.name}  stage {tried.stage.index + 1}/{len(trial.stages)}"
+    kind = tried.stage.spec.kind
+    if kind != "train":
+        line += f" ({kind.replace('_', ' ')})"
     if not manifest.passed:
         return f"{line}  {manifest.verdict}: {manifest.reason}; {_answer(trial, tried)}"
-    line += f"  {metrics.removed_tokens}/{metrics.total_tokens} removed  exact match {metrics.exact_match:.3f}"
+    line += f"  {metrics.removed_tokens}/{metrics.total_tokens} removed"
+    if kind == "thought_emulation":
+        line += f"  loss {metrics.validation_loss:.3g}"
+    else:
+        line += f"  exact match {metrics.exact_match:.3f}"
+    if kind == "mind_reading":
+        line += " given the teacher's thoughts"
     if metrics.after_removal:
         line += f" ({metrics.after_removal[-1].exact_match:.3f} right after the removal)"
     line += f"  {metrics.train_seconds:.0f} s"

@@ -113,8 +113,8 @@ class Chain:
         )
 
     def _stage(self, standing: tuple[Tried, ...], seed: int, pace: Pace, *, restart: bool) -> PlannedStage:
-        parent = standing[-1].stage if standing else None
-        return self.trial.stages[len(standing)].attempted(parent, seed, pace, restart=restart)
+        before = [tried.stage for tried in standing]
+        return self.trial.stages[len(standing)].attempted(before, seed, pace, restart=restart)
 
     def advanced(self, store: StageStore) -> Chain:
         """With everything the store holds of it by now."""

@@ -12,8 +12,9 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.store.chain import Chain, replay_all
 from orchestrator.store.stages import Manifest, StageStore
 
-Work = tuple[str, float]
-"""What a decoding speed depends on: the model as its job describes it, and the mean tokens written."""
+Work = tuple[str, str, float]
+"""What a decoding speed depends on: the model as its job describes it, the kind of stage (a coupled model is two
+networks), and the mean tokens written."""
 
 
 class FrontierPoint(Record):
@@ -44,7 +45,7 @@ class FrontierPoint(Record):
     pareto: bool
     """No other point is at least as accurate with at least as many tokens removed, and better in one."""
     seconds: float
-    """Wall time of training and evaluating this stage."""
+    """Wall time of training and evaluating this stage, and those before it that only prepare it."""
     committed_at: float
     settings: dict[str, Scalar]
     """What the search set, by job field; infinity as text, as JSON has no number for it."""
@@ -56,9 +57,12 @@ class FrontierPoint(Record):
 
 
 def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
-    """The points of every stage that stands, in plan order; of a trial that gave up also what it failed at."""
+    """The points of every stage that stands and answers by itself, in plan order.
+
+    Of a trial that gave up also what it failed at.
+    """
     chains = replay_all(plan, store)
-    passed = [(chain.trial, tried.manifest) for chain in chains for tried in chain.standing]
+    passed = [(c.trial, tried.manifest) for c in chains for tried in c.standing if tried.stage.spec.answers]
     rates: dict[Work, float] = {}
     for trial, manifest in passed:
         work = _work(trial, manifest)
@@ -70,16 +74,20 @@ def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
 
 
 def _work(trial: Trial, manifest: Manifest) -> Work:
-    return trial.job.model.model_dump_json(), round(manifest.metrics.generated_tokens, 1)
+    kind = manifest.identity["stage"].get("kind", "train")
+    return trial.job.model.model_dump_json(), kind, round(manifest.metrics.generated_tokens, 1)
 
 
 def _points(
     chain: Chain, rates: dict[Work, float], base: float | None, undominated: set[tuple[int, float]]
 ) -> Iterator[FrontierPoint]:
-    step = 0
+    step, seconds = 0, 0.0
     for tried in chain.standing + ((chain.obstacle,) if chain.obstacle else ()):
         metrics, manifest = tried.manifest.metrics, tried.manifest
         step += tried.steps
+        seconds += metrics.train_seconds + metrics.evaluate_seconds
+        if manifest.passed and not tried.stage.spec.answers:
+            continue
         rate = rates.get(_work(chain.trial, manifest), metrics.examples_per_second)
         yield FrontierPoint(
             trial=chain.trial.name,
@@ -98,10 +106,11 @@ def _points(
             verdict=manifest.verdict,
             restarts=chain.restarts_before(tried),
             pareto=manifest.passed and _position(manifest) in undominated,
-            seconds=metrics.train_seconds + metrics.evaluate_seconds,
+            seconds=seconds,
             committed_at=manifest.committed_at,
             settings={field: "inf" if value == math.inf else value for field, value in chain.trial.settings},
         )
+        seconds = 0.0
 
 
 def pareto_set(points: Iterable[tuple[int, float]]) -> set[tuple[int, float]]:

@@ -15,7 +15,7 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.space import Settings
 from orchestrator.store.folders import job_folder, replace_file
 
-_NOT_SEARCHED = {"name", "seeds", "methods", "resources", "tracking"}
+_NOT_SEARCHED = {"name", "seeds", "methods", "icot_kd", "resources", "tracking"}
 
 
 def proposals(job: Job, root: Path) -> tuple[Settings, ...]:

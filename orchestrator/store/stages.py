@@ -46,7 +46,7 @@ class Manifest(Record):
 
     format: int = FORMAT
     key: str
-    parent: str | None
+    parent: str | tuple[str, ...] | None
     identity: dict[str, Any]
     attempt: str = Field(pattern=r"^[0-9a-f]{12}$")
     verdict: Verdict
@@ -91,7 +91,7 @@ class StageStore:
         """Make an attempt the stage. Returns the manifest that stands, ours or an earlier writer's."""
         manifest = Manifest(
             key=stage.key,
-            parent=stage.parent,
+            parent=stage.identity["parent"],
             identity=stage.identity,
             attempt=attempt.name,
             verdict=verdict,

@@ -25,7 +25,7 @@ Losses = Mapping[str, Sequence[LossPoint]]
 Setbacks = Mapping[str, Sequence[str]]
 """By trial, why each failed attempt was answered by a restart, or by giving up, and how."""
 
-COLOURS = {"stepwise": "#1f77b4", "explicit_cot": "#2ca02c", "no_cot": "#d62728"}
+COLOURS = {"stepwise": "#1f77b4", "explicit_cot": "#2ca02c", "no_cot": "#d62728", "icot_kd": "#9467bd"}
 
 
 class Value(NamedTuple):
@@ -149,7 +149,7 @@ def _trial_record(
 def _status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
     if not all(point.passed for point in points):
         return "FAILED"
-    return "FINISHED" if len(points) == len(trial.stages) else "RUNNING"
+    return "FINISHED" if len(points) == sum(stage.spec.answers for stage in trial.stages) else "RUNNING"
 
 
 def _params(job: Job, trial: Trial) -> dict[str, str]:

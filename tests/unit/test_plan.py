@@ -136,15 +136,13 @@ def test_what_judges_a_stage_changes_the_keys_of_those_it_judges(stability):
 
 def test_stage_attempted_as_planned_is_the_planned_stage():
     for trial in trials().values():
-        parent = None
         for stage in trial.stages:
-            assert stage.attempted(parent, trial.seed, Pace(), restart=False) == stage
-            parent = stage
+            assert stage.attempted(trial.stages[: stage.index], trial.seed, Pace(), restart=False) == stage
 
 
 def test_slower_attempt_takes_its_tokens_later_and_ends_where_planned():
     *_, parent, stage = trials(schedule=LINEAR | {"consolidation_stages": 0})["stepwise"].stages
-    slow = stage.attempted(parent, 7, Pace(0.5, 0.5, 2), restart=True)
+    slow = stage.attempted([parent], 7, Pace(0.5, 0.5, 2), restart=True)
     assert (slow.spec.steps, slow.spec.removed_to) == (4 * stage.spec.steps, stage.spec.removed_to)
     assert [r.step for r in slow.spec.removals] == [4 * r.step for r in stage.spec.removals]
     assert (slow.spec.rate_from, slow.spec.warmup_steps, slow.spec.seed) == (0.5, 10, 7)

@@ -1,0 +1,43 @@
+"""ICoT-KD (Deng et al. 2023, arXiv 2311.01460): a student learns to answer from its teacher's thoughts,
+an emulator learns to think them up from the question, and both are trained on as one.
+
+The teacher is Explicit CoT's; the three other parts internalize the whole CoT at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+from orchestrator.config import IcotKd, Schedule
+from orchestrator.method import explicit_cot
+from orchestrator.method.stage import Kind, StageSpec
+
+
+def stages(config: IcotKd, schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -> tuple[StageSpec, ...]:
+    """The teacher's stages, then mind-reading student and thought emulator, then the two coupled."""
+
+    def part(kind: Kind, epochs: float, first_step: int) -> StageSpec:
+        steps = max(1, round(epochs * epoch_steps))
+        return StageSpec(seed, first_step, steps, total_tokens, (), total_tokens, kind=kind)
+
+    teacher = teacher_stages(config, schedule, seed, total_tokens, epoch_steps)
+    taught = teacher[-1].last_step
+    student = part("mind_reading", config.student_epochs, taught)
+    emulator = replace(
+        part("thought_emulation", config.emulator_epochs, taught),
+        mixture_size=config.mixture_size,
+        mixture_temperature=config.mixture_temperature,
+    )
+    coupled = part("coupling", config.coupling_epochs, max(student.last_step, emulator.last_step))
+    return (*teacher, student, emulator, coupled)
+
+
+def teacher_stages(
+    config: IcotKd, schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int
+) -> tuple[StageSpec, ...]:
+    """The first of Explicit CoT's stages that are long enough together; all of them if none are."""
+    explicit = explicit_cot.stages(schedule, seed, total_tokens, epoch_steps)
+    wanted = round(config.teacher_epochs * epoch_steps)
+    short = sum(steps < wanted for steps in accumulate(spec.steps for spec in explicit))
+    return explicit[: short + 1]
