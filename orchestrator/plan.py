@@ -113,11 +113,12 @@ class Plan:
 
 
 def estimated_total_tokens(job: Job) -> int:
-    """CoT tokens that can be removed, without a tokenizer: one a symbol; GPT-2 adds the last blank.
+    """CoT tokens that can be removed, without a tokenizer: of the longest CoT, whose examples lose the last token.
 
-    Exact for models from scratch and for GPT-2 (3k² + k - 5 for k x k digits, research notes §1.2).
+    Exact for models from scratch, and for multiplication with GPT-2's tokenizer.
     """
-    return make_task(job.task).cot_symbols + isinstance(job.model, PretrainedModel)
+    task = make_task(job.task)
+    return task.cot_pieces if isinstance(job.model, PretrainedModel) else task.cot_symbols
 
 
 def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()) -> Plan:
@@ -153,7 +154,7 @@ def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
     """What all stages of a trial have in common and what changes their numbers."""
     return {
         "method_version": METHOD_VERSION,
-        "task": non_default(job.task),
+        "task": make_task(job.task).identity,
         "model": non_default(job.model) | content,
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),

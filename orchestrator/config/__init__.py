@@ -4,11 +4,13 @@ The string under each field is its reference: ``stepwise schema``, ``stepwise in
 documentation come from it.
 """
 
-from orchestrator.config.job import NAME, Job
+from orchestrator.config.job import NAME, Job, Task
 from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
+    ExampleSource,
+    Gsm8kTask,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -17,6 +19,7 @@ from orchestrator.config.sections import (
     ScratchModel,
     Section,
     Stability,
+    TextTask,
     Tracking,
     Training,
 )
@@ -27,6 +30,8 @@ __all__ = [
     "NAME",
     "SEARCHABLE",
     "Evaluation",
+    "ExampleSource",
+    "Gsm8kTask",
     "Job",
     "Method",
     "MultiplicationTask",
@@ -39,6 +44,8 @@ __all__ = [
     "Search",
     "Section",
     "Stability",
+    "Task",
+    "TextTask",
     "Tracking",
     "Training",
     "load_job",
