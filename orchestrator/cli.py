@@ -158,11 +158,17 @@ def run(
     overrides: Overrides = None,
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Try a job out: so many steps of every trial, as a job of its own name.", metavar="N"),
+    ] = None,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
-    from orchestrator.runtime.run import checked_job, named_plan, run_job
+    from orchestrator.runtime.run import checked_job, named_plan, run_job, tried_out
     from orchestrator.store import StageStore
 
+    if max_steps:
+        overrides = tried_out(job, overrides or (), max_steps)
     if dry_run:
         if not named_plan(job, overrides or (), StageStore(store.absolute())):
             checked_job(job, tuple(overrides or ()), store.absolute())

@@ -15,7 +15,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
 from orchestrator.method import explicit_cot, no_cot, stepwise
 from orchestrator.method.schedule import Removal
-from orchestrator.method.stage import StageSpec
+from orchestrator.method.stage import StageSpec, first_steps
 from orchestrator.space import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
@@ -91,6 +91,8 @@ class Plan:
     trials: tuple[Trial, ...]
     to_propose: int = 0
     """Configurations that Optuna has not proposed yet."""
+    estimated: bool = False
+    """Whether ``total_tokens`` is a guess, without a tokenizer; a run counts, and has its last stages by that."""
 
     @property
     def groups(self) -> dict[Settings, tuple[Trial, ...]]:
@@ -142,7 +144,8 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
             for method in job.methods:
                 trial = _trial(variant, method, seed, settings, total, common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
-    return Plan(job, total, tuple(trials.values()), max(0, to_propose))
+    estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
+    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated)
 
 
 def epoch_steps(job: Job) -> int:
@@ -225,11 +228,14 @@ def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings,
 def _trial(job: Job, method: Method, seed: int, settings: Settings, total: int, common: dict[str, Any]) -> Trial:
     own = tuple(s for s in settings if method == "stepwise" or s[0] not in space.STEPWISE_ONLY)
     alone = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
+    specs = STAGES_OF[method](job.schedule, seed, total, epoch_steps(job))
+    if job.max_steps is not None:
+        specs = first_steps(specs, job.max_steps)
     return Trial(
         name=f"{method}-{space.path_name(own)}seed{seed}",
         method=method,
         seed=seed,
-        stages=keyed(STAGES_OF[method](job.schedule, seed, total, epoch_steps(job)), common, alone),
+        stages=keyed(specs, common, alone),
         job=alone,
         settings=own,
     )

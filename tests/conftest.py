@@ -62,3 +62,44 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def gsm8k_lines() -> list[str]:
+    """Problems in GSM8K's format, none of them from there: CoTs of up to four steps, answers with commas."""
+    lines = []
+    for n in range(1, 61):
+        steps = [f"<<{n}*{i}={n * i}>>" for i in range(2, 2 + n % 5)]
+        question = f"Ann buys {n} bags of {1 + n % 5} apples  at $1.50 each. How many apples are in them?"
+        lines.append(f"{question}||{' '.join(steps)} #### {1_000 * n * (1 + n % 5):,}")
+    return lines
+
+
+@pytest.fixture
+def gsm8k(tmp_path: Path, gsm8k_lines: list[str]) -> Path:
+    """A folder with ``train.txt`` and ``valid.txt`` of them."""
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    (folder / "train.txt").write_text("\n".join(gsm8k_lines[:45]) + "\n\n")
+    (folder / "valid.txt").write_text("\n".join(gsm8k_lines[45:]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_gpt2(tmp_path_factory: pytest.TempPathFactory, gsm8k_lines: list[str]) -> Path:
+    """A GPT-2 of one narrow layer with random weights, and a byte-level tokenizer that knows blank and digit as one."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = ByteLevelBPETokenizer()
+    digits = [" 0 1 2 3 4 5 6 7 8 9 * + ( )"] * 50
+    words.train_from_iterator([*gsm8k_lines, *digits], vocab_size=400, show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer)
+    tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
+    folder = tmp_path_factory.mktemp("small-gpt2")
+    shape = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=512, n_layer=1, n_embd=16, n_head=2, bos_token_id=None, eos_token_id=None
+    )
+    GPT2LMHeadModel(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
