@@ -255,6 +255,23 @@ def data(
 
 
 @app.command()
+def doctor(
+    job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+) -> None:
+    """Look at a job's data: examples as tokens, what each stage removes, lengths, leaks between splits."""
+    from orchestrator.config import load_job
+    from orchestrator.report.diagnosis import diagnosis_table
+    from orchestrator.runtime.doctor import diagnose
+    from orchestrator.store import StageStore
+
+    diagnosis = diagnose(load_job(job, overrides or ()), StageStore(store.absolute()))
+    if as_json:
+        print(diagnosis.model_dump_json(indent=1))
+    else:
+        _console().print(diagnosis_table(diagnosis))
+
+
+@app.command()
 def fsck(
     store: StoreFolder = DEFAULT_STORE,
     repair: Annotated[bool, typer.Option("--repair", help="Remove damaged stages and what no manifest names.")] = False,
