@@ -87,7 +87,10 @@ def gsm8k(tmp_path: Path, gsm8k_lines: list[str]) -> Path:
 
 @pytest.fixture(scope="session")
 def small_gpt2(tmp_path_factory: pytest.TempPathFactory, gsm8k_lines: list[str]) -> Path:
-    """A GPT-2 of one narrow layer with random weights, and a byte-level tokenizer that knows blank and digit as one."""
+    """A GPT-2 of one narrow layer, and a byte-level tokenizer to which blank and digit are one token.
+
+    Its weights are random but for a bias to end the text, so that decoding takes no time.
+    """
     from tokenizers import ByteLevelBPETokenizer
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -100,6 +103,8 @@ def small_gpt2(tmp_path_factory: pytest.TempPathFactory, gsm8k_lines: list[str])
     shape = GPT2Config(
         vocab_size=len(tokenizer), n_positions=512, n_layer=1, n_embd=16, n_head=2, bos_token_id=None, eos_token_id=None
     )
-    GPT2LMHeadModel(shape).save_pretrained(folder)
+    model = GPT2LMHeadModel(shape)
+    model.transformer.ln_f.bias.data = 1_000 * model.transformer.wte.weight.data[tokenizer.eos_token_id]
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
