@@ -88,7 +88,7 @@ def test_gsm8k_without_its_data_says_where_to_look(paper, stepwise, tmp_path, mo
 
 @pytest.mark.parametrize("name", JOBS)
 def test_first_20_steps_run_with_a_stand_in(paper, files, small_gpt2, tmp_path, name: str) -> None:
-    size = files if name in GSM8K else ["task.train_examples=640"]
+    size = files if name in GSM8K else ["task.train_examples=64", "training.batch_size=4"]
     overrides = [*size, f"model.name={small_gpt2}", "resources.gpus_per_worker=0", "stability.probe_examples=8"]
     overrides += ["evaluation.examples=4", "evaluation.speed_examples=1", "evaluation.speed_batch=1"]
     full = load_job(paper / f"{name}.toml", overrides)
