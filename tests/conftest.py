@@ -101,7 +101,13 @@ def small_gpt2(tmp_path_factory: pytest.TempPathFactory, gsm8k_lines: list[str])
     tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
     folder = tmp_path_factory.mktemp("small-gpt2")
     shape = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=512, n_layer=1, n_embd=16, n_head=2, bos_token_id=None, eos_token_id=None
+        vocab_size=len(tokenizer),
+        n_positions=2048,
+        n_layer=1,
+        n_embd=16,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     model = GPT2LMHeadModel(shape)
     model.transformer.ln_f.bias.data = 1_000 * model.transformer.wte.weight.data[tokenizer.eos_token_id]

@@ -239,13 +239,13 @@ def test_words_are_the_tokens_of_a_model_from_scratch(gsm8k, tmp_path):
 
 def test_examples_that_do_not_fit_the_model_are_refused_with_file_and_line(gsm8k, small_gpt2, tmp_path):
     lines = (gsm8k / "train.txt").read_text().splitlines()
-    lines[6] = "Why?||" + "<<1+1=2>> " * 200 + "#### 2"
+    lines[6] = "Why?||" + "<<1+1=2>> " * 1_000 + "#### 2"
     (gsm8k / "train.txt").write_text("\n".join(lines))
     job = gsm8k_job(gsm8k, model={"type": "pretrained", "name": str(small_gpt2)})
-    with pytest.raises(Exception, match=r"MOD002.*512 positions.*train\.txt:7"):
+    with pytest.raises(Exception, match=r"MOD002.*2048 positions.*train\.txt:7"):
         prepare_data(job, StageStore(tmp_path / "store"))
     limited = job.model_copy(update={"training": job.training.model_copy(update={"max_train_tokens": 100})})
-    assert prepare_data(limited, StageStore(tmp_path / "store")).train.longest > 512
+    assert prepare_data(limited, StageStore(tmp_path / "store")).train.longest > 2048
     hopeless = job.model_copy(update={"training": job.training.model_copy(update={"max_train_tokens": 5})})
     with pytest.raises(Exception, match=r"DAT014.*training\.max_train_tokens"):
         prepare_data(hopeless, StageStore(tmp_path / "store"))
