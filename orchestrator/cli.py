@@ -161,11 +161,17 @@ def run(
     overrides: Overrides = None,
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Try a job out: so many steps of every trial, as a job of its own name.", metavar="N"),
+    ] = None,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
-    from orchestrator.runtime.run import checked_job, named_plan, run_job
+    from orchestrator.runtime.run import checked_job, named_plan, run_job, tried_out
     from orchestrator.store import StageStore
 
+    if max_steps:
+        overrides = tried_out(job, overrides or (), max_steps)
     if dry_run:
         if not named_plan(job, overrides or (), StageStore(store.absolute())):
             checked_job(job, tuple(overrides or ()), store.absolute())
@@ -249,6 +255,23 @@ def data(
 
     examples = make_task(load_job(job, overrides or ()).task).examples(split)
     sys.stdout.writelines(example.line + "\n" for example in islice(examples, limit))
+
+
+@app.command()
+def doctor(
+    job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+) -> None:
+    """Look at a job's data: examples as tokens, what each stage removes, lengths, leaks between splits."""
+    from orchestrator.config import load_job
+    from orchestrator.report.diagnosis import diagnosis_table
+    from orchestrator.runtime.doctor import diagnose
+    from orchestrator.store import StageStore
+
+    diagnosis = diagnose(load_job(job, overrides or ()), StageStore(store.absolute()))
+    if as_json:
+        print(diagnosis.model_dump_json(indent=1))
+    else:
+        _console().print(diagnosis_table(diagnosis))
 
 
 @app.command()

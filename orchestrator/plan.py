@@ -15,7 +15,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
 from orchestrator.method import explicit_cot, icot_kd, no_cot, stepwise
 from orchestrator.method.schedule import Removal
-from orchestrator.method.stage import NEEDS, StageSpec
+from orchestrator.method.stage import NEEDS, StageSpec, first_steps
 from orchestrator.space import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
@@ -95,6 +95,8 @@ class Plan:
     trials: tuple[Trial, ...]
     to_propose: int = 0
     """Configurations that Optuna has not proposed yet."""
+    estimated: bool = False
+    """Whether ``total_tokens`` is a guess, without a tokenizer; a run counts, and has its last stages by that."""
 
     @property
     def groups(self) -> dict[Settings, tuple[Trial, ...]]:
@@ -117,11 +119,12 @@ class Plan:
 
 
 def estimated_total_tokens(job: Job) -> int:
-    """CoT tokens that can be removed, without a tokenizer: one a symbol; GPT-2 adds the last blank.
+    """CoT tokens that can be removed, without a tokenizer: of the longest CoT, whose examples lose the last token.
 
-    Exact for models from scratch and for GPT-2 (3k² + k - 5 for k x k digits, research notes §1.2).
+    Exact for models from scratch, and for multiplication with GPT-2's tokenizer.
     """
-    return make_task(job.task).cot_symbols + isinstance(job.model, PretrainedModel)
+    task = make_task(job.task)
+    return task.cot_pieces if isinstance(job.model, PretrainedModel) else task.cot_symbols
 
 
 def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()) -> Plan:
@@ -145,7 +148,8 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
             for method in job.methods:
                 trial = _trial(variant, method, seed, settings, total, common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
-    return Plan(job, total, tuple(trials.values()), max(0, to_propose))
+    estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
+    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated)
 
 
 def epoch_steps(job: Job) -> int:
@@ -157,7 +161,7 @@ def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
     """What all stages of a trial have in common and what changes their numbers."""
     return {
         "method_version": METHOD_VERSION,
-        "task": non_default(job.task),
+        "task": make_task(job.task).identity,
         "model": non_default(job.model) | content,
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
@@ -242,11 +246,14 @@ def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings,
 def _trial(job: Job, method: Method, seed: int, settings: Settings, total: int, common: dict[str, Any]) -> Trial:
     own = tuple(s for s in settings if method == "stepwise" or s[0] not in space.STEPWISE_ONLY)
     alone = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
+    specs = _specs(job, method, seed, total)
+    if job.max_steps is not None:
+        specs = first_steps(specs, job.max_steps)
     return Trial(
         name=f"{method}-{space.path_name(own)}seed{seed}",
         method=method,
         seed=seed,
-        stages=keyed(_specs(job, method, seed, total), common, alone),
+        stages=keyed(specs, common, alone),
         job=alone,
         settings=own,
     )

@@ -62,3 +62,55 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def gsm8k_lines() -> list[str]:
+    """Problems in GSM8K's format, none of them from there: CoTs of up to four steps, answers with commas."""
+    lines = []
+    for n in range(1, 61):
+        steps = [f"<<{n}*{i}={n * i}>>" for i in range(2, 2 + n % 5)]
+        question = f"Ann buys {n} bags of {1 + n % 5} apples  at $1.50 each. How many apples are in them?"
+        lines.append(f"{question}||{' '.join(steps)} #### {1_000 * n * (1 + n % 5):,}")
+    return lines
+
+
+@pytest.fixture
+def gsm8k(tmp_path: Path, gsm8k_lines: list[str]) -> Path:
+    """A folder with ``train.txt`` and ``valid.txt`` of them."""
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    (folder / "train.txt").write_text("\n".join(gsm8k_lines[:45]) + "\n\n")
+    (folder / "valid.txt").write_text("\n".join(gsm8k_lines[45:]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_gpt2(tmp_path_factory: pytest.TempPathFactory, gsm8k_lines: list[str]) -> Path:
+    """A GPT-2 of one narrow layer, and a byte-level tokenizer to which blank and digit are one token.
+
+    Its weights are random but for a bias to end the text, so that decoding takes no time.
+    """
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = ByteLevelBPETokenizer()
+    digits = [" 0 1 2 3 4 5 6 7 8 9 * + ( )"] * 50
+    words.train_from_iterator([*gsm8k_lines, *digits], vocab_size=400, show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words._tokenizer)
+    tokenizer.add_special_tokens({"eos_token": "<|endoftext|>"})
+    folder = tmp_path_factory.mktemp("small-gpt2")
+    shape = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=2048,
+        n_layer=1,
+        n_embd=16,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = GPT2LMHeadModel(shape)
+    model.transformer.ln_f.bias.data = 1_000 * model.transformer.wte.weight.data[tokenizer.eos_token_id]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

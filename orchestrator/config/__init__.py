@@ -4,13 +4,15 @@ The string under each field is its reference: ``stepwise schema``, ``stepwise in
 documentation come from it.
 """
 
-from orchestrator.config.job import NAME, Job
+from orchestrator.config.job import NAME, Job, Task
 from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
     IcotKd,
+    ExampleSource,
+    Gsm8kTask,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -19,6 +21,7 @@ from orchestrator.config.sections import (
     ScratchModel,
     Section,
     Stability,
+    TextTask,
     Tracking,
     Training,
 )
@@ -30,6 +33,8 @@ __all__ = [
     "SEARCHABLE",
     "Evaluation",
     "IcotKd",
+    "ExampleSource",
+    "Gsm8kTask",
     "Job",
     "Method",
     "MultiplicationTask",
@@ -42,6 +47,8 @@ __all__ = [
     "Search",
     "Section",
     "Stability",
+    "Task",
+    "TextTask",
     "Tracking",
     "Training",
     "job_toml",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.config.search import Search
 from orchestrator.config.sections import (
+    Count,
     Evaluation,
     IcotKd,
+    Gsm8kTask,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -20,6 +22,7 @@ from orchestrator.config.sections import (
     Section,
     Seed,
     Stability,
+    TextTask,
     Tracking,
     Training,
 )
@@ -27,8 +30,12 @@ from orchestrator.config.sections import (
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 
-def _model_type(model: Any) -> Any:
-    return model.get("type", "scratch") if isinstance(model, dict) else getattr(model, "type", None)
+Task = MultiplicationTask | TextTask | Gsm8kTask
+
+
+def _type_or(default: str) -> Discriminator:
+    """Which type of a table is meant: what it says, or the default."""
+    return Discriminator(lambda t: t.get("type", default) if isinstance(t, dict) else getattr(t, "type", None))
 
 
 class Job(Section):
@@ -43,11 +50,19 @@ class Job(Section):
     ``icot_kd``, which internalizes everything at once, for as many as its own table says."""
     seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)] = (0,)
     """Seeds of the weights, the data order and the smoothing offsets."""
-    task: MultiplicationTask
+    max_steps: Count | None = None
+    """Stop every trial after so many optimizer steps, to try a long job out. A stage that is cut short is a stage of
+    its own: nothing of it counts for the whole one."""
+    task: Annotated[
+        Annotated[MultiplicationTask, Tag("multiplication")]
+        | Annotated[TextTask, Tag("text")]
+        | Annotated[Gsm8kTask, Tag("gsm8k")],
+        _type_or("multiplication"),
+    ]
     """Where problems come from."""
     model: Annotated[
         Annotated[ScratchModel, Tag("scratch")] | Annotated[PretrainedModel, Tag("pretrained")],
-        Discriminator(_model_type),
+        _type_or("scratch"),
     ] = ScratchModel()
     """What is trained."""
     schedule: Schedule = Schedule()

@@ -44,6 +44,61 @@ class MultiplicationTask(Section):
     """Train on the first n examples only. Default: all (808,000, or the whole smaller space)."""
 
 
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class ExampleSource(Section):
+    """Where the examples of a task lie: local files, or the splits of a Hugging Face dataset."""
+
+    train: Text
+    """Training examples: a file (``.txt`` in the reference format ``question||cot #### answer``, ``.jsonl`` or
+    ``.parquet``), or with ``dataset`` the name of a split, as ``train`` or ``train[:-500]``."""
+    validation: Text
+    """Examples that stages are measured on: a file, or a split."""
+    test: Text | None = None
+    """Examples that no run reads; for ``stepwise data`` and ``stepwise doctor``."""
+    dataset: Text | None = None
+    """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, instead of files."""
+    subset: Text | None = None
+    """The dataset's configuration, as ``main``."""
+    revision: Text | None = None
+    """The dataset's commit, branch or tag. Default: its newest."""
+    question_column: Text = "question"
+    """The column with the question; of a JSON line its key."""
+    answer_column: Text = "answer"
+    """The column with the answer."""
+    train_examples: Count | None = None
+    """Train on the first n examples only. Default: all."""
+
+    @model_validator(mode="after")
+    def _dataset_fields(self) -> ExampleSource:
+        if not self.dataset and (self.subset or self.revision):
+            raise PydanticCustomError("conflict", "subset and revision are of a dataset; name it or remove them")
+        return self
+
+
+class TextTask(ExampleSource):
+    """Your own questions, chains of thought and answers, as words or as any other text."""
+
+    type: Literal["text"] = "text"
+    """The task. Its examples are read."""
+    cot_column: Text = "cot"
+    """The column with the chain of thought: a text, or a list of texts, which a blank joins."""
+    answers: Literal["text", "number"] = "text"
+    """``text``: an answer is right if it is the same but for blanks and commas. ``number``: the same number."""
+
+
+class Gsm8kTask(ExampleSource):
+    """Grade-school mathematics (GSM8K): ``question||steps #### answer``, augmented as in the paper or plain."""
+
+    type: Literal["gsm8k"] = "gsm8k"
+    """The task. Its examples are read; an answer is right if it is the same number."""
+    cot_column: Text | None = None
+    """The column with the steps. Default: the answer's column holds ``steps #### answer``, as published."""
+    cot: Literal["written", "equations"] = "written"
+    """``written``: the steps as they stand. ``equations``: only what they have in ``<<48/2=24>>``, the paper's CoT."""
+
+
 class ScratchModel(Section):
     """A GPT-2-shaped model with random weights and a tokenizer of the task's own symbols."""
 
@@ -164,6 +219,9 @@ class Training(Section):
     """AdamW's weight decay, on all parameters (as the authors' code does)."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
+    max_train_tokens: Count | None = None
+    """Leave examples out of a batch that have more tokens than this after the removal. Paper: 150 for GSM8K,
+    where the authors' code drops the whole batch of such an example."""
     warmup_steps: Steps = 0
     """Steps of linear warm-up after each new optimizer. Paper: none."""
     reset_optimizer: bool = True

@@ -17,6 +17,7 @@ def template() -> str:
     values = {"name": '"my-job"', "methods": '["no_cot", "explicit_cot", "stepwise"]', "seeds": "[0]"}
     for key, value in values.items():
         lines += ["", *_comment(Job.model_fields[key].description), f"{key} = {value}"]
+    lines += ["", *_comment(Job.model_fields["max_steps"].description), "# max_steps ="]
     for key, field in Job.model_fields.items():
         for section in section_types(field.annotation)[:1]:
             table = [f"[{key}]", *_template_fields(section)]

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.config.job import Job
 from orchestrator.config.search import Range
-from orchestrator.config.sections import PretrainedModel, ScratchModel, Section
+from orchestrator.config.sections import Section
 from orchestrator.errors import Problem
 
 _CODES = {
@@ -45,8 +45,10 @@ def _causes(details: list[ErrorDetails]) -> list[ErrorDetails]:
 
 def _problem(file: str, detail: ErrorDetails) -> Problem:
     keys = [str(key) for key in detail["loc"]]
-    if len(keys) > 1 and keys[0] == "model" and keys[1] in _TAGS:
+    if len(keys) > 1 and keys[1] in _TAGS.get(keys[0], ()):
         del keys[1]
+    if detail["type"] == "union_tag_invalid":
+        keys.append("type")
     if keys[:2] == ["search", "space"]:
         keys = keys[:3] + [key for key in keys[3:] if key not in ("choices", "range", "[key]")]
     where = f"{file}: {'.'.join(keys) or 'the job'}"
@@ -57,15 +59,13 @@ def _problem(file: str, detail: ErrorDetails) -> Problem:
         return Problem("CFG030", where, f"version {_show(detail['input'])}", "this program reads version 1")
     if kind == "missing":
         return Problem(_CODES[kind], where, "missing", "`stepwise schema` describes it")
+    if kind == "union_tag_invalid":
+        found = f"unknown type {_show(detail['ctx']['tag'])}"
+        return Problem(_CODES[kind], where, found, f"allowed: {detail['ctx']['expected_tags']}")
     message = _KINDS.get(kind) or (detail["msg"][0].lower() + detail["msg"][1:]).replace("tuple", "list")
     if kind not in ("conflict", "password", "search_field"):
         message += f", found {_show(detail['input'])}"
     return Problem(_CODES.get(kind, "CFG008"), where, message)
-
-
-_TAGS = {
-    tag for section in (ScratchModel, PretrainedModel) for tag in get_args(section.model_fields["type"].annotation)
-}
 
 
 def _show(value: Any) -> str:
@@ -86,7 +86,7 @@ def _near_miss(keys: list[str]) -> str:
         return "code from a model's repository is never run here"
     known = _fields_at(keys[:-1])
     if keys[-1] in known:
-        return "not a field of this type of model; remove it"
+        return f"not a field of this type of {keys[0]}; remove it"
     near = difflib.get_close_matches(keys[-1], known, 1, cutoff=0.5)
     elsewhere = [f"{name}.{keys[-1]}" for name, fields in _SECTIONS.items() if keys[-1] in fields]
     if near:
@@ -113,3 +113,10 @@ _SECTIONS = {
     for name, field in Job.model_fields.items()
     if (sections := section_types(field.annotation))
 }
+
+_TAGS = {
+    name: {tag for section in sections for tag in get_args(section.model_fields["type"].annotation)}
+    for name, field in Job.model_fields.items()
+    if len(sections := section_types(field.annotation)) > 1
+}
+"""What pydantic puts between a table and its field where the table's type decides its fields."""

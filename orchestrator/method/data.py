@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -42,9 +42,14 @@ class TokenTable:
         return int((self.cot_end - self.cot_start).max())
 
     @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Tokens of every example."""
+        return np.diff(self.offsets)
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest example."""
-        return int(np.diff(self.offsets).max())
+        return int(self.lengths.max())
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """The given examples, right-padded with zeros."""
@@ -80,7 +85,7 @@ def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: P
     rows, answers, starts, ends = [], [], [], []
     while chunk := list(islice(examples, CHUNK)):
         for example, ids in zip(chunk, _encode(chunk, tokenizer), strict=True):
-            first, second = _separators(example, ids, tokenizer)
+            first, second = _separators(example, ids, tokenizer, lambda: task.place(split, len(rows)))
             rows.append(np.array(ids, np.int32))
             starts.append(first + 1)
             ends.append(second)
@@ -107,15 +112,17 @@ def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list
     return tokenizer([f" {e.question} {end} {e.cot} {end} #### {e.answer} {end}" for e in examples])["input_ids"]
 
 
-def _separators(example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+def _separators(
+    example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, place: Callable[[], str]
+) -> tuple[int, int]:
     if tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id:
         unknown = sorted({s for s in example.line.split() if tokenizer.unk_token_id in tokenizer(s)["input_ids"]})
         found = f"the tokenizer does not know {' '.join(unknown)}"
-        raise InputError(Problem("DAT013", repr(example.line[:80]), found, "choose a model that knows the symbols"))
+        raise InputError(Problem("DAT013", place(), found, "choose a model that knows the symbols"))
     positions = [i for i, token in enumerate(ids) if token == tokenizer.eos_token_id]
     if len(positions) != 3:
         found = f"the separator {tokenizer.eos_token!r} occurs {len(positions)} times in the tokens, 3 expected"
-        raise InputError(Problem("DAT012", repr(example.line[:80]), found, "the text may not contain it"))
+        raise InputError(Problem("DAT012", place(), found, "the text may not contain it"))
     return positions[0], positions[1]
 
 

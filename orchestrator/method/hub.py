@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -41,14 +42,21 @@ def check_weights(config: ModelConfig) -> None:
         raise InputError(Problem("MOD003", "model.name", f"{name} holds no *.safetensors file", "save the model there"))
 
 
-def check_length(config: ModelConfig, positions: int) -> None:
-    """Refuse a pretrained model that is too short, before anything is queued."""
+def check_separator(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without the token that ends question, CoT and answer, before anything is written."""
+    if tokenizer.eos_token is None:
+        found = f"the tokenizer of {getattr(config, 'name', 'the model')} has no end-of-sequence token (eos_token)"
+        raise InputError(Problem("MOD004", "model.name", found, "choose a model that has one, or set it and save both"))
+
+
+def check_length(config: ModelConfig, positions: int, place: Callable[[], str]) -> None:
+    """Refuse a pretrained model that is too short, before anything is queued. ``place``: of the longest example."""
     if isinstance(config, ScratchModel):
         return
     available = getattr(from_hub(AutoConfig, config.name), "max_position_embeddings", 0)
     if positions > available:
-        found = f"{config.name} has {available} positions, the longest example takes {positions} tokens"
-        raise InputError(Problem("MOD002", "model.name", found, "choose a model with more positions or fewer digits"))
+        found = f"{config.name} has {available} positions, the longest example takes {positions} tokens ({place()})"
+        raise InputError(Problem("MOD002", "model.name", found, "choose a model with more positions, or shorten it"))
 
 
 def from_hub(loader: type, name: str, **options: object):

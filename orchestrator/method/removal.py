@@ -60,6 +60,22 @@ def draw_removed(removed_tokens: int, smoothing_lambda: float, size: int, genera
     return removed_tokens + offsets
 
 
+def without_long(batch: CutBatch, most_tokens: int) -> CutBatch:
+    """Without the examples that are longer than this. Their rows stay, so that workers share a batch as ever, but
+    hold two tokens of which none is learnt.
+    """
+    fits_B = batch.lengths_B <= most_tokens
+    lengths_B = torch.where(fits_B, batch.lengths_B, 2)
+    columns = slice(int(lengths_B.max()))
+    inside_BK = torch.arange(columns.stop, device=lengths_B.device) < lengths_B[:, None]
+    return CutBatch(
+        tokens_BK=torch.where(inside_BK, batch.tokens_BK[:, columns], 0),
+        labels_BK=torch.where(fits_B[:, None], batch.labels_BK[:, columns], IGNORED),
+        positions_BK=torch.where(inside_BK, batch.positions_BK[:, columns], 0),
+        lengths_B=lengths_B,
+    )
+
+
 def cut(batch: Batch, removed_B: Tensor, side: str = "left", keep_position: bool = False) -> CutBatch:
     """Remove up to ``removed_B`` CoT tokens from one side of each CoT; separators always stay.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -165,3 +166,19 @@ def chain(segments: list[Segment], seed: int, total_tokens: int, **options: Any)
         stages.append(replace(spec, **options) if segment.smoothing else spec)
         first_step += segment.steps
     return tuple(stages)
+
+
+def first_steps(stages: Iterable[StageSpec], steps: int) -> tuple[StageSpec, ...]:
+    """What a chain does in its first ``steps`` optimizer steps: its stages, the last one perhaps cut short."""
+    return tuple(_shortened(stage, steps - stage.first_step) for stage in stages if stage.first_step < steps)
+
+
+def _shortened(stage: StageSpec, steps: int) -> StageSpec:
+    if steps >= stage.steps:
+        return stage
+    return replace(
+        stage,
+        steps=steps,
+        removals=tuple(removal for removal in stage.removals if removal.step < steps),
+        rate_to=stage.rate_from + (stage.rate_to - stage.rate_from) * steps / stage.steps,
+    )

@@ -25,7 +25,7 @@ from orchestrator.method.data import TokenTable, batch_rows
 from orchestrator.method.model import autocast
 from orchestrator.method.observe import Finding, Meter, Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.removal import IGNORED, CutBatch, cut, draw_removed
+from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut, draw_removed, without_long
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Blocks
 
@@ -156,12 +156,12 @@ def removal_loss(
     model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Moment, training: Training
 ) -> torch.Tensor:
     """Next-token cross-entropy on all that is left to write."""
-    batch, learnt_tokens = _share(table, rows, at)
+    batch, learnt_tokens = _share(table, rows, at, training)
     return _loss_sum(model, batch, training) * (ranked()[1] / learnt_tokens)
 
 
-def _share(table: TokenTable, rows: np.ndarray, at: Moment) -> tuple[CutBatch, int]:
-    """This worker's part of the step's batch, cut, and the learnt tokens of the whole batch.
+def _share(table: TokenTable, rows: np.ndarray, at: Moment, training: Training) -> tuple[CutBatch, int]:
+    """This worker's part of the step's batch, cut, and the learnt tokens of the whole batch (at least 1).
 
     Offsets are a function of seed and step alone and are drawn for the whole batch, so without
     dropout the number of workers changes nothing but the order of additions.
@@ -170,12 +170,18 @@ def _share(table: TokenTable, rows: np.ndarray, at: Moment) -> tuple[CutBatch, i
     generator = torch.Generator().manual_seed(_mixed(spec.seed, at.step))
     removed_B = draw_removed(at.removed_tokens, spec.smoothing_lambda, len(rows), generator)
     whole = table.batch(rows)
-    batch = cut(whole, removed_B, spec.removal_side, spec.keep_position)
-    learnt_tokens = int((batch.labels_BK != IGNORED).sum())
+    batch = _cut(whole, removed_B, spec, training)
+    learnt_tokens = max(1, int((batch.labels_BK != IGNORED).sum()))
     if ranked()[1] > 1:
         own = own_rows(len(rows))
-        batch = cut(whole.rows(own), removed_B[own], spec.removal_side, spec.keep_position)
+        batch = _cut(whole.rows(own), removed_B[own], spec, training)
     return batch, learnt_tokens
+
+
+def _cut(batch: Batch, removed_B: torch.Tensor, spec: StageSpec, training: Training) -> CutBatch:
+    shorter = cut(batch, removed_B, spec.removal_side, spec.keep_position)
+    limit = training.max_train_tokens
+    return shorter if limit is None else without_long(shorter, limit)
 
 
 def _mixed(seed: int, step: int) -> int:
@@ -185,7 +191,7 @@ def _mixed(seed: int, step: int) -> int:
 def _loss_sum(model: torch.nn.Module, batch: CutBatch, training: Training) -> torch.Tensor:
     """Summed next-token cross-entropy. Logits are made from the first learnt token on, not before."""
     device = next(model.parameters()).device
-    first = int((batch.labels_BK != IGNORED).int().argmax(1).min())
+    first = max(1, int((batch.labels_BK != IGNORED).any(0).int().argmax()))
     labels = batch.labels_BK[:, first:].to(device, non_blocking=True)
     with autocast(device, training):
         logits = model(

@@ -51,6 +51,7 @@ def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
     return {
         "job": plan.job.name,
         "total_tokens": plan.total_tokens,
+        "estimated": plan.estimated,
         "trials": trials,
         "steps": sum(trial.steps for trial in plan.trials),
         "steps_shared": sum(t.steps for t in plan.trials) - _steps(unique.values()),
@@ -94,6 +95,7 @@ def _summary(document: dict[str, Any]) -> list[str]:
             [f"{count(to_propose, 'configuration')} more to be proposed while it runs, not in these sums"]
             * bool(to_propose)
         ),
+        *(["the longest CoT is estimated; the tokenizer counts when the job first runs"] * document["estimated"]),
         f"{count(len(document['trials']), 'trial')}, {document['steps']:,} steps, "
         f"{document['steps_shared']:,} of them shared; "
         f"left to run: {document['steps_left']:,} steps",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.config import Job
-from orchestrator.identity import digest, non_default
+from orchestrator.config import Job, ScratchModel
+from orchestrator.errors import InputError, Problem
+from orchestrator.identity import digest
 from orchestrator.method.data import TokenTable, token_table
-from orchestrator.method.hub import check_length, check_weights, load_tokenizer
+from orchestrator.method.hub import check_length, check_separator, check_weights, load_tokenizer
 from orchestrator.store import StageStore
 from orchestrator.tasks import Task, make_task
 
@@ -37,15 +38,39 @@ class JobData:
 
 
 def prepare_data(job: Job, store: StageStore) -> JobData:
-    """Tokenize the job's data once; later calls, and workers, map the same files."""
+    """Tokenize the job's data once; later calls, and workers, map the same files.
+
+    Raises ``InputError`` for data that the model cannot take, with the place of the example.
+    """
     check_weights(job.model)
     task = make_task(job.task)
-    tokenizer = load_tokenizer(job.model, task.symbols)
-    identity = {"format": DATA_FORMAT, "task": non_default(job.task), "tokenizer": tokenizer.backend_tokenizer.to_str()}
+    tokenizer = load_tokenizer(job.model, task.symbols if isinstance(job.model, ScratchModel) else ())
+    check_separator(job.model, tokenizer)
+    identity = {"format": DATA_FORMAT, "task": task.identity, "tokenizer": tokenizer.backend_tokenizer.to_str()}
     folder = store.root / "data" / digest(identity)
     train, validation = (
         token_table(task, split, tokenizer, folder / f"{split}.arrow") for split in ("train", "validation")
     )
     data = JobData(task, tokenizer, train, validation)
-    check_length(job.model, data.longest)
+    _check_positions(job, data)
+    _check_limit(train, job.training.max_train_tokens)
     return data
+
+
+def _check_positions(job: Job, data: JobData) -> None:
+    limit = job.training.max_train_tokens
+    trained = data.train.longest if limit is None or job.schedule.keep_position else min(limit, data.train.longest)
+    positions = max(trained, data.validation.longest)
+
+    def place() -> str:
+        split, table = ("train", data.train) if trained == positions else ("validation", data.validation)
+        return data.task.place(split, int((table.lengths >= positions).argmax()))
+
+    check_length(job.model, positions, place)
+
+
+def _check_limit(train: TokenTable, limit: int | None) -> None:
+    shortest = int(train.lengths.min())
+    if limit is not None and limit < shortest:
+        found = f"{limit} leaves out every training example; the shortest has {shortest} tokens"
+        raise InputError(Problem("DAT014", "training.max_train_tokens", found, f"give at least {shortest}"))

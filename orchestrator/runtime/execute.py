@@ -85,7 +85,7 @@ class StageRunner:
             data.tokenizer,
             data.task.is_correct,
             job.evaluation,
-            token_is_symbol=isinstance(job.model, ScratchModel),
+            token_is_symbol=isinstance(job.model, ScratchModel) and data.task.exact,
         )
         self.answers = Answers.of(data.train, self.evaluator.mark_tokens)
         self._at: _Position | None = None

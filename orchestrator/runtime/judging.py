@@ -23,6 +23,9 @@ from orchestrator.stability import (
     target_loss,
 )
 
+SMALLEST_ENTROPY = 1e-9
+"""Stands for none, where all answers are the same: detectors take its logarithm."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -33,7 +36,7 @@ class Answers:
 
     @classmethod
     def of(cls, train: TokenTable, mark: int) -> Answers:
-        return cls(answer_entropy(train, mark), round(float(answer_tokens(train, mark).mean())))
+        return cls(max(SMALLEST_ENTROPY, answer_entropy(train, mark)), round(float(answer_tokens(train, mark).mean())))
 
 
 def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:

@@ -68,6 +68,12 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
     return _run(plan, path, store, console)
 
 
+def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]:
+    """The overrides that make a job of another's first steps, with a folder, report and experiment of its own."""
+    name = load_job(path, overrides).name
+    return [*overrides, f"max_steps={max_steps}", f"name={name[:40]}-{max_steps}-steps"]
+
+
 def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
     """The plan of a saved job, if no file but a job of this name is there."""
     plan = None if overrides else saved_plan(str(path), store)

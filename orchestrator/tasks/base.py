@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 Split = Literal["train", "validation", "test"]
 
 
 class Example(NamedTuple):
-    """One problem. The texts hold symbols joined by blanks."""
+    """One problem. Blanks separate symbols."""
 
     question: str
     cot: str
@@ -17,26 +17,41 @@ class Example(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The reference's text format."""
-        return f"{self.question}||{self.cot} #### {self.answer}"
+        """The reference's text format. Line breaks become blanks."""
+        return " ".join(f"{self.question}||{self.cot} #### {self.answer}".splitlines())
 
 
 class Task(Protocol):
     """Where problems come from and how an answer is judged."""
 
-    symbols: tuple[str, ...]
-    """Every symbol that occurs, for a tokenizer of the task's own."""
+    exact: bool
+    """Whether no answer is right but the one that is written there, symbol for symbol."""
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Every symbol that occurs, for a tokenizer of the task's own."""
 
     @property
     def cot_symbols(self) -> int:
         """Symbols of the longest CoT."""
 
     @property
+    def cot_pieces(self) -> int:
+        """About as many tokens as a pretrained model's tokenizer makes of the longest CoT."""
+
+    @property
     def example_symbols(self) -> int:
         """Symbols of the longest example, with ``####``."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What says which examples these are, for keys."""
 
     def size(self, split: Split) -> int: ...
 
     def examples(self, split: Split) -> Iterator[Example]: ...
+
+    def place(self, split: Split, row: int) -> str:
+        """Where an example stands, for people: its file and line."""
 
     def is_correct(self, predicted: str, answer: str) -> bool: ...

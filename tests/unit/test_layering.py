@@ -31,7 +31,7 @@ HOMES = {
     "mlflow": {"tracking"},
     "torch": {"method", "runtime"},
     "transformers": {"method", "runtime"},
-    "datasets": {"method"},
+    "datasets": {"tasks"},
     "typer": {"cli"},
     "matplotlib": {"report"},
     "optuna": {"runtime"},
