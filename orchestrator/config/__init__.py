@@ -20,7 +20,7 @@ from orchestrator.config.sections import (
     Tracking,
     Training,
 )
-from orchestrator.config.template import template
+from orchestrator.config.template import as_toml, template
 
 __all__ = [
     "MAX_CONFIGURATIONS",
@@ -41,6 +41,7 @@ __all__ = [
     "Stability",
     "Tracking",
     "Training",
+    "as_toml",
     "load_job",
     "parse_setting",
     "template",

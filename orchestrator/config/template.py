@@ -1,4 +1,4 @@
-"""A commented job file with every field at its default, for ``stepwise init``."""
+"""Job files as text: a commented one with every field for ``stepwise init``, and any job as it stands."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def template() -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_toml(job: Job) -> str:
+    """A job file with what differs from the defaults."""
+    fields = job.model_dump(exclude_defaults=True) | {"version": job.version}
+    tables = {key: value for key, value in fields.items() if isinstance(value, dict)}
+    lines = [f"{key} = {_toml(fields[key])}" for key in sorted(fields.keys() - tables.keys())]
+    for key, table in tables.items():
+        named = {"type": getattr(job, key).type} | table if "type" in type(getattr(job, key)).model_fields else table
+        lines += ["", f"[{key}]", *(f"{inner} = {_toml(value)}" for inner, value in named.items())]
+    return "\n".join(lines) + "\n"
+
+
 def _template_fields(section: type[Section]) -> Iterable[str]:
     for key, field in section.model_fields.items():
         yield from _comment(field.description)
@@ -40,9 +51,11 @@ def _template_fields(section: type[Section]) -> Iterable[str]:
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):
         return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())} }}"
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _comment(text: str | None) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -43,8 +44,18 @@ def initial_model(
     )
 
 
+def stage_model(config: ModelConfig, folder: Path) -> PreTrainedModel:
+    """The model of a committed stage of a job with this model, on the CPU in fp32."""
+    return load_weights(folder)
+
+
+def stage_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a committed stage."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def load_weights(folder: Path) -> PreTrainedModel:
-    """The model of a committed stage."""
+    """The model in a folder of its own."""
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
