@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +65,12 @@ def train_stage(
     training: Training,
     observer: Observer | None,
     watch: Callable[[Progress], None],
+    micro_batch: int | None = None,
 ) -> Trace:
     """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
-    ``observer`` measures, and judges for all; None on all workers but the first.
+    ``observer`` measures, and judges for all; None on all workers but the first. ``micro_batch``: examples of one
+    forward pass; by default a worker's whole share.
     """
     started = time.perf_counter()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -89,12 +92,11 @@ def train_stage(
                 points.append(observer.after_removal(model, spec, at, removed))
             if training.reset_optimizer:
                 optimizer.reset()
-        batch, learnt_tokens = _share(table, rows, spec, at, removed, rank, world)
-        loss = _loss_sum(parallel, batch, training) * (world / learnt_tokens)
-        loss.backward()
+        parts, learnt_tokens = _share(table, rows, spec, at, removed, rank, world, micro_batch)
+        loss = _backward(parallel, parts, training, world / learnt_tokens)
         ends_block = step + 1 == spec.steps or (step + 1) % block_steps(spec) == 0
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
-        meter.add(loss.detach(), optimizer.step(_rate(spec, step)))
+        meter.add(loss, optimizer.step(_rate(spec, step)))
         if not ends_block:
             continue
         steps = meter.close(optimizer, before)
@@ -124,9 +126,16 @@ def block_steps(spec: StageSpec) -> int:
 
 
 def _share(
-    table: TokenTable, rows: np.ndarray, spec: StageSpec, step: int, removed: int, rank: int, world: int
-) -> tuple[CutBatch, int]:
-    """This worker's part of the step's batch, cut, and the learnt tokens of the whole batch.
+    table: TokenTable,
+    rows: np.ndarray,
+    spec: StageSpec,
+    step: int,
+    removed: int,
+    rank: int,
+    world: int,
+    micro_batch: int | None,
+) -> tuple[list[CutBatch], int]:
+    """This worker's part of the step's batch, cut and in micro-batches, and the learnt tokens of the whole batch.
 
     Offsets are a function of seed and step alone and are drawn for the whole batch, so without
     dropout the number of workers changes nothing but the order of additions.
@@ -136,14 +145,29 @@ def _share(
     whole = table.batch(rows)
     batch = cut(whole, removed_B, spec.removal_side, spec.keep_position)
     learnt_tokens = int((batch.labels_BK != IGNORED).sum())
-    if world > 1:
-        own = slice(rank * len(rows) // world, (rank + 1) * len(rows) // world)
-        batch = cut(whole.rows(own), removed_B[own], spec.removal_side, spec.keep_position)
-    return batch, learnt_tokens
+    begin, end = rank * len(rows) // world, (rank + 1) * len(rows) // world
+    size = micro_batch or end - begin
+    if size >= len(rows):
+        return [batch], learnt_tokens
+    slices = [slice(at, min(at + size, end)) for at in range(begin, end, size)]
+    parts = [cut(whole.rows(own), removed_B[own], spec.removal_side, spec.keep_position) for own in slices]
+    return parts, learnt_tokens
 
 
 def _mixed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _backward(model: torch.nn.Module, parts: list[CutBatch], training: Training, scale: float) -> torch.Tensor:
+    """Add up the gradients of all parts; workers exchange them once, with the last. Returns the scaled loss."""
+    losses = []
+    for part in parts:
+        waits = isinstance(model, DistributedDataParallel) and part is not parts[-1]
+        with model.no_sync() if waits else nullcontext():
+            loss = _loss_sum(model, part, training) * scale
+            loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
 
 
 def _loss_sum(model: torch.nn.Module, batch: CutBatch, training: Training) -> torch.Tensor:

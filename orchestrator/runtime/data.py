@@ -1,4 +1,4 @@
-"""A job's examples as tokens: made once in the store, mapped by everyone. Imports no model classes."""
+"""A job's examples as tokens: made once in the store, mapped by everyone. Imports model classes only to check them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.config import Job
+from orchestrator.config import Job, PretrainedModel
 from orchestrator.identity import digest, non_default
 from orchestrator.method.data import TokenTable, token_table
 from orchestrator.method.hub import check_length, check_weights, load_tokenizer
@@ -48,4 +48,8 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     )
     data = JobData(task, tokenizer, train, validation)
     check_length(job.model, data.longest)
+    if isinstance(job.model, PretrainedModel):
+        from orchestrator.method.pretrained import check_checkpoint
+
+        check_checkpoint(job.model, int(max(train.tokens.max(), validation.tokens.max())))
     return data

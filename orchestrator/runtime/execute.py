@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import initial_model, load_weights, place, save_weights
+from orchestrator.method.model import initial_model, place, save_weights, stage_model
 from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import PASSED, StageMetrics
@@ -144,6 +144,7 @@ class StageRunner:
             self.job.training,
             observer if self.first else None,
             lambda progress: self.watch(stage, progress),
+            self.job.resources.micro_batch,
         )
         attempt = self.store.begin(stage.key) if self.first else None
         ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
@@ -162,8 +163,10 @@ class StageRunner:
             model = initial_model(self.job.model, self.data.tokenizer, self.data.longest, stage.spec.seed)
         else:
             self.store.verify(parent)
-            model = load_weights(self.store.folder(parent))
+            model = stage_model(self.job.model, self.store.folder(parent))
         model = place(model, self.device, self.job.training)
+        if self.job.resources.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
         optimizer = Optimizer(model, self.job.training)
         if parent is not None:
             optimizer.load(load_file(self.store.folder(parent) / OPTIMIZER_FILE))

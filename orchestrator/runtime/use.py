@@ -81,6 +81,7 @@ def _check_free(place: Place, folder: Path) -> None:
 def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
     from orchestrator.method.encoding import prompt_ids
     from orchestrator.method.home import pipeline_prompt, save_home
+    from orchestrator.method.model import whole_model
 
     place, tokenizer = trained.place, trained.tokenizer
     metrics, separator = place.tried.manifest.metrics, tokenizer.eos_token
@@ -88,7 +89,7 @@ def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
     question = next(iter(make_task(place.trial.job.task).examples("validation"))).question
     [answered] = trained.answers([question])
     save_home(
-        trained.model,
+        whole_model(place.trial.job.model, store.folder(place.tried.manifest)),
         tokenizer,
         folder,
         generated_tokens=metrics.generated_tokens,

@@ -32,6 +32,7 @@ HOMES = {
     "torch": {"method", "runtime"},
     "transformers": {"method", "runtime"},
     "datasets": {"method"},
+    "peft": {"method"},
     "typer": {"cli"},
     "matplotlib": {"report"},
     "optuna": {"runtime"},
