@@ -291,6 +291,29 @@ def export(
 
 
 @app.command()
+def probe(
+    stage: StageName,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where table and picture go. Default: the job's folder.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=100, help="Training examples that the probes learn from.")] = 3000,
+    store: StoreFolder = DEFAULT_STORE,
+) -> None:
+    """Look inside a multiplication stage: which removed results a linear probe reads, in which layer and where."""
+    from orchestrator.runtime.use import probe_stage, write_probe
+    from orchestrator.store import job_folder
+
+    place, stages = _found(stage, store)
+    found = probe_stage(place, stages, examples)
+    folder = out or job_folder(store, place.plan.job.name) / "probe"
+    files = write_probe(found, folder, f"{place.trial.name}-{place.tried.stage.index}-{place.tried.stage.key[:8]}")
+    print(found.title)
+    _console().print(found.table())
+    for file in files:
+        print(f"wrote {file}")
+
+
+@app.command()
 def fsck(
     store: StoreFolder = DEFAULT_STORE,
     repair: Annotated[bool, typer.Option("--repair", help="Remove damaged stages and what no manifest names.")] = False,

@@ -1,4 +1,4 @@
-"""What is done with a trained stage: ask it, take it home."""
+"""What is done with a trained stage: ask it, take it home, look inside."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.config import as_toml
+from orchestrator.config import MultiplicationTask, as_toml
 from orchestrator.errors import InputError, Problem
 from orchestrator.report.card import Card
-from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork
-from orchestrator.tasks import make_task
+from orchestrator.report.heatmap import ProbeReport
+from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file
+from orchestrator.tasks import Split, make_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from orchestrator.method.data import TokenTable
     from orchestrator.method.predict import Prediction
+    from orchestrator.method.probe import Probed
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,38 @@ def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
     job = place.trial.job
     alone = job.model_copy(update={"name": f"{job.name[:52]}-reproduced"})
     (folder / "job.toml").write_text(as_toml(alone), "utf-8")
+
+
+def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
+    """Probe a stage's model for what its CoT would have written. Raises ``InputError`` if that is not known."""
+    if not isinstance(place.trial.job.task, MultiplicationTask):
+        found = f"is a {place.trial.job.task.type} task, whose intermediate results are not known"
+        raise InputError(Problem("PRB001", place.words, found, "probe a stage of a multiplication job"))
+    trained = TrainedStage.load(place, store)
+    from orchestrator.method.evaluate import Removed
+    from orchestrator.method.intermediates import intermediates
+    from orchestrator.method.probe import Probed, position_names, probe_scores
+    from orchestrator.runtime.data import prepare_data
+
+    spec, data = place.tried.stage.spec, prepare_data(place.trial.job, store)
+    removed = Removed(spec.removed_to, spec.removal_side, spec.keep_position)
+
+    def probed(split: Split, table: TokenTable, size: int) -> Probed:
+        rows = range(min(size, len(table)))
+        return Probed(table, rows, intermediates(e.question for e in islice(data.task.examples(split), len(rows))))
+
+    learn, score = probed("train", data.train, examples), probed("validation", data.validation, len(data.validation))
+    scores = probe_scores(trained.model, learn, score, removed)
+    return ProbeReport(place.words, position_names(score, removed, trained.tokenizer), scores)
+
+
+def write_probe(report: ProbeReport, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write the scores as CSV and as a picture, over earlier ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    csv, png = folder / f"{name}.csv", folder / f"{name}.png"
+    replace_file(csv, report.csv())
+    report.png(png)
+    return csv, png
 
 
 def _lineage(manifest: Manifest, store: StageStore) -> list[Manifest]:
