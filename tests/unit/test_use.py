@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Callable
@@ -26,7 +27,7 @@ JOB = Job.model_validate(
         "methods": ["no_cot", "stepwise"],
         "task": {"digits": [1, 2]},
         "model": {"layers": 1, "width": 32, "heads": 4},
-        "schedule": {"pretrain_steps": 120, "tokens_per_stage": 3, "stage_steps": 60, "consolidation_stages": 1},
+        "schedule": {"pretrain_steps": 100, "tokens_per_stage": 3, "stage_steps": 40, "consolidation_stages": 1},
         "training": {"learning_rate": 5e-3, "batch_size": 64, "precision": "fp32"},
         "evaluation": {"examples": 30, "speed_examples": 2, "speed_batch": 2},
     }
@@ -159,3 +160,33 @@ def test_export_overwrites_nothing_and_leaves_nothing_half(store: StageStore, st
     weights.write_bytes(sound)
     assert (finished.code, finished.err[:13]) == (2, "error[CKP002]")
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def probed(stepwise: Callable, store: StageStore, name: str, out: Path) -> dict[str, list[dict[str, str]]]:
+    finished = stepwise("probe", name, "--store", store.root, "--out", out, "--examples", 300)
+    assert finished.code == 0, finished.err
+    assert (out / next(path.name for path in out.glob("*.png"))).read_bytes()[:4] == b"\x89PNG"
+    rows: dict[str, list[dict[str, str]]] = {}
+    for row in csv.DictReader(next(out.glob("*.csv")).read_text().splitlines()):
+        rows.setdefault(row["target"], []).append(row)
+        assert row["target"] in finished.out
+    return rows
+
+
+def test_probe_reads_what_is_written_where_it_is_written(store: StageStore, stepwise: Callable, tmp_path: Path) -> None:
+    rows = probed(stepwise, store, "tiny:stepwise:0", tmp_path)
+    assert list(rows) == [f"a·b{i}, digit {j}" for i in (0, 1) for j in (0, 1)] + ["ĉ0", "ĉ1", "ĉ2"]
+    at_its_token = [row for row in rows["a·b0, digit 1"] if row["token"] == "z1" and row["layer"] == "0"]
+    assert [float(row["score"]) for row in at_its_token] == [1.0, 1.0]  # of the trained and of the untrained model
+    before = [float(row["score"]) for row in rows["a·b0, digit 1"] if row["token"] == "*"]
+    assert max(before) < 0.5
+    tokens = [row["token"] for row in rows["ĉ0"] if row["model"] == "trained" and row["layer"] == "0"]
+    assert tokens == ["a0", "*", "b0", "b1", "E", *(f"z{i}" for i in range(6)), "E", "####", "c0", "c1", "c2", "E"]
+
+
+def test_probe_of_a_stage_without_cot_has_its_shorter_sequence(store: StageStore, stepwise: Callable, tmp_path) -> None:
+    rows = probed(stepwise, store, "tiny", tmp_path)
+    assert {row["token"] for row in rows["ĉ0"]} == {"a0", "*", "b0", "b1", "E", "####", "c0", "c1", "c2"}
+    trained = [row for row in rows["ĉ0"] if row["model"] == "trained"]
+    assert len(trained) == 2 * 11  # layers x positions
+    assert all(float(row["constant"]) == float(trained[0]["constant"]) for row in trained)
