@@ -59,6 +59,9 @@ class Shape(NamedTuple):
     pad: str | None
 
 
+HASTY = {"tokens_per_stage": 6, "stage_steps": 6}
+"""Two stages of a few steps."""
+
 SHAPES = {
     "gpt2": Shape(GPT2, False, None),
     "llama": Shape(LlamaConfig(**ROPE), True, None),
@@ -98,9 +101,10 @@ def make_job(folder: Path, **tables: dict[str, Any]) -> Job:
             "name": "local",
             "task": {"digits": [1, 2]},
             "model": model,
-            "schedule": {"pretrain_steps": 40, "tokens_per_stage": 6, "stage_steps": 8},
+            "schedule": {"pretrain_steps": 40, "tokens_per_stage": 6, "stage_steps": 6},
             "training": {"learning_rate": 5e-3, "batch_size": 32, "precision": "fp32"},
-            "evaluation": {"examples": 20, "speed_examples": 1, "speed_batch": 1},
+            "evaluation": {"examples": 12, "speed_examples": 1, "speed_batch": 1},
+            "stability": {"probe_examples": 12},
         }
         | tables
     )
@@ -139,7 +143,7 @@ def evaluator(run: Walked) -> Evaluator:
         run.data.validation,
         run.data.tokenizer,
         run.data.task.is_correct,
-        Evaluation(examples=20),
+        Evaluation(examples=12),
         token_is_symbol=False,
     )
 
@@ -205,7 +209,7 @@ def test_gpt2_gets_the_positions_it_lacks(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", config, make_tokenizer())
     with pytest.raises(InputError, match=r"MOD002.*12 positions.*17 tokens.*extend_positions"):
         prepare_data(make_job(folder), StageStore(tmp_path / "store"))
-    run = walked(make_job(folder, model={"extend_positions": True}), tmp_path / "store", stages=1)
+    run = walked(make_job(folder, model={"extend_positions": True}, schedule=HASTY), tmp_path / "store", stages=1)
     start = initial_model(run.job.model, run.data.tokenizer, run.data.longest, 0).transformer.wpe.weight
     assert start.shape == (17, 32)
     assert torch.equal(start[12:], start[11].expand(5, -1))
@@ -217,7 +221,7 @@ def test_gpt2_gets_the_positions_it_lacks(tmp_path: Path) -> None:
 def test_rotary_model_gets_the_positions_it_lacks(tmp_path: Path) -> None:
     short = LlamaConfig(**ROPE | {"max_position_embeddings": 12})
     folder = save_checkpoint(tmp_path / "checkpoint", short, make_tokenizer())
-    run = walked(make_job(folder, model={"extend_positions": True}), tmp_path / "store", stages=1)
+    run = walked(make_job(folder, model={"extend_positions": True}, schedule=HASTY), tmp_path / "store", stages=1)
     assert run.model(0).config.max_position_embeddings == 17
     assert run.manifests[0].passed
 
@@ -284,31 +288,31 @@ def test_tokens_that_the_model_does_not_embed_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize("resources", [{"micro_batch": 5}, {"gradient_checkpointing": True}], ids=str)
 def test_less_memory_is_the_same_work(tmp_path: Path, resources: dict[str, Any]) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", SHAPES["llama"].config, make_tokenizer())
-    schedule = {"pretrain_steps": 4, "tokens_per_stage": 6, "stage_steps": 6}
-    plain = walked(make_job(folder, schedule=schedule), tmp_path / "plain", stages=1)
-    lean = walked(make_job(folder, schedule=schedule, resources=resources), tmp_path / "lean", stages=1)
+    plain = walked(make_job(folder, schedule=HASTY), tmp_path / "plain", stages=1)
+    lean = walked(make_job(folder, schedule=HASTY, resources=resources), tmp_path / "lean", stages=1)
     assert [m.key for m in lean.manifests] == [m.key for m in plain.manifests]
     ours, theirs = (run.model(0).state_dict() for run in (lean, plain))
     for name, weight in theirs.items():
         torch.testing.assert_close(ours[name], weight, atol=2e-4, rtol=1e-3)
 
 
-LORA = {"lora_rank": 4, "lora_alpha": 8.0}
+LORA: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8.0}
 
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_lora_stage_holds_adapters_and_is_continued_as_if_never_left(tmp_path: Path, shape: str) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", SHAPES[shape].config, make_tokenizer())
-    job = make_job(folder, model=LORA, schedule={"pretrain_steps": 6, "tokens_per_stage": 6, "stage_steps": 6})
+    job = make_job(folder, model=LORA, schedule=HASTY)
     whole = walked(job, tmp_path / "whole")
+    assert [m.metrics.removed_tokens for m in whole.manifests] == [0, 6]
     walked(job, tmp_path / "halves", stages=1)
     halves = walked(job, tmp_path / "halves")
     adapters = [{f.path: f.sha256 for f in m.files}["adapter_model.safetensors"] for m in whole.manifests]
     assert [{f.path: f.sha256 for f in m.files}["adapter_model.safetensors"] for m in halves.manifests] == adapters
-    assert len(set(adapters)) == 3
+    assert len(set(adapters)) == 2
     assert "model.safetensors" not in {f.path for f in whole.manifests[0].files}
     start = initial_model(job.model, whole.data.tokenizer, whole.data.longest, 0)
-    frozen = {name: weight for name, weight in whole.model(2).state_dict().items() if "lora" not in name}
+    frozen = {name: weight for name, weight in whole.model(1).state_dict().items() if "lora" not in name}
     for name, weight in start.state_dict().items():
         if "lora" not in name:
             assert torch.equal(weight, frozen[name])
@@ -316,7 +320,7 @@ def test_lora_stage_holds_adapters_and_is_continued_as_if_never_left(tmp_path: P
 
 def test_lora_stage_is_a_model_for_transformers_and_merges(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", SHAPES["llama"].config, make_tokenizer())
-    job = make_job(folder, model=LORA, schedule={"pretrain_steps": 6, "tokens_per_stage": 6, "stage_steps": 6})
+    job = make_job(folder, model=LORA, schedule=HASTY)
     run = walked(job, tmp_path / "store", stages=1)
     stage = run.store.folder(run.manifests[0])
     ids = torch.tensor([[4, 5, 6, 1]])
