@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.config import Job, Method, PretrainedModel
 from orchestrator.identity import non_default
@@ -44,7 +45,8 @@ class Card:
 
     def _front_matter(self) -> str:
         model = self.place.trial.job.model
-        base = [f"base_model: {json.dumps(model.name)}"] if isinstance(model, PretrainedModel) else []
+        on_hub = isinstance(model, PretrainedModel) and not Path(model.name).exists()
+        base = [f"base_model: {json.dumps(model.name)}"] if on_hub else []
         tags = "tags: [stepwise-internalization, chain-of-thought]"
         return "\n".join(["---", "library_name: transformers", "pipeline_tag: text-generation", *base, tags, "---"])
 
