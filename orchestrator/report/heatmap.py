@@ -51,7 +51,7 @@ class ProbeReport:
         """One row a model, intermediate result, layer and position."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["model", "target", "family", "layer", "position", "token", "score", "constant", "skill"])
+        writer.writerow(["model", "target", "family", "layer", "position", "symbol", "score", "constant", "skill"])
         for score, model in product(self.scores, ("trained", "untrained")):
             for layer, row in enumerate(getattr(score, model)):
                 for position, value in enumerate(row):

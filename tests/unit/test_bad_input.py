@@ -18,7 +18,7 @@ from orchestrator.errors import InputError, StepwiseError
 from orchestrator.plan import build_plan
 
 GOOD = 'name = "x"\n[task]\ndigits = [2, 2]\n'
-SECRET = "hunter2"
+SECRET = "hunter2"  # noqa: S105
 URI = f"https://me:{SECRET}@mlflow.example.org"
 
 

@@ -176,17 +176,17 @@ def probed(stepwise: Callable, store: StageStore, name: str, out: Path) -> dict[
 def test_probe_reads_what_is_written_where_it_is_written(store: StageStore, stepwise: Callable, tmp_path: Path) -> None:
     rows = probed(stepwise, store, "tiny:stepwise:0", tmp_path)
     assert list(rows) == [f"a·b{i}, digit {j}" for i in (0, 1) for j in (0, 1)] + ["ĉ0", "ĉ1", "ĉ2"]
-    at_its_token = [row for row in rows["a·b0, digit 1"] if row["token"] == "z1" and row["layer"] == "0"]
+    at_its_token = [row for row in rows["a·b0, digit 1"] if row["symbol"] == "z1" and row["layer"] == "0"]
     assert [float(row["score"]) for row in at_its_token] == [1.0, 1.0]  # of the trained and of the untrained model
-    before = [float(row["score"]) for row in rows["a·b0, digit 1"] if row["token"] == "*"]
+    before = [float(row["score"]) for row in rows["a·b0, digit 1"] if row["symbol"] == "*"]
     assert max(before) < 0.5
-    tokens = [row["token"] for row in rows["ĉ0"] if row["model"] == "trained" and row["layer"] == "0"]
+    tokens = [row["symbol"] for row in rows["ĉ0"] if row["model"] == "trained" and row["layer"] == "0"]
     assert tokens == ["a0", "*", "b0", "b1", "E", *(f"z{i}" for i in range(6)), "E", "####", "c0", "c1", "c2", "E"]
 
 
 def test_probe_of_a_stage_without_cot_has_its_shorter_sequence(store: StageStore, stepwise: Callable, tmp_path) -> None:
     rows = probed(stepwise, store, "tiny", tmp_path)
-    assert {row["token"] for row in rows["ĉ0"]} == {"a0", "*", "b0", "b1", "E", "####", "c0", "c1", "c2"}
+    assert {row["symbol"] for row in rows["ĉ0"]} == {"a0", "*", "b0", "b1", "E", "####", "c0", "c1", "c2"}
     trained = [row for row in rows["ĉ0"] if row["model"] == "trained"]
     assert len(trained) == 2 * 11  # layers x positions
     assert all(float(row["constant"]) == float(trained[0]["constant"]) for row in trained)
