@@ -81,11 +81,11 @@ def position_names(score: Probed, removed: Removed, tokenizer: PreTrainedTokeniz
     """What stands at each position: a0, *, b0, the separator E, what is left of the CoT (z), and the answer c0."""
     tokens = score.tokens(removed)[0][0].tolist()
     parts, counts, names = ["a", "z", "c"], {"a": 0, "b": 0, "c": 0, "z": 0}, []
-    part = parts.pop(0)
-    for token in tokens:
+    part, first_separator = parts.pop(0), int(score.table.cot_start[0]) - 1
+    for position, token in enumerate(tokens):
         text = tokenizer.convert_ids_to_tokens(token).strip("Ġ▁")
         name = text or "␣"
-        if token == tokenizer.eos_token_id:
+        if token == tokenizer.eos_token_id and position >= first_separator:
             name, part = "E", parts.pop(0) if parts else part
         elif text == "*":
             part = "b"
