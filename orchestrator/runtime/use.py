@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -160,3 +161,4 @@ def _quiet() -> None:
     """Before transformers is imported: no progress bars, no warnings about what is meant so."""
     os.environ.update({"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
