@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.plan import Plan
-    from orchestrator.store import StageStore
+    from orchestrator.store import Place, StageStore
 
 PARTIAL, INTERRUPTED = 3, 130
 
@@ -57,6 +57,9 @@ StoreFolder = Annotated[
     typer.Option(
         "--store", parser=_folder, metavar="DIR", envvar="STEPWISE_STORE", help="Where stages, data and reports are."
     ),
+]
+StageName = Annotated[
+    str, typer.Argument(help="A committed stage: enough of its key, or JOB, JOB:TRIAL, JOB:TRIAL:STAGE.")
 ]
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -196,7 +199,7 @@ def extend(
 
 @app.command()
 def fork(
-    stage: Annotated[str, typer.Argument(help="A committed stage: its key, or enough of its beginning.")],
+    stage: StageName,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of schedule or training.")
     ] = None,
@@ -275,6 +278,68 @@ def doctor(
 
 
 @app.command()
+def predict(
+    stage: StageName,
+    questions: Annotated[
+        list[str] | None, typer.Argument(help='As "3 2 1 * 6 5". Default: one a line from standard input.')
+    ] = None,
+    store: StoreFolder = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a trained stage: what it writes after each question, and its answer."""
+    from orchestrator.report.predictions import answer_lines, answers_document
+    from orchestrator.runtime.use import TrainedStage
+
+    trained = TrainedStage.load(*_found(stage, store))
+    if not questions and sys.stdin.isatty():
+        print("one question a line; Ctrl-D ends", file=sys.stderr)
+    asked = questions or (line.strip() for line in sys.stdin if line.strip())
+    answered = trained.answers(asked)
+    if as_json:
+        print(json.dumps(answers_document(trained.place, answered), indent=1))
+        return
+    for line in answer_lines(trained.place, answered):
+        print(line, flush=True)
+
+
+@app.command()
+def export(
+    stage: StageName,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it may not exist.")],
+    store: StoreFolder = DEFAULT_STORE,
+) -> None:
+    """Write a stage's model as a plain Hugging Face folder with a model card."""
+    from orchestrator.runtime.use import export_stage
+
+    place, stages = _found(stage, store)
+    export_stage(place, stages, folder)
+    print(f"wrote {place.words} to {folder}; {folder / 'README.md'} says what it is and how to use it")
+
+
+@app.command()
+def probe(
+    stage: StageName,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where table and picture go. Default: the job's folder.")
+    ] = None,
+    examples: Annotated[int, typer.Option(min=100, help="Training examples that the probes learn from.")] = 3000,
+    store: StoreFolder = DEFAULT_STORE,
+) -> None:
+    """Look inside a multiplication stage: which removed results a linear probe reads, in which layer and where."""
+    from orchestrator.runtime.use import probe_stage, write_probe
+    from orchestrator.store import job_folder
+
+    place, stages = _found(stage, store)
+    found = probe_stage(place, stages, examples)
+    folder = out or job_folder(store, place.plan.job.name) / "probe"
+    files = write_probe(found, folder, f"{place.trial.name}-{place.tried.stage.index}-{place.tried.stage.key[:8]}")
+    print(found.title)
+    _console().print(found.table())
+    for file in files:
+        print(f"wrote {file}")
+
+
+@app.command()
 def fsck(
     store: StoreFolder = DEFAULT_STORE,
     repair: Annotated[bool, typer.Option("--repair", help="Remove damaged stages and what no manifest names.")] = False,
@@ -318,6 +383,14 @@ def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan,
     stages = StageStore(store.absolute())
     named = named_plan(job, overrides or (), stages)
     return named or plan_for(load_job(job, overrides or ()), stages), stages
+
+
+def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
+    from orchestrator.store import StageStore, find_stage
+
+    _existing(store)
+    stages = StageStore(store.absolute())
+    return find_stage(stage, stages), stages
 
 
 def _end(outcome: Plan | int, store: Path) -> None:

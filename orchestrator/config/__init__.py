@@ -10,9 +10,9 @@ from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.sections import (
     Evaluation,
-    IcotKd,
     ExampleSource,
     Gsm8kTask,
+    IcotKd,
     Method,
     MultiplicationTask,
     PretrainedModel,
@@ -32,9 +32,9 @@ __all__ = [
     "NAME",
     "SEARCHABLE",
     "Evaluation",
-    "IcotKd",
     "ExampleSource",
     "Gsm8kTask",
+    "IcotKd",
     "Job",
     "Method",
     "MultiplicationTask",

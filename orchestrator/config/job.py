@@ -11,8 +11,8 @@ from orchestrator.config.search import Search
 from orchestrator.config.sections import (
     Count,
     Evaluation,
-    IcotKd,
     Gsm8kTask,
+    IcotKd,
     Method,
     MultiplicationTask,
     PretrainedModel,

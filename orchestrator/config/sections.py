@@ -129,6 +129,27 @@ class PretrainedModel(Section):
     """A model with trained weights."""
     name: Annotated[str, Field(min_length=1, max_length=500)]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
+    separator: Literal["eos", "added"] = "eos"
+    """``eos``: the model's end-of-text token stands between question, CoT and answer, as in the paper. ``added``: a
+    token of its own, for texts in which EOS may occur and for tokenizers without one."""
+    extend_positions: bool = False
+    """Give the model as many positions as the longest example takes. Of a learnt position table the last row is
+    repeated, as in the authors' code."""
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Train low-rank adapters of this rank on all linear layers (LoRA), and nothing else. A stage then holds the
+    adapters alone. Needs ``pip install "stepwise[lora]"``. Default: all weights are trained."""
+    lora_alpha: Annotated[float, Field(gt=0)] = 32.0
+    """LoRA's α: the adapters count α / rank times."""
+
+    @model_validator(mode="after")
+    def _adapters_alone(self) -> PretrainedModel:
+        if self.lora_rank and (self.separator == "added" or self.extend_positions):
+            raise PydanticCustomError(
+                "conflict",
+                "LoRA leaves the embeddings as they are, so nothing can be added to them; remove lora_rank, or "
+                "separator and extend_positions",
+            )
+        return self
 
 
 def infinity(value: Any) -> Any:
@@ -271,6 +292,11 @@ class Resources(Section):
     """CPU cores of a worker, and its torch threads (at least one). Below 1, trials share a core."""
     gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
     """1: each worker trains on a GPU."""
+    micro_batch: Count | None = None
+    """Examples in one forward pass of a worker. The gradients of a step's batch are added up over as many passes
+    as it takes: less memory, the same step. Default: a worker's whole share."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third slower."""
     max_concurrent_trials: Count | None = None
     """At most this many trials at a time. Default: as many as fit."""
 

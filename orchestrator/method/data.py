@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem, StoreError
+from orchestrator.method.encoding import added_before, encode, separators, training_text, unknown_words
 from orchestrator.method.removal import Batch
 from orchestrator.tasks import Example, Split, Task
 
@@ -83,9 +84,11 @@ def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, pa
 def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     examples = iter(task.examples(split))
     rows, answers, starts, ends = [], [], [], []
+    before = len(added_before(tokenizer))
     while chunk := list(islice(examples, CHUNK)):
-        for example, ids in zip(chunk, _encode(chunk, tokenizer), strict=True):
-            first, second = _separators(example, ids, tokenizer, lambda: task.place(split, len(rows)))
+        texts = [training_text(example, tokenizer.eos_token) for example in chunk]
+        for example, ids in zip(chunk, encode(texts, tokenizer), strict=True):
+            first, second = _separators(example, ids, tokenizer, before, lambda: task.place(split, len(rows)))
             rows.append(np.array(ids, np.int32))
             starts.append(first + 1)
             ends.append(second)
@@ -106,23 +109,17 @@ def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: P
         os.fsync(file.fileno())
 
 
-def _encode(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The paper's training string: `` question E cot E #### answer E`` with a blank before every part."""
-    end = tokenizer.eos_token
-    return tokenizer([f" {e.question} {end} {e.cot} {end} #### {e.answer} {end}" for e in examples])["input_ids"]
-
-
 def _separators(
-    example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, place: Callable[[], str]
+    example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, before: int, place: Callable[[], str]
 ) -> tuple[int, int]:
-    if tokenizer.unk_token_id in ids and tokenizer.unk_token_id != tokenizer.eos_token_id:
-        unknown = sorted({s for s in example.line.split() if tokenizer.unk_token_id in tokenizer(s)["input_ids"]})
+    if unknown := unknown_words(example.line, ids, tokenizer):
         found = f"the tokenizer does not know {' '.join(unknown)}"
         raise InputError(Problem("DAT013", place(), found, "choose a model that knows the symbols"))
-    positions = [i for i, token in enumerate(ids) if token == tokenizer.eos_token_id]
+    positions = separators(ids, tokenizer.eos_token_id, before)
     if len(positions) != 3:
         found = f"the separator {tokenizer.eos_token!r} occurs {len(positions)} times in the tokens, 3 expected"
-        raise InputError(Problem("DAT012", place(), found, "the text may not contain it"))
+        fix = 'the text may not contain it; model.separator = "added" takes a token of its own'
+        raise InputError(Problem("DAT012", place(), found, fix))
     return positions[0], positions[1]
 
 

@@ -102,13 +102,17 @@ def without_cot(batch: Batch) -> CutBatch:
     return cut(batch, batch.cot_end_B - batch.cot_start_B)
 
 
-def taught_loss(model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Moment, training: Training) -> Tensor:
-    """The objective of a taught part."""
+def taught_loss(model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Moment, training: Training) -> Terms:
+    """The objective of a taught part: one term."""
     part = model.module if isinstance(model, DistributedDataParallel) else model
     batch = table.batch(rows)
-    with autocast(part.device, training):
-        summed, _ = model(batch.rows(own_rows(len(rows))).to(part.device))
-    return summed * (ranked()[1] / part.units(batch))
+
+    def term() -> Tensor:
+        with autocast(part.device, training):
+            summed, _ = model(batch.rows(own_rows(len(rows))).to(part.device))
+        return summed * (ranked()[1] / part.units(batch))
+
+    return [term]
 
 
 def begin_part(

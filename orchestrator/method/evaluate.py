@@ -175,7 +175,13 @@ class Evaluator:
                 self._longest_target(removed) + OVERTIME,
                 model.config.max_position_embeddings - int(batch.positions_BK[:, length - 1].max()) - 1,
             )
-            written = _greedy(model, batch, length, self.tokenizer.eos_token_id, limit)
+            written = greedy(
+                model,
+                batch.tokens_BK[:, :length],
+                batch.positions_BK[:, :length],
+                self.tokenizer.eos_token_id,
+                limit,
+            )
             yield from zip(group, written, strict=True)
 
     def _longest_target(self, removed: Removed) -> int:
@@ -198,7 +204,7 @@ def extract_answer(text: str) -> str:
 def mark_tokens(table: TokenTable, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens of ``####`` after the second separator: what all examples begin their last part with."""
     end = tokenizer.eos_token
-    alone = tokenizer(f" {end} {ANSWER_MARK} {end}")["input_ids"]
+    alone = tokenizer(f" {end} {ANSWER_MARK} {end}", add_special_tokens=False)["input_ids"]
     alone = alone[alone.index(tokenizer.eos_token_id) + 1 :]
     example = table.tokens[table.cot_end[0] + 1 : table.offsets[1]]
     return next(i for i, (a, b) in enumerate(zip(alone, example, strict=False)) if a != b)
@@ -248,9 +254,11 @@ def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> _Forced:
     return _Forced(float(loss), int((~ignored).sum()), first, (logits.argmax(-1) == labels) | ignored)
 
 
-def _greedy(model: PreTrainedModel, batch: CutBatch, prompt: int, separator: int, limit: int) -> list[list[int]]:
-    """Greedy continuations of prompts of ``prompt`` tokens, until the second new separator or ``limit``."""
-    tokens, positions = batch.tokens_BK[:, :prompt], batch.positions_BK[:, :prompt]
+def greedy(model: PreTrainedModel, tokens: Tensor, positions: Tensor, separator: int, limit: int) -> list[list[int]]:
+    """Greedy continuations of prompts of one length, until the second new separator or ``limit``.
+
+    ``tokens``, ``positions``: (prompts, tokens of a prompt).
+    """
     cache, columns = DynamicCache(config=model.config), []
     separators = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
     for _ in range(limit):

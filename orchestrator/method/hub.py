@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,11 +16,14 @@ from orchestrator.errors import InputError, Problem
 
 ModelConfig = ScratchModel | PretrainedModel
 
+SEPARATOR = "<|separator|>"
+"""The token that ``model.separator = "added"`` adds."""
+
 
 def load_tokenizer(config: ModelConfig, symbols: tuple[str, ...]) -> PreTrainedTokenizerBase:
     """One token a symbol for a model from scratch, else the pretrained model's own tokenizer."""
     if isinstance(config, PretrainedModel):
-        return from_hub(AutoTokenizer, config.name)
+        return _own_tokenizer(config)
     vocabulary = {symbol: i for i, symbol in enumerate(("<eos>", "<unk>", *symbols))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -33,30 +37,39 @@ def load_tokenizer(config: ModelConfig, symbols: tuple[str, ...]) -> PreTrainedT
     )
 
 
+def _own_tokenizer(config: PretrainedModel) -> PreTrainedTokenizerBase:
+    """The model's own, whose EOS is the separator: its own EOS or one that is added."""
+    tokenizer = from_hub(AutoTokenizer, config.name)
+    if config.separator == "added":
+        tokenizer.add_special_tokens({"eos_token": SEPARATOR})
+    elif tokenizer.eos_token is None:
+        found = f"the tokenizer of {config.name} has no EOS token, which separates question, CoT and answer"
+        raise InputError(Problem("MOD004", "model.separator", found, 'set model.separator = "added"'))
+    return tokenizer
+
+
 def check_weights(config: ModelConfig) -> None:
-    """Refuse a local model without weights, before anything is written."""
+    """Refuse a local model without weights, or LoRA without peft, before anything is written."""
     if isinstance(config, ScratchModel):
         return
+    if config.lora_rank and find_spec("peft") is None:
+        raise InputError(Problem("MOD005", "model.lora_rank", "peft is missing", 'pip install "stepwise[lora]"'))
     name = config.name
     if os.path.isdir(name) and not list(Path(name).glob("*.safetensors")):
         raise InputError(Problem("MOD003", "model.name", f"{name} holds no *.safetensors file", "save the model there"))
 
 
-def check_separator(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer without the token that ends question, CoT and answer, before anything is written."""
-    if tokenizer.eos_token is None:
-        found = f"the tokenizer of {getattr(config, 'name', 'the model')} has no end-of-sequence token (eos_token)"
-        raise InputError(Problem("MOD004", "model.name", found, "choose a model that has one, or set it and save both"))
+_LONGER = "set model.extend_positions, choose a model with more positions, or shorter examples"
 
 
 def check_length(config: ModelConfig, positions: int, place: Callable[[], str]) -> None:
     """Refuse a pretrained model that is too short, before anything is queued. ``place``: of the longest example."""
-    if isinstance(config, ScratchModel):
+    if isinstance(config, ScratchModel) or config.extend_positions:
         return
     available = getattr(from_hub(AutoConfig, config.name), "max_position_embeddings", 0)
     if positions > available:
         found = f"{config.name} has {available} positions, the longest example takes {positions} tokens ({place()})"
-        raise InputError(Problem("MOD002", "model.name", found, "choose a model with more positions, or shorten it"))
+        raise InputError(Problem("MOD002", "model.name", found, _LONGER))
 
 
 def from_hub(loader: type, name: str, **options: object):
@@ -64,7 +77,7 @@ def from_hub(loader: type, name: str, **options: object):
     local = os.path.isdir(name)
     try:
         return loader.from_pretrained(name, local_files_only=local, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         found = f"{name!r} could not be loaded: {(str(error) or repr(error)).splitlines()[0]}"
         raise InputError(
             Problem(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedModel,
@@ -16,7 +17,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, Training
-from orchestrator.method.hub import ModelConfig, from_hub
+from orchestrator.method.hub import ModelConfig
+from orchestrator.method.pretrained import adapted_model, merged_model, pretrained_model
 
 
 def initial_model(
@@ -24,7 +26,7 @@ def initial_model(
 ) -> PreTrainedModel:
     """The weights a chain starts from, on the CPU in fp32. ``positions``: tokens of the longest example."""
     if isinstance(config, PretrainedModel):
-        return from_hub(AutoModelForCausalLM, config.name, dtype=torch.float32, use_safetensors=True)
+        return pretrained_model(config, tokenizer, positions, seed)
     torch.manual_seed(seed)
     return GPT2LMHeadModel(
         GPT2Config(
@@ -43,8 +45,27 @@ def initial_model(
     )
 
 
+def stage_model(config: ModelConfig, folder: Path) -> PreTrainedModel:
+    """The model of a committed stage, on the CPU in fp32. Of LoRA: the base model with the stage's adapters."""
+    if isinstance(config, PretrainedModel) and config.lora_rank:
+        return adapted_model(config, folder)
+    return load_weights(folder)
+
+
+def whole_model(config: ModelConfig, folder: Path) -> PreTrainedModel:
+    """The model of a committed stage, with the adapters of LoRA merged into its weights."""
+    if isinstance(config, PretrainedModel) and config.lora_rank:
+        return merged_model(config, folder)
+    return load_weights(folder)
+
+
+def stage_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a committed stage."""
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def load_weights(folder: Path) -> PreTrainedModel:
-    """The model of a committed stage."""
+    """The model in a folder that holds all its weights."""
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )

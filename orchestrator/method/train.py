@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +53,11 @@ class Moment:
     removed_tokens: int
 
 
-Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Moment, Training], torch.Tensor]
+Terms = Sequence[Callable[[], torch.Tensor]]
+"""What a step's loss adds up from: one forward pass each, made when it is called."""
+Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Moment, Training], Terms]
 """The mean loss of a model over the given rows, as far as it is this worker's: over all workers together the
-mean of what each returns is the mean over the batch."""
+mean of what each adds up is the mean over the batch."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,10 @@ def train_stage(
                 points.append(observer.after_removal(model, spec, at, removed))
             if training.reset_optimizer:
                 optimizer.reset()
-        loss = objective(parallel, table, rows, Moment(spec, at, removed), training)
-        loss.backward()
+        loss = _backward(parallel, objective(parallel, table, rows, Moment(spec, at, removed), training))
         ends_block = step + 1 == spec.steps or (step + 1) % block_steps(spec) == 0
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
-        meter.add(loss.detach(), optimizer.step(_rate(spec, step)))
+        meter.add(loss, optimizer.step(_rate(spec, step)))
         if not ends_block:
             continue
         steps = meter.close(optimizer, before)
@@ -153,15 +155,26 @@ def own_rows(size: int) -> slice:
 
 
 def removal_loss(
-    model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Moment, training: Training
-) -> torch.Tensor:
-    """Next-token cross-entropy on all that is left to write."""
-    batch, learnt_tokens = _share(table, rows, at, training)
-    return _loss_sum(model, batch, training) * (ranked()[1] / learnt_tokens)
+    model: torch.nn.Module,
+    table: TokenTable,
+    rows: np.ndarray,
+    at: Moment,
+    training: Training,
+    micro_batch: int | None = None,
+) -> Terms:
+    """Next-token cross-entropy on all that is left to write. ``micro_batch``: examples of one forward pass;
+    by default a worker's whole share.
+    """
+    parts, learnt_tokens = _share(table, rows, at, training, micro_batch)
+    scale = ranked()[1] / learnt_tokens
+    return [partial(_scaled_loss, model, part, training, scale) for part in parts]
 
 
-def _share(table: TokenTable, rows: np.ndarray, at: Moment, training: Training) -> tuple[CutBatch, int]:
-    """This worker's part of the step's batch, cut, and the learnt tokens of the whole batch (at least 1).
+def _share(
+    table: TokenTable, rows: np.ndarray, at: Moment, training: Training, micro_batch: int | None
+) -> tuple[list[CutBatch], int]:
+    """This worker's part of the step's batch, cut and in micro-batches, and the learnt tokens of the whole batch
+    (at least 1).
 
     Offsets are a function of seed and step alone and are drawn for the whole batch, so without
     dropout the number of workers changes nothing but the order of additions.
@@ -172,10 +185,12 @@ def _share(table: TokenTable, rows: np.ndarray, at: Moment, training: Training) 
     whole = table.batch(rows)
     batch = _cut(whole, removed_B, spec, training)
     learnt_tokens = max(1, int((batch.labels_BK != IGNORED).sum()))
-    if ranked()[1] > 1:
-        own = own_rows(len(rows))
-        batch = _cut(whole.rows(own), removed_B[own], spec, training)
-    return batch, learnt_tokens
+    own = own_rows(len(rows))
+    size = micro_batch or own.stop - own.start
+    if size >= len(rows):
+        return [batch], learnt_tokens
+    slices = [slice(begin, min(begin + size, own.stop)) for begin in range(own.start, own.stop, size)]
+    return [_cut(whole.rows(part), removed_B[part], spec, training) for part in slices], learnt_tokens
 
 
 def _cut(batch: Batch, removed_B: torch.Tensor, spec: StageSpec, training: Training) -> CutBatch:
@@ -186,6 +201,22 @@ def _cut(batch: Batch, removed_B: torch.Tensor, spec: StageSpec, training: Train
 
 def _mixed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _backward(model: torch.nn.Module, terms: Terms) -> torch.Tensor:
+    """Add up loss and gradients of all terms; workers exchange gradients once, with the last."""
+    losses = []
+    for term in terms:
+        waits = isinstance(model, DistributedDataParallel) and term is not terms[-1]
+        with model.no_sync() if waits else nullcontext():
+            loss = term()
+            loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
+
+
+def _scaled_loss(model: torch.nn.Module, batch: CutBatch, training: Training, scale: float) -> torch.Tensor:
+    return _loss_sum(model, batch, training) * scale
 
 
 def _loss_sum(model: torch.nn.Module, batch: CutBatch, training: Training) -> torch.Tensor:

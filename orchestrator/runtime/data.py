@@ -1,4 +1,4 @@
-"""A job's examples as tokens: made once in the store, mapped by everyone. Imports no model classes."""
+"""A job's examples as tokens: made once in the store, mapped by everyone. Imports model classes only to check them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from orchestrator.config import Job, ScratchModel
+from orchestrator.config import Job, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.method.data import TokenTable, token_table
-from orchestrator.method.hub import check_length, check_separator, check_weights, load_tokenizer
+from orchestrator.method.hub import check_length, check_weights, load_tokenizer
 from orchestrator.store import StageStore
 from orchestrator.tasks import Task, make_task
 
@@ -45,7 +45,6 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     check_weights(job.model)
     task = make_task(job.task)
     tokenizer = load_tokenizer(job.model, task.symbols if isinstance(job.model, ScratchModel) else ())
-    check_separator(job.model, tokenizer)
     identity = {"format": DATA_FORMAT, "task": task.identity, "tokenizer": tokenizer.backend_tokenizer.to_str()}
     folder = store.root / "data" / digest(identity)
     train, validation = (
@@ -54,6 +53,10 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     data = JobData(task, tokenizer, train, validation)
     _check_positions(job, data)
     _check_limit(train, job.training.max_train_tokens)
+    if isinstance(job.model, PretrainedModel):
+        from orchestrator.method.pretrained import check_checkpoint
+
+        check_checkpoint(job.model, int(max(train.tokens.max(), validation.tokens.max())))
     return data
 
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,11 +18,11 @@ from transformers import PreTrainedModel
 from orchestrator.config import Job, ScratchModel
 from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
-from orchestrator.method.model import initial_model, load_weights, place, save_weights
+from orchestrator.method.model import initial_model, place, save_weights, stage_model
 from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
-from orchestrator.method.train import Progress, Trace, train_stage
+from orchestrator.method.train import Progress, Trace, removal_loss, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
 from orchestrator.runtime.judging import Answers, StageJudge, expected
@@ -147,7 +148,7 @@ class StageRunner:
             self.job.training,
             observer if self.first else None,
             lambda progress: self.watch(stage, progress),
-            None if stage.spec.answers else taught_loss,
+            partial(removal_loss, micro_batch=self.job.resources.micro_batch) if stage.spec.answers else taught_loss,
         )
         attempt = self.store.begin(stage.key) if self.first else None
         ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
@@ -170,8 +171,10 @@ class StageRunner:
             separator = self.data.tokenizer.eos_token_id
             model = begin_part(spec, folders, lambda: self._initial(spec), separator)
         else:
-            model = load_weights(folders[0]) if folders else self._initial(spec)
+            model = stage_model(self.job.model, folders[0]) if folders else self._initial(spec)
         model = place(model, self.device, self.job.training)
+        if self.job.resources.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
         optimizer = Optimizer(model, self.job.training)
         if spec.kind == "train" and folders:
             optimizer.load(load_file(folders[0] / OPTIMIZER_FILE))

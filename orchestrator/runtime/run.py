@@ -30,6 +30,7 @@ from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import (
     StageStore,
+    find_stage,
     frontier,
     is_fork,
     job_folder,
@@ -124,24 +125,12 @@ def fork_stage(
     return _run(plan, Path(plan.job.name), store, console)
 
 
-def _stage_of(prefix: str, store: StageStore) -> tuple[Trial, PlannedStage]:
-    """The committed stage whose key begins so, in a trial that has it: a stepwise trial rather than a baseline."""
-    keys = [key for key in store.stage_keys() if key.startswith(prefix) and store.read(key)] if prefix else []
-    if len(keys) != 1:
-        found = f"is the beginning of {len(keys)} stage keys" if keys else "is the key of no committed stage"
-        raise InputError(Problem("FRK004", prefix, found, "`stepwise report` and `plan --json` name the keys"))
-    places = [
-        (trial, stage)
-        for plan in saved_plans(store)
-        for trial in plan.trials
-        for stage in trial.stages
-        if stage.key == keys[0]
-    ]
-    manifest = store.read(keys[0])
-    if not places or manifest is None or manifest.verdict != "good":
-        found = "belongs to no saved job" if not places else "did not end well"
-        raise InputError(Problem("FRK005", keys[0], found, "name another stage"))
-    return min(places, key=lambda place: place[0].method != "stepwise")
+def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
+    """The stage of this name, if a chain can be planned on from it."""
+    place = find_stage(name, store)
+    if place.tried.stage not in place.trial.stages or place.tried.manifest.verdict != "good":
+        raise InputError(Problem("FRK005", name, "did not end well as it was planned", "name another stage"))
+    return place.trial, place.tried.stage
 
 
 def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:

@@ -5,6 +5,7 @@ from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
 from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
+from orchestrator.store.naming import Place, find_stage
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.stages import Manifest, StageStore
 
@@ -13,9 +14,11 @@ __all__ = [
     "Claim",
     "FrontierPoint",
     "Manifest",
+    "Place",
     "Pruned",
     "StageStore",
     "Tried",
+    "find_stage",
     "frontier",
     "is_fork",
     "job_folder",

@@ -32,6 +32,7 @@ HOMES = {
     "torch": {"method", "runtime"},
     "transformers": {"method", "runtime"},
     "datasets": {"tasks"},
+    "peft": {"method"},
     "typer": {"cli"},
     "matplotlib": {"report"},
     "optuna": {"runtime"},

@@ -1,0 +1,64 @@
+"""Asking a trained model: greedy decoding of single questions, as text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tokenizers.models import WordLevel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from orchestrator.errors import InputError, Problem
+from orchestrator.method.encoding import prompt_ids
+from orchestrator.method.evaluate import greedy
+
+MAX_NEW_TOKENS = 800
+"""As in the released script."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model wrote after a question."""
+
+    question: str
+    written: str
+    """All of it, without the separators."""
+    answer: str | None
+    """What follows ``####``; None if the model did not come to it."""
+    tokens: int
+    """Tokens written, with the separators."""
+
+
+@torch.inference_mode()
+def predict(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: str, position_shift: int = 0
+) -> Prediction:
+    """Decode one question greedily, up to the second separator.
+
+    ``position_shift``: positions that the removed tokens took, for a model trained with ``keep_position``; the
+    separator after the question and all that follows move by as many.
+    """
+    ids = prompt_ids(question, tokenizer)
+    positions = torch.arange(len(ids))
+    positions[-1] += position_shift
+    limit = min(MAX_NEW_TOKENS, model.config.max_position_embeddings - int(positions[-1]) - 1)
+    if limit < 1:
+        found = f"takes {len(ids)} tokens, the model has {model.config.max_position_embeddings} positions"
+        raise InputError(Problem("PRE002", repr(question), found, "ask a shorter question"))
+    [output] = greedy(
+        model.eval(),
+        torch.tensor([ids], device=model.device),
+        positions[None].to(model.device),
+        tokenizer.eos_token_id,
+        limit,
+    )
+    written = readable([token for token in output if token != tokenizer.eos_token_id], tokenizer)
+    answer = written.partition("####")[2].strip() if "####" in written else None
+    return Prediction(question, written, answer, len(output))
+
+
+def readable(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """Text for people: the symbols of a tokenizer of whole words stand apart."""
+    if isinstance(tokenizer.backend_tokenizer.model, WordLevel):
+        return " ".join(tokenizer.convert_ids_to_tokens(ids))
+    return tokenizer.decode(ids).strip()

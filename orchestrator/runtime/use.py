@@ -1,0 +1,164 @@
+"""What is done with a trained stage: ask it, take it home, look inside."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config import MultiplicationTask, job_toml
+from orchestrator.errors import InputError, Problem
+from orchestrator.report.card import Card
+from orchestrator.report.heatmap import ProbeReport
+from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file
+from orchestrator.tasks import Split, make_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from orchestrator.method.data import TokenTable
+    from orchestrator.method.predict import Prediction
+    from orchestrator.method.probe import Probed
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A committed stage with its weights in memory, on the CPU in fp32."""
+
+    place: Place
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, place: Place, store: StageStore) -> TrainedStage:
+        """Raises ``StoreError`` if a file is not what was committed."""
+        _quiet()
+        from orchestrator.method.model import stage_model, stage_tokenizer
+
+        manifest = place.tried.manifest
+        store.verify(manifest)
+        folder = store.folder(manifest)
+        return cls(place, stage_model(place.trial.job.model, folder), stage_tokenizer(folder))
+
+    def answers(self, questions: Iterable[str]) -> Iterator[Prediction]:
+        """What the stage's model writes after each question."""
+        from orchestrator.method.predict import predict
+
+        spec = self.place.tried.stage.spec
+        shift = spec.removed_to if spec.keep_position else 0
+        for question in questions:
+            yield predict(self.model, self.tokenizer, question, shift)
+
+
+def export_stage(place: Place, store: StageStore, folder: Path) -> None:
+    """Write the stage's model, its card and its job as a folder that needs nothing of Stepwise's.
+
+    The folder appears complete or not at all. Raises ``InputError`` if it exists.
+    """
+    _check_free(place, folder)
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        partial.mkdir(parents=True)
+        _write_home(TrainedStage.load(place, store), store, partial)
+        partial.rename(folder)
+    except OSError as error:
+        found = f"cannot be written: {error.strerror or error}"
+        raise InputError(Problem("EXP002", str(folder), found, "name another folder")) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_free(place: Place, folder: Path) -> None:
+    if folder.exists() or folder.is_symlink():
+        raise InputError(Problem("EXP001", str(folder), "exists already", "name a new folder"))
+    if place.tried.stage.spec.keep_position and place.tried.stage.spec.removed_to:
+        found = "was trained with schedule.keep_position; no pipeline gives a model such positions"
+        raise InputError(Problem("EXP003", place.words, found, "`stepwise predict` does"))
+
+
+def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
+    from orchestrator.method.encoding import prompt_ids
+    from orchestrator.method.home import pipeline_prompt, save_home
+    from orchestrator.method.model import whole_model
+
+    place, tokenizer = trained.place, trained.tokenizer
+    metrics, separator = place.tried.manifest.metrics, tokenizer.eos_token
+    cot_left = metrics.removed_tokens < metrics.total_tokens
+    question = next(iter(make_task(place.trial.job.task).examples("validation"))).question
+    [answered] = trained.answers([question])
+    save_home(
+        whole_model(place.trial.job.model, store.folder(place.tried.manifest)),
+        tokenizer,
+        folder,
+        generated_tokens=metrics.generated_tokens,
+        cot_left=cot_left,
+        prompt_tokens=len(prompt_ids(question, tokenizer)),
+    )
+    points = {point.stage_key: point for point in frontier(place.plan, store)}
+    card = Card(
+        place=place,
+        lineage=_lineage(place.tried.manifest, store),
+        point=points.get(place.tried.stage.key),
+        prompt=pipeline_prompt(question, separator, cot_left=cot_left),
+        written=answered.written,
+        separator=separator,
+        fork=is_fork(place.plan.job.name, store),
+    )
+    (folder / "README.md").write_text(card.text(), "utf-8")
+    job = place.trial.job
+    alone = job.model_copy(update={"name": f"{job.name[:52]}-reproduced"})
+    (folder / "job.toml").write_text(job_toml(alone), "utf-8")
+
+
+def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
+    """Probe a stage's model for what its CoT would have written. Raises ``InputError`` if that is not known."""
+    if not isinstance(place.trial.job.task, MultiplicationTask):
+        found = f"is a {place.trial.job.task.type} task, whose intermediate results are not known"
+        raise InputError(Problem("PRB001", place.words, found, "probe a stage of a multiplication job"))
+    trained = TrainedStage.load(place, store)
+    from orchestrator.method.evaluate import Removed
+    from orchestrator.method.intermediates import intermediates
+    from orchestrator.method.probe import Probed, position_names, probe_scores
+    from orchestrator.runtime.data import prepare_data
+
+    spec, data = place.tried.stage.spec, prepare_data(place.trial.job, store)
+    removed = Removed(spec.removed_to, spec.removal_side, spec.keep_position)
+
+    def probed(split: Split, table: TokenTable, size: int) -> Probed:
+        rows = range(min(size, len(table)))
+        return Probed(table, rows, intermediates(e.question for e in islice(data.task.examples(split), len(rows))))
+
+    learn, score = probed("train", data.train, examples), probed("validation", data.validation, len(data.validation))
+    scores = probe_scores(trained.model, learn, score, removed)
+    return ProbeReport(place.words, position_names(score, removed, trained.tokenizer), scores)
+
+
+def write_probe(report: ProbeReport, folder: Path, name: str) -> tuple[Path, Path]:
+    """Write the scores as CSV and as a picture, over earlier ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    csv, png = folder / f"{name}.csv", folder / f"{name}.png"
+    replace_file(csv, report.csv())
+    report.png(png)
+    return csv, png
+
+
+def _lineage(manifest: Manifest, store: StageStore) -> list[Manifest]:
+    """The stage and its ancestors, as far as the store has them; the first one first."""
+    line = [manifest]
+    while line[0].parent and (parent := store.read(line[0].parent)):
+        line.insert(0, parent)
+    return line
+
+
+def _quiet() -> None:
+    """Before transformers is imported: no progress bars, no warnings about what is meant so."""
+    os.environ.update({"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
