@@ -19,6 +19,7 @@ from orchestrator.errors import InputError, Problem, StepwiseError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.config import Cluster
     from orchestrator.plan import Plan
     from orchestrator.store import StageStore
 
@@ -61,6 +62,13 @@ StoreFolder = Annotated[
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]
+ClusterFile = Annotated[
+    Path | None, typer.Option("--cluster", metavar="FILE", help="A cluster file, as clusters/local.yaml.")
+]
+JobServerUrl = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="A cluster's dashboard instead of a file; --store is its store."),
+]
 DEFAULT_STORE = Path("stepwise-store")
 
 
@@ -158,18 +166,83 @@ def run(
     overrides: Overrides = None,
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="A running Ray to work on: auto, or HOST:PORT. Default: one of its own."
+        ),
+    ] = None,
+    allow_unauthenticated: Annotated[
+        bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
+    ] = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
+    from orchestrator.runtime.attach import Attachment
     from orchestrator.runtime.run import checked_job, named_plan, run_job
     from orchestrator.store import StageStore
 
+    at = Attachment(address, allow_unauthenticated) if address else None
     if dry_run:
         if not named_plan(job, overrides or (), StageStore(store.absolute())):
-            checked_job(job, tuple(overrides or ()), store.absolute())
+            checked_job(job, tuple(overrides or ()), store.absolute(), at)
         plan(job, overrides, store)
         return
 
-    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
+    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console(), at))
+
+
+@app.command()
+def submit(
+    job: JobFile,
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    address: JobServerUrl = None,
+    store: StoreFolder = DEFAULT_STORE,
+    dry_run: DryRun = False,
+) -> None:
+    """Run a job on a Ray cluster. Submit it again to continue."""
+    from orchestrator.runtime.submit import submit_job
+
+    sys.exit(submit_job(job, overrides or (), _cluster(cluster, address, store), _console(), dry_run=dry_run))
+
+
+@app.command()
+def status(
+    job: JobFile,
+    cluster: ClusterFile = None,
+    address: JobServerUrl = None,
+    store: StoreFolder = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Show where every trial of a job stands, on a cluster or in the store, while it runs or afterwards."""
+    from orchestrator.runtime.submit import job_name, show_status
+
+    there = _cluster(cluster, address, store) if cluster or address else None
+    sys.exit(show_status(job_name(job), there, store.absolute(), _console(), as_json=as_json))
+
+
+@app.command()
+def logs(
+    job: JobFile,
+    cluster: ClusterFile = None,
+    address: JobServerUrl = None,
+    store: StoreFolder = DEFAULT_STORE,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends; exit with its code.")] = False,
+) -> None:
+    """Print what a submitted job prints."""
+    from orchestrator.runtime.submit import job_name, show_logs
+
+    sys.exit(show_logs(job_name(job), _cluster(cluster, address, store), follow=follow))
+
+
+@app.command()
+def stop(
+    job: JobFile, cluster: ClusterFile = None, address: JobServerUrl = None, store: StoreFolder = DEFAULT_STORE
+) -> None:
+    """Stop a submitted job, all its trials. What is committed stays."""
+    from orchestrator.runtime.submit import job_name, stop_job
+
+    sys.exit(stop_job(job_name(job), _cluster(cluster, address, store), _console()))
 
 
 @app.command()
@@ -292,6 +365,17 @@ def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan,
     stages = StageStore(store.absolute())
     named = named_plan(job, overrides or (), stages)
     return named or plan_for(load_job(job, overrides or ()), stages), stages
+
+
+def _cluster(file: Path | None, address: str | None, store: Path) -> Cluster:
+    """The cluster of a file, or of a URL and a store."""
+    from orchestrator.config import load_cluster, valid_cluster
+
+    if (file is None) == (address is None):
+        raise typer.BadParameter("say which cluster: --cluster FILE, or --address URL and --store")
+    return (
+        load_cluster(file) if file else valid_cluster({"address": address, "store": str(store.absolute())}, "--address")
+    )
 
 
 def _end(outcome: Plan | int, store: Path) -> None:

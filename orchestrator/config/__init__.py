@@ -4,6 +4,7 @@ The string under each field is its reference: ``stepwise schema``, ``stepwise in
 documentation come from it.
 """
 
+from orchestrator.config.cluster import Cluster, load_cluster, valid_cluster
 from orchestrator.config.job import NAME, Job
 from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_CONFIGURATIONS",
     "NAME",
     "SEARCHABLE",
+    "Cluster",
     "Evaluation",
     "Job",
     "Method",
@@ -41,8 +43,10 @@ __all__ = [
     "Stability",
     "Tracking",
     "Training",
+    "load_cluster",
     "load_job",
     "parse_setting",
     "template",
+    "valid_cluster",
     "valid_job",
 ]

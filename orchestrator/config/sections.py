@@ -192,8 +192,8 @@ class Resources(Section):
     """Ray Train workers of a trial (data-parallel)."""
     cpus_per_worker: Annotated[float, Field(ge=0.01)] = 1
     """CPU cores of a worker, and its torch threads (at least one). Below 1, trials share a core."""
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
-    """1: each worker trains on a GPU."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """1: each worker trains on a GPU. 0.25: four workers share one, for small models."""
     max_concurrent_trials: Count | None = None
     """At most this many trials at a time. Default: as many as fit."""
 

@@ -20,6 +20,7 @@ from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import frontier_table, standings_table, summary_table, write_report
 from orchestrator.report.text import count
+from orchestrator.runtime.attach import Attachment
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
@@ -51,17 +52,20 @@ _QUIET = {
 }
 
 
-def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console) -> int:
-    """Train what is missing, record it, report it. Returns the exit code."""
+def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console, at: Attachment | None = None) -> int:
+    """Train what is missing, record it, report it. Returns the exit code.
+
+    On a Ray of its own, or ``at`` a running one.
+    """
     os.environ.update(_QUIET)
     store = StageStore(root)
     if plan := named_plan(path, overrides, store):
-        concurrent_trials(plan.job.resources)
+        _check_room(plan.job, at)
         _check_writable(root)
     else:
-        plan = _prepared_plan(checked_job(path, overrides, root), store)
+        plan = _prepared_plan(checked_job(path, overrides, root, at), store)
         save_job(plan, store)
-    return _run(plan, path, store, console)
+    return _run(plan, path, store, console, at)
 
 
 def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
@@ -134,7 +138,7 @@ def _stage_of(prefix: str, store: StageStore) -> tuple[Trial, PlannedStage]:
     return min(places, key=lambda place: place[0].method != "stepwise")
 
 
-def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
+def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attachment | None = None) -> int:
     started, job = time.time(), plan.job
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
@@ -143,13 +147,14 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
     if plan.to_propose:
         console.print(f"{count(plan.to_propose, 'configuration')} more to be proposed")
     if open_trials(plan, store) or plan.to_propose:
-        console.print("starting Ray; the first step comes in about half a minute")
+        doing = f"attaching to the Ray at {at.address}" if at else "starting Ray"
+        console.print(f"{doing}; the first step comes in about half a minute")
     tracker = BackgroundTracker(Tracker(plan, store), console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
     try:
-        plan, code = _train(plan, store, tracker, console, started)
+        plan, code = _train(plan, store, tracker, console, started, at)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
@@ -160,13 +165,19 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
     return code
 
 
-def checked_job(path: Path, overrides: tuple[str, ...], root: Path) -> Job:
+def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachment | None = None) -> Job:
     """The job, if it can run here; nothing is written. Raises ``InputError``."""
     job = load_job(path, overrides)
     build_plan(job)
-    concurrent_trials(job.resources)
+    _check_room(job, at)
     _check_writable(root)
     return job
+
+
+def _check_room(job: Job, at: Attachment | None) -> None:
+    """What a running Ray has is asked once we are attached to it."""
+    if at is None:
+        concurrent_trials(job.resources)
 
 
 def print_report(plan: Plan, store: StageStore, console: Console) -> None:
@@ -251,7 +262,12 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
 
 
 def _train(
-    plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float
+    plan: Plan,
+    store: StageStore,
+    tracker: BackgroundTracker,
+    console: Console,
+    started: float,
+    at: Attachment | None,
 ) -> tuple[Plan, int]:
     """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
     seen = 0
@@ -268,7 +284,7 @@ def _train(
 
     try:
         with Watch(plan, store, console, started) as watch:
-            run_trials(plan, store, tick)
+            run_trials(plan, store, tick, at)
     except TrialError as error:
         console.print(str(error), style="red")
     for chain in replay_all(watch.plan, store):

@@ -251,7 +251,9 @@ def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: Stag
     assert len(recorded.runs("superseded")) == 1
 
 
-def test_speedup_waits_for_no_cot_and_is_one_where_equally_many_tokens_are_written(store: StageStore, database: str) -> None:
+def test_speedup_waits_for_no_cot_and_is_one_where_equally_many_tokens_are_written(
+    store: StageStore, database: str
+) -> None:
     plan = make_plan("speedup", database, methods=["no_cot", "stepwise"])
     no_cot, stepwise = plan.trials
     commit_all(store, stepwise, rate=10.0)
