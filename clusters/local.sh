@@ -10,7 +10,7 @@ port=${PORT:-6379}
 dashboard_port=${DASHBOARD_PORT:-8265}
 token=${TOKEN:-$HOME/.ray/auth_token}
 
-mkdir -p -m 700 "$(dirname "$token")"
+(umask 077 && mkdir -p "$(dirname "$token")")
 [ -s "$token" ] || (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' > "$token")
 chmod 600 "$token"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$token RAY_USAGE_STATS_ENABLED=0
