@@ -246,6 +246,36 @@ def stop(
 
 
 @app.command()
+def doctor(
+    job: JobFile,
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    address: Annotated[
+        str | None, typer.Option(help="A cluster's dashboard instead of a file; or, on one of its nodes, auto.")
+    ] = None,
+    allow_unauthenticated: Annotated[bool, typer.Option("--allow-unauthenticated", hidden=True)] = False,
+    store: StoreFolder = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a job would run on a cluster, and what to mend if not. Nothing is trained."""
+    from orchestrator.runtime.attach import Attachment
+    from orchestrator.runtime.preflight import check_from_here, check_inside
+
+    if address and "://" not in address and cluster is None:
+        at = Attachment(address, allow_unauthenticated)
+        checks = check_inside(job, overrides or (), store.absolute(), at)
+    else:
+        checks = check_from_here(job, overrides or (), _cluster(cluster, address, store))
+    if as_json:
+        print(json.dumps([check.model_dump(mode="json") for check in checks], indent=1))
+    else:
+        for check in checks:
+            fix = "" if check.sound or not check.fix else f"; {check.fix}"
+            print(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}")
+    sys.exit(0 if all(check.sound for check in checks) else 1)
+
+
+@app.command()
 def extend(
     job: JobFile,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many seeds more for every configuration.")],
@@ -348,13 +378,27 @@ def track(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAUL
 @app.command()
 def ui(
     store: StoreFolder = DEFAULT_STORE,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port.")] = 5000,
+    shared: Annotated[bool, typer.Option("--shared", help="Ask everybody for a password.")] = False,
+    host: Annotated[str, typer.Option(help="The address to listen on; another one than the default with --shared.")] = (
+        "127.0.0.1"
+    ),
+    name: Annotated[
+        list[str] | None, typer.Option(help="With --shared: a host name by which browsers may ask for it.")
+    ] = None,
 ) -> None:
     """Serve the store's MLflow on this machine and say where the frontier is. Ctrl-C ends it."""
     from orchestrator.runtime.run import serve_mlflow
+    from orchestrator.tracking.shared import shared_server
 
     _existing(store)
-    sys.exit(serve_mlflow(store.absolute(), port))
+    if not shared and (host != "127.0.0.1" or name):
+        raise typer.BadParameter("other machines only with --shared")
+    sys.exit(
+        serve_mlflow(
+            store.absolute(), port, shared_server(store.absolute(), host, port, name or ()) if shared else None
+        )
+    )
 
 
 def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:

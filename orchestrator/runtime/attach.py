@@ -49,7 +49,7 @@ def attached_ray(at: Attachment, resources: Resources, store: Path) -> Iterator[
         if blind := blind_nodes(store):
             found = f"node {', '.join(blind)} does not see what this node writes"
             raise InputError(Problem("CLU010", str(store), found, "name a folder that all nodes share with --store"))
-        yield _placement(resources, ray.nodes(), _most_resources())
+        yield placement(resources)
     finally:
         ray.shutdown()
 
@@ -90,6 +90,13 @@ def _check_token_file() -> None:
     """Ray reads RAY_AUTH_TOKEN, then this file."""
     if not os.environ.get("RAY_AUTH_TOKEN"):
         check_private(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token"))
+
+
+def placement(resources: Resources) -> Placement:
+    """How trials go on the Ray we have joined. Raises ``InputError`` if none fits."""
+    import ray
+
+    return _placement(resources, ray.nodes(), _most_resources())
 
 
 def _placement(resources: Resources, nodes: list[dict[str, Any]], most: dict[str, int]) -> Placement:

@@ -41,6 +41,7 @@ from orchestrator.store import (
     saved_plans,
 )
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
+from orchestrator.tracking.shared import ADMIN, SharedServer
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 TRACKING_DEADLINE_SECONDS = 60.0
@@ -219,22 +220,24 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     return DONE
 
 
-def serve_mlflow(root: Path, port: int) -> int:
-    """Run the MLflow server on the store until it is interrupted."""
+def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> int:
+    """Run the MLflow server on the store until it is interrupted: for this machine, or ``shared``."""
     plans = saved_plans(StageStore(root))
     if not plans:
         raise InputError(Problem("STO002", str(root), "no job ran on this store", "run a job first"))
     _check_free(port)
     base = f"http://127.0.0.1:{port}"
-    print(f"MLflow on {base} for this machine only; Ctrl-C ends it. The frontier of", flush=True)
+    who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
+    print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
     for plan in plans:
         if plan.job.tracking.uri is None:
             page = frontier_url(base, Tracker(plan, StageStore(root)).experiment_id())
             print(f"  {plan.job.name}: {page}", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = subprocess.Popen(  # noqa: S603
-        ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
+    command, environment = (
+        (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())
     )
+    server = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)  # noqa: S603
     try:
         return server.wait()
     except KeyboardInterrupt:
