@@ -22,6 +22,7 @@ from orchestrator.report import frontier_table, standings_table, summary_table, 
 from orchestrator.report.text import count
 from orchestrator.runtime.attach import Attachment
 from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.notify import post_outcome
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
@@ -163,6 +164,8 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attach
         if not tracker.close(TRACKING_DEADLINE_SECONDS):
             console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
     console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
+    if problem := post_outcome(plan, store, code):
+        console.print(problem)
     return code
 
 
