@@ -16,7 +16,7 @@ from orchestrator.plan import build_plan
 from orchestrator.report.text import count
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
 from orchestrator.runtime.status import SearchState, search_state, state_table
-from orchestrator.store import StageStore
+from orchestrator.store import StageStore, saved_plan
 
 DONE, INTERRUPTED = 0, 130
 
@@ -48,7 +48,7 @@ def submit_job(path: Path, overrides: Sequence[str], cluster: Cluster, console: 
 def show_status(job: str, cluster: Cluster | None, store: Path, console: Console, *, as_json: bool) -> int:
     """Where a search stands: its run on the cluster if that answers, its trials from the store. Returns the exit code.
 
-    A store that is not visible from here is asked through the cluster.
+    A store that this machine does not see is asked through the cluster.
     """
     root = Path(cluster.store) if cluster else store
     server = latest = None
@@ -60,7 +60,8 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
             note = _line(latest, server) if latest else f"{cluster.address} knows of no run of {job}"
         except Unreachable as error:
             note = f"{error.problems[0].where} {error.problems[0].found}; this is what the store says"
-    search = _asked(server, job) if server and not (root / "stages").is_dir() else search_state(job, StageStore(root))
+    here = StageStore(root)
+    search = _asked(server, job) if server and not saved_plan(job, here) else search_state(job, here)
     if as_json:
         submission = {"id": latest.id, "status": latest.status, "exit_code": latest.exit_code} if latest else None
         print(json.dumps(search.model_dump(mode="json") | {"submission": submission}, indent=1))
