@@ -123,7 +123,7 @@ class JobServer:
         return self._client.get_job_logs(name)
 
     def follow(self, name: str) -> Iterator[str]:
-        """The log from its beginning, as it grows, until the submission has ended."""
+        """The log from its beginning, as it grows, until the submission has ended. Raises ``Unreachable``."""
         lines = self._client.tail_job_logs(name)
         with asyncio.Runner() as loop:
             while True:
@@ -131,6 +131,10 @@ class JobServer:
                     yield loop.run(anext(lines))
                 except StopAsyncIteration:
                     return
+                except (RuntimeError, OSError) as error:
+                    found = f"went away ({type(error).__name__})"
+                    fix = "what is committed stays; `stepwise status` answers from the store"
+                    raise Unreachable(Problem("CLU007", self.cluster.address, found, fix)) from None
 
     def page(self, name: str) -> str:
         """A submission in Ray's dashboard."""
