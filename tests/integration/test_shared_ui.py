@@ -13,7 +13,7 @@ import pytest
 from test_cluster import free_port
 from test_run import start
 
-from orchestrator.config import Job, MultiplicationTask
+from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.store import StageStore, plan_for, save_job
 
 
@@ -30,7 +30,8 @@ def test_shared_server_asks_for_the_password_in_a_private_file(tmp_path: Path, m
     monkeypatch.setenv("HOME", str(tmp_path))
     store = StageStore(tmp_path / "stepwise-store")
     store.stages.mkdir(parents=True)
-    save_job(plan_for(Job(name="small", task=MultiplicationTask(digits=(1, 2))), store, 6), store)
+    job = Job(name="small", task=MultiplicationTask(digits=(1, 2)), schedule=Schedule(tokens_per_stage=3))
+    save_job(plan_for(job, store, 6), store)
     port = free_port()
     server = start("ui", "--shared", "--port", str(port), "--name", "ml.example.org", cwd=tmp_path)
     try:
