@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
@@ -19,6 +20,7 @@ from orchestrator.errors import InputError, Problem, StepwiseError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.config import Cluster
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
@@ -64,6 +66,13 @@ StageName = Annotated[
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]
+ClusterFile = Annotated[
+    Path | None, typer.Option("--cluster", metavar="FILE", help="A cluster file, as clusters/local.yaml.")
+]
+JobServerUrl = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="A cluster's dashboard instead of a file; --store is its store."),
+]
 DEFAULT_STORE = Path("stepwise-store")
 
 
@@ -168,20 +177,85 @@ def run(
         int | None,
         typer.Option(min=1, help="Try a job out: so many steps of every trial, as a job of its own name.", metavar="N"),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="A running Ray to work on: auto, or HOST:PORT. Default: one of its own."
+        ),
+    ] = None,
+    allow_unauthenticated: Annotated[
+        bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
+    ] = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
+    from orchestrator.runtime.attach import Attachment
     from orchestrator.runtime.run import checked_job, named_plan, run_job, tried_out
     from orchestrator.store import StageStore
 
+    at = Attachment(address, allow_unauthenticated) if address else None
     if max_steps:
         overrides = tried_out(job, overrides or (), max_steps)
     if dry_run:
         if not named_plan(job, overrides or (), StageStore(store.absolute())):
-            checked_job(job, tuple(overrides or ()), store.absolute())
+            checked_job(job, tuple(overrides or ()), store.absolute(), at)
         plan(job, overrides, store)
         return
 
-    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
+    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console(), at))
+
+
+@app.command()
+def submit(
+    job: JobFile,
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    address: JobServerUrl = None,
+    store: StoreFolder = DEFAULT_STORE,
+    dry_run: DryRun = False,
+) -> None:
+    """Run a job on a Ray cluster. Submit it again to continue."""
+    from orchestrator.runtime.submit import submit_job
+
+    sys.exit(submit_job(job, overrides or (), _cluster(cluster, address, store), _console(), dry_run=dry_run))
+
+
+@app.command()
+def status(
+    job: JobFile,
+    cluster: ClusterFile = None,
+    address: JobServerUrl = None,
+    store: StoreFolder = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Show where every trial of a job stands, on a cluster or in the store, while it runs or afterwards."""
+    from orchestrator.runtime.submit import job_name, show_status
+
+    there = _cluster(cluster, address, store) if cluster or address else None
+    sys.exit(show_status(job_name(job), there, store.absolute(), _console(), as_json=as_json))
+
+
+@app.command()
+def logs(
+    job: JobFile,
+    cluster: ClusterFile = None,
+    address: JobServerUrl = None,
+    store: StoreFolder = DEFAULT_STORE,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends; exit with its code.")] = False,
+) -> None:
+    """Print what a submitted job prints."""
+    from orchestrator.runtime.submit import job_name, show_logs
+
+    sys.exit(show_logs(job_name(job), _cluster(cluster, address, store), follow=follow))
+
+
+@app.command()
+def stop(
+    job: JobFile, cluster: ClusterFile = None, address: JobServerUrl = None, store: StoreFolder = DEFAULT_STORE
+) -> None:
+    """Stop a submitted job, all its trials. What is committed stays."""
+    from orchestrator.runtime.submit import job_name, stop_job
+
+    sys.exit(stop_job(job_name(job), _cluster(cluster, address, store), _console()))
 
 
 @app.command()
@@ -262,9 +336,19 @@ def data(
 
 @app.command()
 def doctor(
-    job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
+    job: JobFile,
+    overrides: Overrides = None,
+    cluster: ClusterFile = None,
+    address: Annotated[
+        str | None, typer.Option(help="A cluster's dashboard instead of a file; or, on one of its nodes, auto.")
+    ] = None,
+    allow_unauthenticated: Annotated[bool, typer.Option("--allow-unauthenticated", hidden=True)] = False,
+    store: StoreFolder = DEFAULT_STORE,
+    as_json: AsJson = False,
 ) -> None:
-    """Look at a job's data: examples as tokens, what each stage removes, lengths, leaks between splits."""
+    """Look at a job's data: tokens, what each stage removes, leaks; or with a cluster, whether it would run there."""
+    if cluster or address:
+        _cluster_doctor(job, overrides or (), cluster, address, allow_unauthenticated, store, as_json)
     from orchestrator.config import load_job
     from orchestrator.report.diagnosis import diagnosis_table
     from orchestrator.runtime.doctor import diagnose
@@ -275,6 +359,31 @@ def doctor(
         print(diagnosis.model_dump_json(indent=1))
     else:
         _console().print(diagnosis_table(diagnosis))
+
+
+def _cluster_doctor(
+    job: Path,
+    overrides: Sequence[str],
+    cluster: Path | None,
+    address: str | None,
+    allow_unauthenticated: bool,
+    store: Path,
+    as_json: bool,
+) -> NoReturn:
+    from orchestrator.runtime.attach import Attachment
+    from orchestrator.runtime.preflight import check_from_here, check_inside
+
+    if address and "://" not in address and cluster is None:
+        checks = check_inside(job, overrides, store.absolute(), Attachment(address, allow_unauthenticated))
+    else:
+        checks = check_from_here(job, overrides, _cluster(cluster, address, store))
+    if as_json:
+        print(json.dumps([check.model_dump(mode="json") for check in checks], indent=1))
+    else:
+        for check in checks:
+            fix = "" if check.sound or not check.fix else f"; {check.fix}"
+            print(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}")
+    sys.exit(0 if all(check.sound for check in checks) else 1)
 
 
 @app.command()
@@ -366,13 +475,27 @@ def track(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAUL
 @app.command()
 def ui(
     store: StoreFolder = DEFAULT_STORE,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port.")] = 5000,
+    shared: Annotated[bool, typer.Option("--shared", help="Ask everybody for a password.")] = False,
+    host: Annotated[str, typer.Option(help="The address to listen on; another one than the default with --shared.")] = (
+        "127.0.0.1"
+    ),
+    name: Annotated[
+        list[str] | None, typer.Option(help="With --shared: a host name by which browsers may ask for it.")
+    ] = None,
 ) -> None:
     """Serve the store's MLflow on this machine and open the frontier, or say where it is. Ctrl-C ends it."""
     from orchestrator.runtime.run import serve_mlflow
+    from orchestrator.tracking.shared import shared_server
 
     _existing(store)
-    sys.exit(serve_mlflow(store.absolute(), port))
+    if not shared and (host != "127.0.0.1" or name):
+        raise typer.BadParameter("other machines only with --shared")
+    sys.exit(
+        serve_mlflow(
+            store.absolute(), port, shared_server(store.absolute(), host, port, name or ()) if shared else None
+        )
+    )
 
 
 def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:
@@ -391,6 +514,17 @@ def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
     _existing(store)
     stages = StageStore(store.absolute())
     return find_stage(stage, stages), stages
+
+
+def _cluster(file: Path | None, address: str | None, store: Path) -> Cluster:
+    """The cluster of a file, or of a URL and a store."""
+    from orchestrator.config import load_cluster, valid_cluster
+
+    if (file is None) == (address is None):
+        raise typer.BadParameter("say which cluster: --cluster FILE, or --address URL and --store")
+    return (
+        load_cluster(file) if file else valid_cluster({"address": address, "store": str(store.absolute())}, "--address")
+    )
 
 
 def _end(outcome: Plan | int, store: Path) -> None:

@@ -4,6 +4,7 @@ The string under each field is its reference: ``stepwise schema``, ``stepwise in
 documentation come from it.
 """
 
+from orchestrator.config.cluster import Cluster, load_cluster, valid_cluster
 from orchestrator.config.job import NAME, Job, Task
 from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.reference import reference
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_CONFIGURATIONS",
     "NAME",
     "SEARCHABLE",
+    "Cluster",
     "Evaluation",
     "ExampleSource",
     "Gsm8kTask",
@@ -52,9 +54,11 @@ __all__ = [
     "Tracking",
     "Training",
     "job_toml",
+    "load_cluster",
     "load_job",
     "parse_setting",
     "reference",
     "template",
+    "valid_cluster",
     "valid_job",
 ]

@@ -290,8 +290,8 @@ class Resources(Section):
     """Ray Train workers of a trial (data-parallel)."""
     cpus_per_worker: Annotated[float, Field(ge=0.01)] = 1
     """CPU cores of a worker, and its torch threads (at least one). Below 1, trials share a core."""
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
-    """1: each worker trains on a GPU."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] = 0
+    """1: each worker trains on a GPU. 0.25: four workers share one, for small models."""
     micro_batch: Count | None = None
     """Examples in one forward pass of a worker. The gradients of a step's batch are added up over as many passes
     as it takes: less memory, the same step. Default: a worker's whole share."""

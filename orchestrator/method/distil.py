@@ -33,7 +33,7 @@ from orchestrator.method.thoughts import (
     load_student,
     teacher_thoughts,
 )
-from orchestrator.method.train import Moment, own_rows, ranked
+from orchestrator.method.train import Moment, Terms, own_rows, ranked
 
 
 class Taught(Part):

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine: started for one command, reachable by nobody else, ended with it."""
+"""The Ray a command works on: one of its own, started on this machine for nobody else and ended with it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config import Resources
@@ -19,30 +20,58 @@ from orchestrator.errors import InputError, Problem
 DRIVER = "stepwise_driver"
 """Custom resource that Tune's light driver functions take, so that they never take a training core."""
 
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_worker_maximum_startup_concurrency": "16",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_AUTO_INIT": "1",
     "RAY_ENABLE_AUTO_CONNECT": "0",
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # glibc would give the activations of every step back to the system: 12 to 25 % of a small model's step.
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
 }
+"""For every process of a search, wherever it runs."""
+
+DRIVER_ENVIRONMENT = WORKER_ENVIRONMENT | {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_INIT": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+}
+"""For the process that runs Tune."""
+
+_LOCAL_ENVIRONMENT = DRIVER_ENVIRONMENT | {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_worker_maximum_startup_concurrency": "16",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a machine has for training."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the trials of a job go on the Ray at hand."""
+
+    concurrent: int
+    """Trials at a time."""
+    driver: dict[str, float]
+    """What Ray sets aside for a trial's driver function: never a core."""
+    driver_retries: int = 0
+    """How often a driver may be lost with its node."""
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray(resources: Resources) -> Iterator[Placement]:
     """Ray with all cores of this machine, token-protected, without dashboard."""
     # Ray reads these when it is imported, so they are set before.
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(_LOCAL_ENVIRONMENT)
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.pop("RAY_ADDRESS", None)
@@ -60,20 +89,35 @@ def local_ray() -> Iterator[None]:
     )
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        yield
+        yield Placement(concurrent_trials(resources), {DRIVER: 1})
     finally:
         ray.shutdown()
 
 
 def concurrent_trials(resources: Resources) -> int:
     """How many trials fit on this machine at a time. Raises ``InputError`` if not even one does."""
-    cores, gpus = _cores(), _gpus()
-    needed, needed_gpus = resources.workers * resources.cpus_per_worker, resources.workers * resources.gpus_per_worker
-    if needed > cores or needed_gpus > gpus:
-        found = f"a trial takes {needed:g} CPUs and {needed_gpus} GPUs, this machine has {cores} and {gpus}"
-        raise InputError(Problem("CLU009", "resources", found, "lower workers, cpus_per_worker or gpus_per_worker"))
-    fitting = min(int(cores / needed), gpus // needed_gpus if needed_gpus else cores * 100)
+    fitting = fitting_trials(resources, [Node(_cores(), _gpus())])
+    if not fitting:
+        raise does_not_fit(resources, f"this machine has {_cores()} and {_gpus()}")
     return min(fitting, resources.max_concurrent_trials or fitting)
+
+
+def fitting_trials(resources: Resources, nodes: Sequence[Node]) -> int:
+    """How many trials fit on these nodes at a time. A worker lies on one node, a trial may lie on several."""
+    return sum(_workers_on(node, resources) for node in nodes) // resources.workers
+
+
+def _workers_on(node: Node, resources: Resources) -> int:
+    by_cpu = int(node.cpus / resources.cpus_per_worker)
+    # a worker lies on one GPU, so what is left of each is lost
+    return min(by_cpu, int(node.gpus) * int(1 / resources.gpus_per_worker)) if resources.gpus_per_worker else by_cpu
+
+
+def does_not_fit(resources: Resources, there_is: str) -> InputError:
+    """The refusal of a trial that could never start."""
+    cpus, gpus = resources.workers * resources.cpus_per_worker, resources.workers * resources.gpus_per_worker
+    found = f"a trial takes {cpus:g} CPUs and {gpus:g} GPUs, {there_is}"
+    return InputError(Problem("CLU009", "resources", found, "lower workers, cpus_per_worker or gpus_per_worker"))
 
 
 def _cores() -> int:

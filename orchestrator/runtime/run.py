@@ -24,7 +24,9 @@ from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.text import count
+from orchestrator.runtime.attach import Attachment
 from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.notify import post_outcome
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
@@ -44,6 +46,7 @@ from orchestrator.store import (
     saved_plans,
 )
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
+from orchestrator.tracking.shared import ADMIN, SharedServer
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 TRACKING_DEADLINE_SECONDS = 60.0
@@ -56,17 +59,20 @@ _QUIET = {
 }
 
 
-def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console) -> int:
-    """Train what is missing, record it, report it. Returns the exit code."""
+def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console, at: Attachment | None = None) -> int:
+    """Train what is missing, record it, report it. Returns the exit code.
+
+    On a Ray of its own, or ``at`` a running one.
+    """
     os.environ.update(_QUIET)
     store = StageStore(root)
     if plan := named_plan(path, overrides, store):
-        concurrent_trials(plan.job.resources)
+        _check_room(plan.job, at)
         _check_writable(root)
     else:
-        plan = _prepared_plan(checked_job(path, overrides, root), store)
+        plan = _prepared_plan(checked_job(path, overrides, root, at), store)
         save_job(plan, store)
-    return _run(plan, path, store, console)
+    return _run(plan, path, store, console, at)
 
 
 def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]:
@@ -133,7 +139,7 @@ def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
     return place.trial, place.tried.stage
 
 
-def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
+def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attachment | None = None) -> int:
     started, job = time.time(), plan.job
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
@@ -142,13 +148,14 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
     if plan.to_propose:
         console.print(f"{count(plan.to_propose, 'configuration')} more to be proposed")
     if open_trials(plan, store) or plan.to_propose:
-        console.print("starting Ray; the first step comes in about half a minute")
+        doing = f"attaching to the Ray at {at.address}" if at else "starting Ray"
+        console.print(f"{doing}; the first step comes in about half a minute")
     tracker = BackgroundTracker(Tracker(plan, store), console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
     try:
-        plan, code = _train(plan, store, tracker, console, started)
+        plan, code = _train(plan, store, tracker, console, started, at)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
@@ -156,16 +163,24 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
         if not tracker.close(TRACKING_DEADLINE_SECONDS):
             console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
     console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
+    if problem := post_outcome(plan, store, code):
+        console.print(problem)
     return code
 
 
-def checked_job(path: Path, overrides: tuple[str, ...], root: Path) -> Job:
+def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachment | None = None) -> Job:
     """The job, if it can run here; nothing is written. Raises ``InputError``."""
     job = load_job(path, overrides)
     build_plan(job)
-    concurrent_trials(job.resources)
+    _check_room(job, at)
     _check_writable(root)
     return job
+
+
+def _check_room(job: Job, at: Attachment | None) -> None:
+    """What a running Ray has is asked once we are attached to it."""
+    if at is None:
+        concurrent_trials(job.resources)
 
 
 def print_report(plan: Plan, store: StageStore, console: Console) -> None:
@@ -201,8 +216,11 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     return DONE
 
 
-def serve_mlflow(root: Path, port: int) -> int:
-    """Run the MLflow server on the store until it is interrupted; on a desktop open the newest job's page."""
+def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> int:
+    """Run the MLflow server on the store until it is interrupted: for this machine, or ``shared``.
+
+    On a desktop the newest job's page opens.
+    """
     store = StageStore(root)
     plans = [plan for plan in saved_plans(store) if plan.job.tracking.uri is None]
     if not plans:
@@ -212,12 +230,14 @@ def serve_mlflow(root: Path, port: int) -> int:
     base = f"http://127.0.0.1:{port}"
     pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id()) for plan in plans}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = subprocess.Popen(  # noqa: S603
-        ui_command(root, port), env={**os.environ, **ui_environment()}, start_new_session=True
+    command, environment = (
+        (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())
     )
+    server = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)  # noqa: S603
     try:
         _await(server, port)
-        print(f"MLflow on {base} for this machine only; Ctrl-C ends it. The frontier of", flush=True)
+        who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
+        print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
         for name, page in pages.items():
             print(f"  {name}: {page}", flush=True)
         newest = max(pages, key=lambda name: (job_folder(root, name) / "job.json").stat().st_mtime)
@@ -264,7 +284,12 @@ def _prepared_plan(job: Job, store: StageStore) -> Plan:
 
 
 def _train(
-    plan: Plan, store: StageStore, tracker: BackgroundTracker, console: Console, started: float
+    plan: Plan,
+    store: StageStore,
+    tracker: BackgroundTracker,
+    console: Console,
+    started: float,
+    at: Attachment | None,
 ) -> tuple[Plan, int]:
     """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
     seen = 0
@@ -281,7 +306,7 @@ def _train(
 
     try:
         with Watch(plan, store, console, started) as watch:
-            run_trials(plan, store, tick)
+            run_trials(plan, store, tick, at)
     except TrialError as error:
         console.print(str(error), style="red")
     for chain in replay_all(watch.plan, store):

@@ -10,7 +10,8 @@ from traceback import format_exception_only
 
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
-from orchestrator.runtime.cluster import DRIVER, concurrent_trials, interruptible, local_ray, ray_storage
+from orchestrator.runtime.attach import Attachment, attached_ray
+from orchestrator.runtime.cluster import Placement, interruptible, local_ray, ray_storage
 from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.trial import TrialTask, drive_trial
 from orchestrator.store import StageStore
@@ -18,8 +19,10 @@ from orchestrator.store import StageStore
 TICK_SECONDS = 0.5
 
 
-def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
+def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None], at: Attachment | None = None) -> None:
     """Run every trial that has something left to do, calling ``tick`` twice a second meanwhile.
+
+    On a Ray of its own, or ``at`` a running one.
 
     Raises ``TrialError`` with every trial's problem when all that could run has run, and
     ``KeyboardInterrupt`` when it was interrupted.
@@ -27,11 +30,12 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
     pending = open_trials(plan, store)
     if not pending and not plan.to_propose:
         return
-    concurrent = concurrent_trials(plan.job.resources)
     problems: list[Problem] = []
-    with ray_storage(store.root) as storage, local_ray(), interruptible() as interrupted:
+    resources = plan.job.resources
+    ray = attached_ray(at, resources, store.root) if at else local_ray(resources)
+    with ray_storage(store.root) as storage, ray as placement, interruptible() as interrupted:
         search = threading.Thread(
-            target=_search, args=(plan, store, pending, concurrent, storage, problems), daemon=True
+            target=_search, args=(plan, store, pending, placement, storage, problems), daemon=True
         )
         search.start()
         while search.is_alive() and not interrupted.is_set():
@@ -45,7 +49,7 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None]) -> None:
 
 
 def _search(
-    plan: Plan, store: StageStore, trials: list[Trial], concurrent: int, storage: Path, problems: list[Problem]
+    plan: Plan, store: StageStore, trials: list[Trial], placement: Placement, storage: Path, problems: list[Problem]
 ) -> None:
     from ray import tune
 
@@ -60,10 +64,15 @@ def _search(
         tasks = [TrialTask.of(trial, plan, store, storage) for trial in in_order(trials, store)]
         space = tune.grid_search([asdict(task) for task in tasks])
     tuner = tune.Tuner(
-        tune.with_resources(drive_trial, {DRIVER: 1}),
+        tune.with_resources(drive_trial, placement.driver),
         param_space=space,
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=most, max_concurrent_trials=concurrent),
-        run_config=tune.RunConfig(name="tune", storage_path=str(storage), verbose=0),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=most, max_concurrent_trials=placement.concurrent),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=placement.driver_retries),
+        ),
     )
     try:
         for result in tuner.fit():

@@ -104,7 +104,10 @@ def _fit(task: TrialTask) -> tuple[Problem, ...]:
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": resources.cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+            resources_per_worker={
+                "CPU": resources.cpus_per_worker,
+                **({"GPU": resources.gpus_per_worker} if use_gpu else {}),
+            },
         ),
         run_config=ray.train.RunConfig(
             name=f"{trial.name}-{uuid.uuid4().hex[:8]}",

@@ -30,3 +30,18 @@ def claim(path: Path) -> Claim | None:
         os.close(handle)
         return None
     return Claim(handle)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody holds the claim. Whoever wants it at this very moment has to try again."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -25,7 +25,7 @@ from orchestrator.errors import Problem, StoreError
 from orchestrator.identity import field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
-from orchestrator.store.claims import Claim, claim
+from orchestrator.store.claims import Claim, claim, held
 
 FORMAT = 1
 CLAIM = "claim"
@@ -77,6 +77,10 @@ class StageStore:
         folder = self.stages / key
         folder.mkdir(parents=True, exist_ok=True)
         return claim(folder / CLAIM)
+
+    def claimed(self, key: str) -> bool:
+        """Whether a live process is at a stage."""
+        return held(self.stages / key / CLAIM)
 
     def begin(self, key: str) -> Path:
         """A new, empty folder for one attempt of a stage."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,8 +20,8 @@ def artifact_folder(store_root: Path) -> Path:
     return store_root.absolute() / "mlartifacts"
 
 
-def ui_command(store_root: Path, port: int) -> list[str]:
-    """The command that serves the store's records on this machine only; MLflow asks for no password.
+def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The command that serves the store's records, on this machine only; MLflow asks for no password.
 
     Start it in a session of its own and end its process group: a killed server leaves its child
     behind, holding the port.
@@ -28,7 +29,7 @@ def ui_command(store_root: Path, port: int) -> list[str]:
     options = {
         "--backend-store-uri": default_uri(store_root),
         "--artifacts-destination": str(artifact_folder(store_root)),
-        "--host": "127.0.0.1",
+        "--host": host,
         "--port": str(port),
         "--workers": "1",
     }
@@ -38,6 +39,19 @@ def ui_command(store_root: Path, port: int) -> list[str]:
 def ui_environment() -> dict[str, str]:
     """What to add to the environment of ``ui_command``: no telemetry, no job runner (8 processes)."""
     return {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def unreachable(uri: str) -> str:
+    """Why MLflow at ``uri`` cannot be used by this process; empty if it can."""
+    os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        return f"refuses: {str(error).strip().splitlines()[0][:200]}"
+    return ""
 
 
 def frontier_url(base: str, experiment_id: str) -> str:

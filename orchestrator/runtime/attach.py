@@ -1,0 +1,126 @@
+"""The Ray of a cluster, for a command that runs on one of its nodes: joined, used, left running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Resources
+from orchestrator.errors import InputError, Problem
+from orchestrator.runtime.access import check_asks_for_token, check_private
+from orchestrator.runtime.cluster import (
+    DRIVER,
+    DRIVER_ENVIRONMENT,
+    WORKER_ENVIRONMENT,
+    Node,
+    Placement,
+    does_not_fit,
+    fitting_trials,
+)
+from orchestrator.runtime.sight import blind_nodes
+
+DRIVER_RETRIES = 3
+_ALLOW = "say --allow-unauthenticated"
+_PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600"}
+"""A cluster that lost a node, or is full of others' work, may take a while to have room again."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A running Ray to work on: ``auto`` for the one on this node, or HOST:PORT of its GCS."""
+
+    address: str
+    allow_unauthenticated: bool = False
+
+
+@contextmanager
+def attached_ray(at: Attachment, resources: Resources, store: Path) -> Iterator[Placement]:
+    """The running Ray. Raises ``InputError`` if it is open to everyone, too small, or does not share the store."""
+    connect(at)
+    import ray
+
+    try:
+        if blind := blind_nodes(store):
+            found = f"node {', '.join(blind)} does not see what this node writes"
+            raise InputError(Problem("CLU010", str(store), found, "name a folder that all nodes share with --store"))
+        yield placement(resources)
+    finally:
+        ray.shutdown()
+
+
+def connect(at: Attachment) -> None:
+    """Join the running Ray as a driver. Raises ``InputError``."""
+    os.environ.update(DRIVER_ENVIRONMENT)
+    if at.allow_unauthenticated:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    else:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        _check_token_file()
+    import ray
+
+    try:
+        context = ray.init(
+            address=at.address,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | _PATIENCE},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        found = str(error).strip().splitlines()[0]
+        fix = "start Ray on this machine, or `stepwise submit` from another one"
+        raise InputError(Problem("CLU003", at.address, f"cannot be joined: {found}", fix)) from None
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if context.dashboard_url:
+        try:
+            check_asks_for_token(f"http://{context.dashboard_url}", at.allow_unauthenticated, _ALLOW)
+        except InputError:
+            ray.shutdown()
+            raise
+        except OSError:
+            print("the dashboard does not answer; whether the cluster asks for a token is not known", file=sys.stderr)
+
+
+def _check_token_file() -> None:
+    """Ray reads RAY_AUTH_TOKEN, then this file."""
+    if not os.environ.get("RAY_AUTH_TOKEN"):
+        check_private(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token"))
+
+
+def placement(resources: Resources) -> Placement:
+    """How trials go on the Ray we have joined. Raises ``InputError`` if none fits."""
+    import ray
+
+    return _placement(resources, ray.nodes(), _most_resources())
+
+
+def _placement(resources: Resources, nodes: list[dict[str, Any]], most: dict[str, int]) -> Placement:
+    """As many trials as fit now, or once the cluster has grown as far as it may.
+
+    A number in the job file counts as it is: a cluster may grow in ways that Ray does not know of.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    now = fitting_trials(resources, [Node(node.get("CPU", 0), node.get("GPU", 0)) for node in alive])
+    grown = fitting_trials(resources, [Node(most.get("CPU", 0), most.get("GPU", 0))])
+    fitting = max(now, grown)
+    if not fitting:
+        has = ", ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in alive)
+        raise does_not_fit(resources, f"the cluster's nodes have {has}")
+    pinned = any(DRIVER in node for node in alive)
+    return Placement(
+        resources.max_concurrent_trials or fitting,
+        {DRIVER: 1} if pinned else {"memory": 1},
+        0 if pinned else DRIVER_RETRIES,
+    )
+
+
+def _most_resources() -> dict[str, int]:
+    """What an autoscaling cluster may grow to."""
+    import ray._private.state
+
+    return ray._private.state.state.get_max_resources_from_cluster_config() or {}

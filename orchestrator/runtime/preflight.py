@@ -1,0 +1,132 @@
+"""Would a job run on a cluster? Asked before it is submitted: from here, then on the head node and every other one."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from orchestrator.config import Cluster, Job, load_job
+from orchestrator.errors import InputError, StepwiseError
+from orchestrator.method.stage import Record
+from orchestrator.plan import Plan, build_plan
+from orchestrator.report.plan import plan_document
+from orchestrator.runtime.attach import Attachment, connect, placement
+from orchestrator.runtime.jobs import JobServer
+from orchestrator.runtime.sight import NodeView, node_views
+from orchestrator.store import StageStore
+from orchestrator.tracking.server import unreachable
+
+MAX_SKEW_SECONDS = 5.0
+MIN_FREE_BYTES = 1 << 30
+
+
+class Check(Record):
+    """One question and its answer. ``fix``: what to do where it is not sound."""
+
+    name: str
+    sound: bool
+    found: str
+    fix: str = ""
+
+
+def check_from_here(path: Path, overrides: Sequence[str], cluster: Cluster) -> list[Check]:
+    """Ask the cluster's job server, and through it every node."""
+    build_plan(load_job(path, overrides))
+    try:
+        server = JobServer.connect(cluster)
+    except StepwiseError as error:
+        return [_failed("cluster", error)]
+    there = "answers, asks for our token" if not cluster.allow_unauthenticated else "answers, no token by agreement"
+    words = ["doctor", path.name, *overrides, "--store", cluster.store, "--address", "auto", "--json"]
+    words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated
+    return [
+        Check(name="cluster", sound=True, found=f"{cluster.address} {there}, same Ray"),
+        *_answers(server.ask(words, path)),
+    ]
+
+
+def check_inside(path: Path, overrides: Sequence[str], root: Path, at: Attachment) -> list[Check]:
+    """Ask every node of the Ray that this machine is part of."""
+    job = load_job(path, overrides)
+    try:
+        connect(at)
+    except InputError as error:
+        return [_failed("Ray", error)]
+    import ray
+
+    try:
+        return [_room(job), *_nodes(node_views(root), build_plan(job), StageStore(root)), _mlflow(job)]
+    finally:
+        ray.shutdown()
+
+
+def _room(job: Job) -> Check:
+    try:
+        fits = placement(job.resources)
+    except InputError as error:
+        return _failed("resources", error)
+    where = "on the nodes with stepwise_driver" if fits.driver_retries == 0 else "on any node: pin them to a safe one"
+    return Check(name="resources", sound=True, found=f"{fits.concurrent} trials at a time, their drivers {where}")
+
+
+def _nodes(views: list[NodeView], plan: Plan, store: StageStore) -> Iterator[Check]:
+    here = ".".join(map(str, sys.version_info[:3]))
+    yield _over_nodes(
+        "store",
+        [view for view in views if not view.sees_store],
+        f"{store.root} is seen by {len(views)} nodes",
+        f"{store.root} is not the same folder",
+        "mount one file system under this path on every node",
+    )
+    yield _over_nodes(
+        "Python",
+        [view for view in views if view.python != here],
+        f"{here} everywhere",
+        f"not the head's Python {here}",
+        "use one image on all nodes",
+    )
+    yield _over_nodes(
+        "clocks",
+        [view for view in views if abs(view.clock - time.time()) > MAX_SKEW_SECONDS],
+        f"within {MAX_SKEW_SECONDS:g} s",
+        f"off by more than {MAX_SKEW_SECONDS:g} s",
+        "synchronise them (chrony)",
+    )
+    needed = max(MIN_FREE_BYTES, plan_document(plan, store)["disk_bytes_left"] or 0)
+    free = min((view.free_bytes for view in views if view.sees_store), default=0)
+    yield Check(
+        name="disk",
+        sound=free >= needed,
+        found=f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB wanted",
+        fix="free some, or name another store",
+    )
+
+
+def _over_nodes(name: str, bad: list[NodeView], sound: str, unsound: str, fix: str) -> Check:
+    found = f"{', '.join(view.name for view in bad)}: {unsound}" if bad else sound
+    return Check(name=name, sound=not bad, found=found, fix=fix if bad else "")
+
+
+def _mlflow(job: Job) -> Check:
+    uri = job.tracking.uri
+    if uri is None:
+        return Check(name="MLflow", sound=True, found="a file in the store; for several users name a server")
+    problem = unreachable(uri)
+    fix = "MLFLOW_TRACKING_USERNAME and _PASSWORD, or ~/.mlflow/credentials, belong to the head node's user"
+    return Check(name="MLflow", sound=not problem, found=f"{uri} {problem or 'answers us'}", fix=fix if problem else "")
+
+
+def _failed(name: str, error: StepwiseError) -> Check:
+    problem = error.problems[0]
+    return Check(name=name, sound=False, found=f"{problem.where}: {problem.found}", fix=problem.fix)
+
+
+def _answers(said: str) -> Iterator[Check]:
+    start, end = said.find("\n["), said.rfind("]")
+    if start < 0:
+        yield Check(name="head node", sound=False, found=said.strip().splitlines()[-1], fix="`stepwise logs` has more")
+        return
+    yield from (Check.model_validate(check) for check in json.loads(said[start : end + 1]))

@@ -1,0 +1,120 @@
+"""Where a search stands, from the store alone: for any terminal, whether or not anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from rich.table import Table
+
+from orchestrator.errors import InputError, Problem
+from orchestrator.method.stage import Record
+from orchestrator.report.text import duration
+from orchestrator.runtime.progress import ProgressFile, TrialProgress
+from orchestrator.runtime.watch import TrialStatus
+from orchestrator.store import Chain, StageStore, pruned_trials, replay_all, saved_plan
+
+MOST_ROWS = 60
+
+
+class TrialState(Record):
+    """A trial of a search."""
+
+    trial: str
+    method: str
+    seed: int
+    state: Literal["done", "gave up", "pruned", "training", "waiting"]
+    stages_done: int
+    stages: int
+    removed_tokens: int
+    total_tokens: int
+    exact_match: float | None
+    restarts: int
+    steps_done: int
+    steps: int
+    seconds_left: float | None
+
+
+class SearchState(Record):
+    """A job and all its trials, as `stepwise status --json` gives them.
+
+    ``unfinished``: something is left to do and nobody does it.
+    """
+
+    job: str
+    state: Literal["finished", "training", "unfinished"]
+    configurations_to_propose: int
+    trials: tuple[TrialState, ...]
+
+
+def search_state(job: str, store: StageStore) -> SearchState:
+    """A search as the store knows it. Raises ``InputError`` if no job of this name ran on the store."""
+    plan = saved_plan(job, store)
+    if plan is None:
+        found = f"no job named {job} ran on this store"
+        raise InputError(Problem("STO002", str(store.root), found, "run or submit it first"))
+    pruned = pruned_trials(plan, store.root)
+    trials = tuple(
+        _state(TrialStatus(chain, _progress(chain, store), pruned.get(chain.trial.name)))
+        for chain in replay_all(plan, store)
+    )
+    states = {trial.state for trial in trials}
+    left = "waiting" in states or plan.to_propose
+    return SearchState(
+        job=job,
+        state="training" if "training" in states else "unfinished" if left else "finished",
+        configurations_to_propose=plan.to_propose,
+        trials=trials,
+    )
+
+
+def state_table(search: SearchState) -> Table:
+    """One row a trial, those in training first, and no more than fit a screen or two."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", no_wrap=True)
+    for heading in ("stage", "removed", "exact match", "steps", "left", "restarts"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    trials = sorted(search.trials, key=lambda trial: trial.state != "training")
+    for trial in trials[:MOST_ROWS]:
+        table.add_row(
+            trial.trial,
+            f"{trial.stages_done}/{trial.stages}",
+            f"{trial.removed_tokens}/{trial.total_tokens}",
+            f"{trial.exact_match:.3f}" if trial.exact_match is not None else "-",
+            f"{trial.steps_done:,}/{trial.steps:,}",
+            duration(trial.seconds_left),
+            str(trial.restarts),
+            trial.state,
+        )
+    if hidden := Counter(trial.state for trial in trials[MOST_ROWS:]):
+        table.add_row(f"{hidden.total()} more: {', '.join(f'{number} {state}' for state, number in hidden.items())}")
+    return table
+
+
+def _progress(chain: Chain, store: StageStore) -> TrialProgress | None:
+    """Of a trial that a live process is at. A claim is held as long as its process lives."""
+    if chain.next is None or not store.claimed(chain.next.key):
+        return None
+    progress = ProgressFile(store.root, chain.trial.job.name, chain.trial.name).read()
+    return progress if progress and progress.stage_key == chain.next.key else None
+
+
+def _state(row: TrialStatus) -> TrialState:
+    metrics, progress = row.metrics, row.progress
+    removed = progress.removed_tokens if progress else metrics.removed_tokens if metrics else 0
+    return TrialState(
+        trial=row.trial.name,
+        method=row.trial.method,
+        seed=row.trial.seed,
+        state=row.state,
+        stages_done=len(row.chain.standing),
+        stages=len(row.trial.stages),
+        removed_tokens=removed,
+        total_tokens=row.trial.stages[0].spec.total_tokens,
+        exact_match=metrics.exact_match if metrics else None,
+        restarts=row.restarts,
+        steps_done=row.steps_done,
+        steps=row.steps,
+        seconds_left=row.seconds_left,
+    )

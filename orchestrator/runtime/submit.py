@@ -1,0 +1,130 @@
+"""A search on a cluster as one thing: submit it, see where it stands, follow it, stop it, submit it again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.config import Cluster, load_job
+from orchestrator.errors import InputError, Problem, StepwiseError
+from orchestrator.identity import digest
+from orchestrator.plan import build_plan
+from orchestrator.report.text import count
+from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
+from orchestrator.runtime.status import SearchState, search_state, state_table
+from orchestrator.store import StageStore, saved_plan
+
+DONE, INTERRUPTED = 0, 130
+
+
+def submit_job(path: Path, overrides: Sequence[str], cluster: Cluster, console: Console, *, dry_run: bool) -> int:
+    """Ship a job to a cluster and run it there. A search that runs already is left running. Returns the exit code."""
+    job = load_job(path, overrides)
+    plan = build_plan(job)  # what cannot be planned is not sent
+    words = ["run", path.name, *overrides, "--store", cluster.store, "--address", "auto"]
+    words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated
+    server = JobServer.connect(cluster)
+    work = digest(job.model_dump(mode="json"))
+    running = [submission for submission in server.submissions(job.name) if submission.alive]
+    if running and running[-1].work != work:
+        found = f"another configuration of {job.name} runs there as {running[-1].id}"
+        raise InputError(Problem("CLU012", cluster.address, found, "`stepwise stop` it first"))
+    if dry_run:
+        console.print(f"{job.name}: {count(len(plan.trials), 'trial')}. {cluster.address} would run:")
+        console.print(" ".join(("stepwise", *words)))
+        return DONE
+    name = running[-1].id if running else server.submit(job.name, work, words, path)
+    console.print(f"{job.name} {'runs already' if running else 'is submitted'}: {name}")
+    console.print(f"Ray      {server.page(name)}")
+    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {cluster.store}'}")
+    console.print(f"store    {cluster.store}")
+    return DONE
+
+
+def show_status(job: str, cluster: Cluster | None, store: Path, console: Console, *, as_json: bool) -> int:
+    """Where a search stands: its run on the cluster if that answers, its trials from the store. Returns the exit code.
+
+    A store that this machine does not see is asked through the cluster.
+    """
+    root = Path(cluster.store) if cluster else store
+    server = latest = None
+    note = ""
+    if cluster:
+        try:
+            server = JobServer.connect(cluster)
+            latest = next(reversed(server.submissions(job)), None)
+            note = _line(latest, server) if latest else f"{cluster.address} knows of no run of {job}"
+        except Unreachable as error:
+            note = f"{error.problems[0].where} {error.problems[0].found}; this is what the store says"
+    here = StageStore(root)
+    search = _asked(server, job) if server and not saved_plan(job, here) else search_state(job, here)
+    if as_json:
+        submission = {"id": latest.id, "status": latest.status, "exit_code": latest.exit_code} if latest else None
+        print(json.dumps(search.model_dump(mode="json") | {"submission": submission}, indent=1))
+        return DONE
+    if note:
+        console.print(note)
+    console.print(f"{job}: {search.state}; store {root}")
+    console.print(state_table(search))
+    return DONE
+
+
+def show_logs(job: str, cluster: Cluster, *, follow: bool) -> int:
+    """Print what the search's latest run printed; with ``follow``, until it ends, and return its exit code."""
+    server = JobServer.connect(cluster)
+    latest = _latest(server, job)
+    if not follow:
+        sys.stdout.write(server.logs(latest.id))
+        return DONE
+    for text in server.follow(latest.id):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    ended = server.wait(latest.id, 10)
+    if ended.status == "STOPPED":
+        return INTERRUPTED
+    return ended.exit_code if ended.exit_code is not None else int(ended.status != "SUCCEEDED")
+
+
+def stop_job(job: str, cluster: Cluster, console: Console) -> int:
+    """Stop a search's run between two steps. Returns the exit code."""
+    server = JobServer.connect(cluster)
+    latest = _latest(server, job)
+    if not latest.alive:
+        console.print(f"nothing to stop: {_line(latest, server)}")
+        return DONE
+    stopped = server.stop(latest.id)
+    console.print(_line(stopped, server))
+    console.print("what is committed stays; the same `stepwise submit` continues")
+    return int(stopped.alive)
+
+
+def job_name(text: Path) -> str:
+    """The name of a job, given as its file or as the name itself."""
+    return load_job(text).name if text.exists() or text.suffix == ".toml" else str(text)
+
+
+def _latest(server: JobServer, job: str) -> Submission:
+    known = server.submissions(job)
+    if not known:
+        raise InputError(Problem("CLU013", server.cluster.address, f"knows of no run of {job}", "submit it first"))
+    return known[-1]
+
+
+def _line(submission: Submission, server: JobServer) -> str:
+    code = f", exit code {submission.exit_code}" if submission.exit_code else ""
+    return f"{submission.id}: {submission.status.lower()}{code}; {server.page(submission.id)}"
+
+
+def _asked(server: JobServer, job: str) -> SearchState:
+    """The search's state, read on the head node, where the store is."""
+    said = server.ask(["status", job, "--store", server.cluster.store, "--json"])
+    start, end = said.find("\n{"), said.rfind("}")
+    if start < 0:
+        raise StepwiseError(Problem("CLU008", server.cluster.address, said.strip().splitlines()[-1]))
+    document = json.loads(said[start : end + 1])
+    del document["submission"]
+    return SearchState.model_validate(document)

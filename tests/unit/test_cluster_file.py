@@ -1,0 +1,105 @@
+"""Cluster files and tokens: what is accepted, what is refused, and that nothing is open unless it says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import Resources, load_cluster
+from orchestrator.errors import InputError
+from orchestrator.runtime.access import token
+from orchestrator.runtime.cluster import Node, fitting_trials
+
+GOOD = "address: http://127.0.0.1:8265\nstore: /shared/store\n"
+SECRET = "0123456789abcdef"  # noqa: S105
+
+
+def cluster_file(folder: Path, text: str) -> Path:
+    path = folder / "cluster.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_shipped_cluster_file_is_valid(repository: Path) -> None:
+    cluster = load_cluster(repository / "clusters/local.yaml")
+    assert cluster.store == str(Path.home() / "stepwise-store")
+    assert not cluster.allow_unauthenticated
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    {
+        "empty": ("", "CLU002"),
+        "not YAML": ("{", "CLU001"),
+        "a list": ("- 1\n", "CLU002"),
+        "no store": ("address: http://127.0.0.1:1\n", "store"),
+        "unknown key": (GOOD + "colour: red\n", "colour"),
+        "key twice": (GOOD + "store: /other\n", "twice"),
+        "alias": ("address: &a http://127.0.0.1:1\nstore: *a\n", "aliases"),
+        "a python object": (GOOD + "token_file: !!python/name:os.system\n", "CLU001"),
+        "relative store": ("address: http://127.0.0.1:1\nstore: here\n", "not an absolute path"),
+        "password in the URL": ("address: http://me:pw@127.0.0.1:1\nstore: /s\n", "without a user"),
+        "another scheme": ("address: ray://127.0.0.1:1\nstore: /s\n", "expected http"),
+        "plain HTTP to another machine": ("address: http://10.0.0.1:8265\nstore: /s\n", "allow_plaintext: true"),
+        "text for a switch": (GOOD + "ship_package: 'yes'\n", "ship_package"),
+        "a command for python": (GOOD + "python: python; rm -rf /\n", "python"),
+    }.values(),
+)
+def test_bad_cluster_file_is_refused_with_its_reason(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        load_cluster(cluster_file(tmp_path, text))
+    assert said in str(refused.value)
+    assert "pw" not in str(refused.value)
+
+
+def test_plain_http_to_another_machine_is_allowed_in_writing_and_https_always(tmp_path: Path) -> None:
+    plain = "address: http://10.0.0.1:8265\nstore: /s\nallow_plaintext: true\n"
+    assert load_cluster(cluster_file(tmp_path, plain)).allow_plaintext
+    assert load_cluster(cluster_file(tmp_path, "address: https://ray.example.org/\nstore: /s\n")).address[-1] == "g"
+
+
+def test_token_is_read_only_from_a_file_of_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    file = tmp_path / "token"
+    with pytest.raises(InputError, match="umask 077"):
+        token(file)
+    file.write_text(SECRET)
+    for mode in (0o644, 0o640, 0o604):
+        os.chmod(file, mode)
+        with pytest.raises(InputError, match=f"CLU005.*{mode:04o}.*chmod 600"):
+            token(file)
+    os.chmod(file, 0o600)
+    assert token(file) == SECRET
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "trials"),
+    [
+        ({"cpus_per_worker": 0.66}, [(2, 0)], 3),
+        ({"workers": 2}, [(1, 0), (1, 0)], 1),
+        ({"workers": 2, "cpus_per_worker": 2}, [(3, 0), (3, 0)], 1),
+        ({"cpus_per_worker": 4}, [(2, 0), (2, 0)], 0),
+        ({"gpus_per_worker": 1}, [(0, 0), (16, 4)], 4),
+        ({"gpus_per_worker": 0.25}, [(16, 2)], 8),
+        ({"gpus_per_worker": 0.4, "cpus_per_worker": 1}, [(16, 2)], 4),
+        ({"gpus_per_worker": 1, "cpus_per_worker": 8}, [(16, 4)], 2),
+    ],
+)
+def test_trials_that_fit_at_a_time(resources: dict, nodes: list[tuple[float, float]], trials: int) -> None:
+    assert fitting_trials(Resources(**resources), [Node(*node) for node in nodes]) == trials
+
+
+def test_commands_on_a_cluster_say_what_is_missing(stepwise: Callable, tmp_path: Path, repository: Path) -> None:
+    job = repository / "jobs/quickstart.toml"
+    assert "--cluster FILE" in stepwise("submit", job).err
+    gone = cluster_file(tmp_path, "address: http://127.0.0.1:9\nstore: /nowhere\n")
+    for verb in ("submit", "logs", "stop"):
+        done = stepwise(verb, job, "--cluster", gone)
+        assert (done.code, "CLU007" in done.err) == (1, True)
+    assert "STO002" in stepwise("status", job, "--cluster", gone).err
+    examined = stepwise("doctor", job, "--cluster", gone)
+    assert examined.code == 1
+    assert examined.out.startswith("FAIL  cluster: http://127.0.0.1:9: does not answer")
