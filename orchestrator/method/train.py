@@ -26,6 +26,7 @@ from orchestrator.method.model import autocast
 from orchestrator.method.observe import Finding, Meter, Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, CutBatch, cut, draw_removed
+from orchestrator.method.resume import Consumed, Moment, generators, restore_generators
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Blocks
 
@@ -64,25 +65,49 @@ def train_stage(
     training: Training,
     observer: Observer | None,
     watch: Callable[[Progress], None],
+    begin: Moment | None = None,
+    keep: Callable[[Callable[[], Moment]], None] = lambda now: None,
 ) -> Trace:
     """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
-    ``observer`` measures, and judges for all; None on all workers but the first.
+    ``observer`` measures, and judges for all; None on all workers but the first. ``keep`` is offered where
+    the stage is after every block but its last; to go on from there, ``begin`` with the weights and the
+    optimizer of that moment.
     """
-    started = time.perf_counter()
+    begin = begin or Moment()
+    started = time.perf_counter() - begin.seconds
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
     parallel = DistributedDataParallel(model) if world > 1 else model
     model.train()
-    if spec.warmup_steps:
+    if begin.generators:
+        restore_generators(begin.generators[rank], model.device)
+    elif spec.warmup_steps:
         optimizer.reset()
-    removals, removed = deque(spec.removals), spec.removed_from
-    points, losses, blocks, meter = [], [], [], Meter()
-    finding: Finding = "recovered"
-    watch(Progress(0, removed))
-    rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step, spec.steps)
-    for step, rows in enumerate(rows_of_step):
+    removals, removed = deque(spec.removals[begin.removals :]), spec.removed_after(begin.removals)
+    points, losses, blocks, meter = [*begin.after_removal], [*begin.train_loss], [*begin.blocks], Meter()
+    finding: Finding = "recovered" if begin.recovered else None
+    consumed = Consumed.after(begin.steps, spec, table, training)
+
+    def now() -> Moment:
+        return Moment(
+            steps=step + 1,
+            removals=len(spec.removals) - len(removals),
+            recovered=finding == "recovered",
+            after_removal=tuple(points),
+            train_loss=tuple(losses),
+            blocks=tuple(blocks),
+            seconds=time.perf_counter() - started,
+            consumed=consumed.digest,
+            generators=generators(model.device),
+        )
+
+    watch(Progress(begin.steps, removed))
+    left = spec.steps - begin.steps
+    rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step + begin.steps, left)
+    for step, rows in enumerate(rows_of_step, begin.steps):
         at = spec.first_step + step
+        consumed.add(rows.tobytes())
         if removals and (finding == "recovered" if spec.adaptive else removals[0].step == step):
             removed, finding = removals.popleft().removed_tokens, None
             if observer:
@@ -106,6 +131,8 @@ def train_stage(
         finding = told(observer.judge(tuple(blocks)) if observer else None)
         if isinstance(finding, Alarm) or (spec.adaptive and finding == "recovered" and not removals):
             break
+        if step + 1 < spec.steps:
+            keep(now)
     alarm = finding if isinstance(finding, Alarm) else None
     seconds = time.perf_counter() - started
     return Trace(tuple(points), tuple(losses), tuple(blocks), alarm, step + 1, removed, seconds)

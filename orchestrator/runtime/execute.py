@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
+from orchestrator.failpoints import failpoint
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import initial_model, load_weights, place, save_weights
 from orchestrator.method.observe import Observer
@@ -24,6 +24,7 @@ from orchestrator.method.train import Progress, Trace, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
 from orchestrator.runtime.judging import Answers, StageJudge, expected
+from orchestrator.runtime.resume import Keeper
 from orchestrator.stability import Judgement
 from orchestrator.store import Chain, Claim, Manifest, StageStore
 
@@ -96,10 +97,10 @@ class StageRunner:
         Waits while another trial trains the same stage. The first worker decides for all.
         """
         while True:
-            if self._agreed(lambda: self.store.manifest(stage) is not None):
-                return self.store.manifest(stage)
             if self._agreed(lambda: self._claimed(stage)):
                 return None
+            if self._agreed(lambda: self.store.manifest(stage) is not None):
+                return self.store.manifest(stage)
             time.sleep(WAIT_SECONDS)
 
     def goes_on(self) -> bool:
@@ -114,10 +115,18 @@ class StageRunner:
         return decision[0]
 
     def _claimed(self, stage: PlannedStage) -> bool:
+        """Take a stage on, unless it is committed. Whoever can claim it removes what killed attempts left."""
         self._claim = self.store.claim(stage.key)
-        if self._claim and self.store.manifest(stage):
+        try:
+            if self._claim:
+                self.store.tidy(stage.key)
+            ours = self._claim is not None and self.store.manifest(stage) is None
+        except BaseException:
             self._release()
-        return self._claim is not None
+            raise
+        if not ours:
+            self._release()
+        return ours
 
     def _release(self) -> None:
         if self._claim:
@@ -134,6 +143,7 @@ class StageRunner:
     def _attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
         start = self._start(stage, chain.standing[-1].manifest if chain.standing else None)
         self._at = None  # from here on the weights are no stage's
+        keeper = Keeper(self.store, stage, start.model, start.optimizer, first=self.first)
         judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
         observer = Observer(self.evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
@@ -144,9 +154,11 @@ class StageRunner:
             self.job.training,
             observer if self.first else None,
             lambda progress: self.watch(stage, progress),
+            keeper.restored(self.data.train, self.job.training),
+            keeper.after_block,
         )
-        attempt = self.store.begin(stage.key) if self.first else None
-        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
+        ours = self._agreed(lambda: self._commit(stage, start, trace, judge))
+        keeper.forget()
         manifest = self.store.manifest(stage)
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
@@ -169,19 +181,23 @@ class StageRunner:
             optimizer.load(load_file(self.store.folder(parent) / OPTIMIZER_FILE))
         return _Position(None, model, optimizer)
 
-    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace, judge: StageJudge) -> Manifest:
+    def _commit(self, stage: PlannedStage, end: _Position, trace: Trace, judge: StageJudge) -> bool:
+        """Whether the stage that stands is this attempt."""
         judgement = judge.at_end(trace)
         if judgement.verdict in PASSED:
             metrics = self._measured(stage, end.model, trace, judgement)
-            if not math.isfinite(metrics.validation_loss):
-                judgement = Judgement("diverged", "the validation loss is not finite", "A1")
-        if judgement.verdict not in PASSED:
-            return self.store.commit(
-                stage, attempt, judgement.verdict, _no_metrics(stage, trace, judgement), judgement.reason
-            )
-        save_weights(end.model, self.data.tokenizer, attempt)
-        save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
-        return self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
+            judgement = _last_look(end, metrics) or judgement
+        attempt = self.store.begin(stage.key)
+        with self.store.writing(attempt):
+            if judgement.verdict in PASSED:
+                save_weights(end.model, self.data.tokenizer, attempt)
+                failpoint("commit.weights")
+                save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
+                failpoint("commit.optimizer")
+            else:
+                metrics = _no_metrics(stage, trace, judgement)
+            manifest = self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
+        return manifest.attempt == attempt.name
 
     def _measured(
         self, stage: PlannedStage, model: PreTrainedModel, trace: Trace, judgement: Judgement
@@ -209,6 +225,16 @@ class StageRunner:
             blocks=trace.blocks,
             detector=judgement.detector,
         )
+
+
+def _last_look(end: _Position, metrics: StageMetrics) -> Judgement | None:
+    """Nothing that is not a number is ever committed as good, whenever it came in."""
+    if not math.isfinite(metrics.validation_loss):
+        return Judgement("diverged", "the validation loss is not finite", "A1")
+    tensors = [*end.model.parameters(), *end.optimizer.tensors().values()]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        return Judgement("diverged", "a weight or a moment of AdamW is not finite", "A1")
+    return None
 
 
 def _no_metrics(stage: PlannedStage, trace: Trace, judgement: Judgement) -> StageMetrics:

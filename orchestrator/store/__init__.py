@@ -6,7 +6,8 @@ from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.frontier import FrontierPoint, frontier
 from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
-from orchestrator.store.stages import Manifest, StageStore
+from orchestrator.store.snapshots import Snapshots
+from orchestrator.store.stages import Manifest, StageStore, number_versions, unwritten
 
 __all__ = [
     "Chain",
@@ -14,11 +15,13 @@ __all__ = [
     "FrontierPoint",
     "Manifest",
     "Pruned",
+    "Snapshots",
     "StageStore",
     "Tried",
     "frontier",
     "is_fork",
     "job_folder",
+    "number_versions",
     "plan_for",
     "proposals",
     "pruned_trials",
@@ -32,4 +35,5 @@ __all__ = [
     "saved_added_seeds",
     "saved_plan",
     "saved_plans",
+    "unwritten",
 ]

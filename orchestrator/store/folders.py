@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orchestrator.failpoints import failpoint
+from orchestrator.partial import partial
+
 
 def job_folder(root: Path, name: str) -> Path:
     """Where the report and the progress of a job are."""
@@ -14,6 +17,7 @@ def job_folder(root: Path, name: str) -> Path:
 def replace_file(path: Path, text: str) -> None:
     """Write a small file so that readers see the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+    written = partial(path)
+    written.write_text(text)
+    failpoint("replace.written")
+    os.replace(written, path)
