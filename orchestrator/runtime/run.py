@@ -38,6 +38,7 @@ from orchestrator.store import (
     saved_added_seeds,
     saved_plan,
     saved_plans,
+    sweep,
 )
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 
@@ -136,6 +137,7 @@ def _stage_of(prefix: str, store: StageStore) -> tuple[Trial, PlannedStage]:
 
 def _run(plan: Plan, path: Path, store: StageStore, console: Console) -> int:
     started, job = time.time(), plan.job
+    sweep(store.root)
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
         f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(store.root)}"

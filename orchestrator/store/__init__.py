@@ -2,7 +2,7 @@
 
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.folders import job_folder, replace_file, sweep
 from orchestrator.store.frontier import FrontierPoint, frontier
 from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
@@ -35,5 +35,6 @@ __all__ = [
     "saved_added_seeds",
     "saved_plan",
     "saved_plans",
+    "sweep",
     "unwritten",
 ]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orchestrator.failpoints import failpoint
-from orchestrator.partial import partial
+from orchestrator.partial import abandoned, partial
 
 
 def job_folder(root: Path, name: str) -> Path:
@@ -21,3 +21,10 @@ def replace_file(path: Path, text: str) -> None:
     written.write_text(text)
     failpoint("replace.written")
     os.replace(written, path)
+
+
+def sweep(root: Path) -> None:
+    """Remove the half-written files of killed commands; what they left of stages, their claims' holders remove."""
+    for folder in (root / "jobs", root / "data"):
+        for path in abandoned(folder):
+            path.unlink(missing_ok=True)
