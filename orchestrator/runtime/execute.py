@@ -168,6 +168,7 @@ class StageRunner:
 
     def _start(self, stage: PlannedStage, parent: Manifest | None) -> _Position:
         """The parent's weights and optimizer: at hand, or from the store, or new."""
+        self.store.expect(stage.parent)
         if self._at and self._at.key == stage.parent:
             return self._at
         if parent is None:
@@ -187,6 +188,7 @@ class StageRunner:
         if judgement.verdict in PASSED:
             metrics = self._measured(stage, end.model, trace, judgement)
             judgement = _last_look(end, metrics) or judgement
+        self.store.expect(stage.parent)
         attempt = self.store.begin(stage.key)
         with self.store.writing(attempt):
             if judgement.verdict in PASSED:

@@ -169,6 +169,12 @@ class StageStore:
             raise StoreError(Problem("CKP009", str(path), f"cannot be read: {error.strerror}", _REPAIR)) from None
         return self._known[key][1]
 
+    def expect(self, key: str | None) -> None:
+        """Raise ``StoreError`` if a stage that was committed is there no more; None stands for no stage."""
+        if key and self.read(key) is None:
+            found = "was committed and is gone: somebody removed it while the trial ran"
+            raise StoreError(Problem("CKP011", str(self.stages / key), found, "run again; it trains what is missing"))
+
     def folder(self, manifest: Manifest) -> Path:
         """Where the files of a committed stage are."""
         return self.stages / manifest.key / manifest.attempt
