@@ -52,6 +52,7 @@ class Snapshots:
         write(tensors)
         with tensors.open("rb") as file:
             os.fsync(file.fileno())
+        sync_folder(self.folder)
         failpoint("snapshot.tensors")
         named = StoredFile(path=tensors.name, size=tensors.stat().st_size, sha256=sha256(tensors))
         snapshot = Snapshot(identity=self._identity, circumstances=self._circumstances, state=state, tensors=named)

@@ -97,7 +97,8 @@ class Recorder:
                 self._data[state.st_ino] = content
                 self.steps.append(Data(state.st_ino, content))
         for name in self._entries.keys() - now.keys():
-            if not any(now.get(other) == self._entries[name] and other not in self._entries for other in now):
+            moved_to = (other for other, place in now.items() if place == self._entries[name])
+            if not any(self._entries.get(other) != now[other] for other in moved_to):
                 self.steps.append(Entry(name, None))
         for name, (inode, folder) in now.items():
             if self._entries.get(name) != (inode, folder):

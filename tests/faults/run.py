@@ -7,18 +7,21 @@ oracles of ``oracle.py``. Ends with one JSON line. ``--short``: the deterministi
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import random
 import re
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from statistics import quantiles
 
@@ -43,6 +46,10 @@ PLACES = sorted(
 RECOVERY = {"tidy.removed", "forget.manifest", "forget.done", "repair.removed", "commit.lost"}
 """Those a first run does not come to."""
 FORWARD = [place for place in PLACES if place not in RECOVERY]
+SILENT = {"claim.taken", "replace.written"}
+"""Places where a failed write is not the stage's: the progress of a trial is for display."""
+SIZES = (0, 100, 700, 5_000, 20_000, 60_000, 100_000)
+"""Bytes: below, between and just under the files of a stage."""
 MOST_LIVES = 20
 
 
@@ -230,6 +237,59 @@ def _race(stage: int, root: Path, log: Log) -> None:
     store.commit(planned, attempt, "good", tried.manifest.metrics)
 
 
+def disk(harness: Harness, stages: tuple[int, ...]) -> None:
+    """A write that fails at every place of a commit; an fsync that fails; files that grow to a limit and no further."""
+    for place, stage, action in product(FORWARD, stages, ("ENOSPC", "EIO")):
+        if place not in SILENT:
+            harness.case(f"{action} at {place} in stage {stage}", iter([armed(Armed(place, stage, 1, action))]), 1)
+    for turn, stage in product(range(1, 16), stages):
+        harness.case(f"fsync {turn} fails in stage {stage}", iter([(partial(_failing_fsync, stage, turn), None)]), 1)
+    for size, stage in product(SIZES, stages):
+        harness.case(f"no file grows beyond {size} in stage {stage}", iter([(partial(_limited, stage, size), None)]), 1)
+    for stage in stages:
+        harness.case(f"the store vanishes after stage {stage}", iter([(partial(_vanishing, stage), None)]), 1)
+
+
+def _failing_fsync(stage: int, turn: int, root: Path, log: Log) -> None:
+    """From the chosen stage on, the chosen fsync says EIO."""
+    fsync, calls = os.fsync, count(1)
+
+    def failing(handle: int) -> None:
+        if len(log.events("acknowledged")) >= stage and next(calls) == turn:
+            os.write(2, b"failpoint fsync: EIO\n")
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(handle)
+
+    os.fsync = failing
+    drive(root, log)
+
+
+def _limited(stage: int, size: int, root: Path, log: Log) -> None:
+    """The kernel cuts every write off at a size (RLIMIT_FSIZE): real torn files, by every library's own writer."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def after(plan: object) -> None:
+        if len(log.events("acknowledged")) == stage:
+            os.write(2, b"failpoint limit: EFBIG\n")
+            limit()
+
+    after(None)
+    drive(root, log, after=after)
+
+
+def _vanishing(stage: int, root: Path, log: Log) -> None:
+    """Somebody removes the store; what was acknowledged before is gone by his hand, not ours."""
+
+    def after(plan: object) -> None:
+        if len(log.events("acknowledged")) == stage + 1:
+            os.write(2, b"failpoint store: removed\n")
+            shutil.rmtree(root)
+            log.path.unlink()
+
+    drive(root, log, after=after)
+
+
 def random_kills(harness: Harness, kills: int, seed: int) -> None:
     """SIGKILL at random times and random failpoints, one to three of them in the life of a store."""
     dice = random.Random(seed)
@@ -274,6 +334,8 @@ def _run(harness: Harness, arguments: argparse.Namespace) -> None:
         tidying(harness, stages)
         repairs(harness, stages)
         every_recovery(harness, STAGES // 2, arguments.turns)
+    if arguments.disk:
+        disk(harness, (0, STAGES // 2))
     random_kills(harness, arguments.kills, arguments.seed)
 
 
@@ -281,6 +343,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, help="at random times and places")
     parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
+    parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
     parser.add_argument("--turns", type=int, default=6, help="faults while recovering: at the first so many places")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="the deterministic part that CI runs")
