@@ -158,6 +158,9 @@ def run(
     overrides: Overrides = None,
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
+    ] = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
     from orchestrator.runtime.run import checked_job, named_plan, run_job
@@ -169,7 +172,7 @@ def run(
         plan(job, overrides, store)
         return
 
-    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console()))
+    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console(), accept_drift=accept_drift))
 
 
 @app.command()

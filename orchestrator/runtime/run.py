@@ -21,6 +21,7 @@ from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import frontier_table, standings_table, summary_table, write_report
 from orchestrator.report.text import count
 from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.drift import refuse_drift
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
@@ -52,15 +53,17 @@ _QUIET = {
 }
 
 
-def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console) -> int:
+def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console, *, accept_drift: bool = False) -> int:
     """Train what is missing, record it, report it. Returns the exit code."""
     os.environ.update(_QUIET)
     store = StageStore(root)
     if plan := named_plan(path, overrides, store):
         concurrent_trials(plan.job.resources)
         _check_writable(root)
+        refuse_drift(plan, store, accept=accept_drift)
     else:
         plan = _prepared_plan(checked_job(path, overrides, root), store)
+        refuse_drift(plan, store, accept=accept_drift)
         save_job(plan, store)
     return _run(plan, path, store, console)
 
