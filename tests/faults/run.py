@@ -99,8 +99,10 @@ def _percentiles(values: list[float] | list[int]) -> list[float]:
 class Harness:
     """Runs cases and holds each to the control."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seconds: float) -> None:
+        """After ``seconds`` no case is begun any more: what was planned and not delivered is reported as such."""
         self.folder, self.figures, self.number = folder, Figures(), 0
+        self.deadline = time.monotonic() + seconds
         control = folder / "control"
         control.mkdir()
         started = time.monotonic()
@@ -114,6 +116,8 @@ class Harness:
         """Deliver the faults one after the other to drivers of one store, then let one end in peace."""
         self.number += 1
         self.figures.planned += planned
+        if time.monotonic() > self.deadline:
+            return
         home = self.folder / f"case{self.number}"
         home.mkdir()
         log, root, delivered = Log(home / "log"), home / "store", 0
@@ -312,7 +316,7 @@ def main() -> int:
     snapshots_always()
     folder = Path(tempfile.mkdtemp(prefix="stepwise-faults-", dir=arguments.folder))
     try:
-        harness, started = Harness(folder), time.monotonic()
+        harness, started = Harness(folder, arguments.seconds), time.monotonic()
         _run(harness, arguments)
         document = {"seed": arguments.seed, "seconds": round(time.monotonic() - started), **harness.figures.document()}
     finally:
@@ -345,6 +349,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
     parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
     parser.add_argument("--turns", type=int, default=6, help="faults while recovering: at the first so many places")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case later than that")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="the deterministic part that CI runs")
     parser.add_argument("--json", action="store_true", help="nothing but the JSON line")
