@@ -51,6 +51,8 @@ SILENT = {"claim.taken", "replace.written"}
 SIZES = (0, 194, 239, 811, 1_309, 3_000, 56_903, 114_391)
 """Bytes: below, between and just under the files of a stage."""
 MOST_LIVES = 20
+NOTIFY_SECONDS = 0.1
+"""What telling the tracker of a stage may take; it only sets a flag."""
 
 
 @dataclass
@@ -66,6 +68,9 @@ class Figures:
     stages: int = 0
     leftovers: int = 0
     redone_twice: int = 0
+    points_missing: int | None = None
+    """None: MLflow was not part of this run."""
+    points_doubled: int | None = None
     struck: set[str] = field(default_factory=set)
     lost_steps: list[int] = field(default_factory=list)
     recovery_seconds: list[float] = field(default_factory=list)
@@ -80,6 +85,8 @@ class Figures:
             "frontiers_identical": f"{self.cases - self.frontiers_differing}/{self.cases}",
             "redo_factor": round(self.begun / max(1, self.stages + self.delivered), 3),
             "redone_more_than_once_a_fault": self.redone_twice,
+            "points_missing": self.points_missing,
+            "points_doubled": self.points_doubled,
             "leftovers": self.leftovers,
             "failpoints_struck": f"{len(self.struck & set(PLACES))}/{len(PLACES)}",
             "failpoints_missing": sorted(set(PLACES) - self.struck),
@@ -311,6 +318,22 @@ def _random_fault(dice: random.Random, seconds: float) -> tuple[Callable[[Path, 
     return (lambda root, log: drive(root, log)), dice.uniform(0.02, 0.8 * seconds)
 
 
+def outbox(harness: Harness) -> None:
+    """MLflow down, killed, deaf, refusing, forgetful: every point arrives once."""
+    from faults.outbox import FAULTS, deliveries
+
+    figures = harness.figures
+    figures.planned += len(FAULTS)
+    figures.points_missing = figures.points_doubled = 0
+    for delivery in deliveries(harness.folder):
+        figures.delivered += bool(delivery.struck)
+        figures.points_missing += delivery.missing
+        figures.points_doubled += delivery.doubled
+        say(f"MLflow {delivery.fault}: {delivery}")
+        if delivery.missing or delivery.doubled or delivery.slowest_notify > NOTIFY_SECONDS:
+            figures.failures.append(f"MLflow {delivery.fault}: {delivery}")
+
+
 def main() -> int:
     arguments = _arguments()
     snapshots_always()
@@ -339,7 +362,9 @@ def _run(harness: Harness, arguments: argparse.Namespace) -> None:
         repairs(harness, stages)
         every_recovery(harness, STAGES // 2, arguments.turns)
     if arguments.disk:
-        disk(harness, (0, STAGES // 2))
+        disk(harness, (STAGES // 2,))
+    if arguments.outbox:
+        outbox(harness)
     random_kills(harness, arguments.kills, arguments.seed)
 
 
@@ -348,6 +373,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=0, help="at random times and places")
     parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
     parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
+    parser.add_argument("--outbox", action="store_true", help="MLflow down, killed, deaf, refusing, forgetful")
     parser.add_argument("--turns", type=int, default=6, help="faults while recovering: at the first so many places")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case later than that")
     parser.add_argument("--seed", type=int, default=0)
