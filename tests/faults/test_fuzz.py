@@ -28,7 +28,7 @@ SECRET = "hunter2-8731"  # noqa: S105
 GOOD = {"name": "x", "task": {"digits": [2, 2]}, "schedule": {"tokens_per_stage": 4, "stage_steps": 20}}
 SECONDS = 2.0
 
-fuzzed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 secrets = st.sampled_from(
     [f"https://me:{SECRET}@host", f"postgresql://u:{SECRET}@h/db", f"http://:{SECRET}@h", f"x://a:{SECRET}@b@c"]
 )
@@ -136,7 +136,7 @@ def test_token_table_with_any_damage_is_refused_by_name(tmp_path: Path, name: st
     assert len(table) > 0
     whole = (tmp_path / name).read_bytes()
 
-    @settings(max_examples=25)
+    @settings(max_examples=10)
     @given(st.integers(0, len(whole) - 1))
     def refused(at: int) -> None:
         (tmp_path / name).write_bytes(damage(whole, at))

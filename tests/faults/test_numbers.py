@@ -47,8 +47,6 @@ def gradient(model: Model, step: int) -> None:
 
 
 BEFORE: dict[str, Callable[[Model], None]] = {
-    "gradient of the first step": lambda model: gradient(model, 0),
-    "gradient in the middle": lambda model: gradient(model, STEPS // 2),
     "gradient of the last step": lambda model: gradient(model, STEPS - 1),
 }
 DURING: dict[str, int] = {"weight in the middle": STEPS // 2, "weight after the last block": STEPS}
