@@ -334,6 +334,27 @@ def outbox(harness: Harness) -> None:
             figures.failures.append(f"MLflow {delivery.fault}: {delivery}")
 
 
+def ray_kills(harness: Harness, kills: int, seed: int) -> None:
+    """The real command: driver and training workers in turn."""
+    from faults.cluster import control, kill
+
+    figures, dice = harness.figures, random.Random(seed)
+    figures.planned += kills
+    wanted = control(harness.folder)
+    for number in range(kills):
+        if time.monotonic() > harness.deadline:
+            return
+        done = kill(harness.folder, ("driver", "worker")[number % 2], wanted, dice)
+        say(f"Ray: {done}")
+        figures.cases += 1
+        figures.delivered += done.delivered
+        figures.stages_lost += done.lost
+        figures.frontiers_differing += not done.identical
+        figures.leftovers += len(done.left)
+        if done.lost or done.left or not done.identical:
+            figures.failures.append(f"Ray: {done}")
+
+
 def main() -> int:
     arguments = _arguments()
     snapshots_always()
@@ -365,6 +386,8 @@ def _run(harness: Harness, arguments: argparse.Namespace) -> None:
         disk(harness, (STAGES // 2,))
     if arguments.outbox:
         outbox(harness)
+    if arguments.ray:
+        ray_kills(harness, arguments.ray, arguments.seed)
     random_kills(harness, arguments.kills, arguments.seed)
 
 
@@ -374,6 +397,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
     parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
     parser.add_argument("--outbox", action="store_true", help="MLflow down, killed, deaf, refusing, forgetful")
+    parser.add_argument("--ray", type=int, default=0, help="kills of the real command on real Ray")
     parser.add_argument("--turns", type=int, default=6, help="faults while recovering: at the first so many places")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case later than that")
     parser.add_argument("--seed", type=int, default=0)
