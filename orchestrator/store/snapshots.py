@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class Snapshots:
         return (snapshot.state, path) if whole and ours else None
 
     def forget(self) -> None:
-        """Remove it: the stage is committed, or the snapshot cannot be used."""
-        remove(self.folder)
-        failpoint("snapshot.forgotten")
+        """Remove it: the stage is committed, or the snapshot cannot be used. What stays is tidied by the next run."""
+        with suppress(OSError):
+            remove(self.folder)
+            failpoint("snapshot.forgotten")

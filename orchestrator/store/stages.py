@@ -92,12 +92,13 @@ class StageStore:
             raise StoreError(unwritten(folder, error)) from error
 
     def begin(self, key: str) -> Path:
-        """A new, empty folder for one attempt of a stage."""
+        """A new, empty folder for one attempt of a stage. Raises ``StoreError``."""
         attempt = self.stages / key / uuid.uuid4().hex[:12]
-        attempt.mkdir(parents=True)
-        for folder in (self.stages, self.root, self.root.parent):
-            sync_folder(folder)
-        failpoint("attempt.begun")
+        with self.writing(attempt):
+            attempt.mkdir(parents=True)
+            for folder in (self.stages, self.root, self.root.parent):
+                sync_folder(folder)
+            failpoint("attempt.begun")
         return attempt
 
     @contextmanager
@@ -208,10 +209,11 @@ class StageStore:
         return self._unnamed(key) + (self._foreign(manifest) if manifest else [])
 
     def tidy(self, key: str) -> None:
-        """Remove what killed attempts left; for whoever holds the stage's claim."""
+        """Remove what killed attempts left; for whoever holds the stage's claim. Raises ``StoreError``."""
         for path in self._unnamed(key):
-            remove(path)
-            failpoint("tidy.removed")
+            with self.writing(path):
+                remove(path)
+                failpoint("tidy.removed")
 
     def _unnamed(self, key: str) -> list[Path]:
         manifest = self.read(key)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource as limits
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,17 @@ JOB = Job(
 STAGES = 5
 
 
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Files may grow inside: limits are for the product, not for its log."""
+    limit = limits.getrlimit(limits.RLIMIT_FSIZE)
+    limits.setrlimit(limits.RLIMIT_FSIZE, (limit[1], limit[1]))
+    try:
+        yield
+    finally:
+        limits.setrlimit(limits.RLIMIT_FSIZE, limit)
+
+
 @dataclass(frozen=True)
 class Log:
     """What drivers of one store did, over all their lives."""
@@ -52,9 +65,10 @@ class Log:
 
     def write(self, event: str, **details: Any) -> None:
         line = json.dumps({"event": event, "pid": os.getpid(), "at": time.monotonic(), **details}) + "\n"
-        handle = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(handle, line.encode())
-        os.close(handle)
+        with unlimited():
+            handle = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+            os.write(handle, line.encode())
+            os.close(handle)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         lines = self.path.read_text().splitlines() if self.path.exists() else []
@@ -148,10 +162,12 @@ def _become(work: Callable[[], None], said: Path) -> None:
         work()
         code = 0
     except StepwiseError as error:
-        os.write(2, f"{error}\n".encode())
         code = error.exit_code
+        with unlimited():
+            os.write(2, f"{error}\n".encode())
     except BaseException:
-        os.write(2, traceback.format_exc().encode())
+        with unlimited():
+            os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
 
