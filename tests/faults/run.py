@@ -356,20 +356,24 @@ def ray_kills(harness: Harness, kills: int, seed: int) -> None:
 
 
 def main() -> int:
+    """Figures are printed even if the run is ended by SIGTERM or Ctrl-C."""
     arguments = _arguments()
     snapshots_always()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="stepwise-faults-", dir=arguments.folder))
+    harness, started = Harness(folder, arguments.seconds), time.monotonic()
     try:
-        harness, started = Harness(folder, arguments.seconds), time.monotonic()
         _run(harness, arguments)
-        document = {"seed": arguments.seed, "seconds": round(time.monotonic() - started), **harness.figures.document()}
+    except KeyboardInterrupt:
+        harness.figures.failures.append("ended from outside")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if not arguments.json:
-        for line in harness.figures.failures:
-            say(line)
-    print(json.dumps(document))
-    return 1 if document["failures"] else 0
+        if not arguments.json:
+            for line in harness.figures.failures:
+                say(line)
+        document = {"seed": arguments.seed, "seconds": round(time.monotonic() - started), **harness.figures.document()}
+        print(json.dumps(document), flush=True)
+    return 1 if harness.figures.failures else 0
 
 
 def _run(harness: Harness, arguments: argparse.Namespace) -> None:

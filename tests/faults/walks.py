@@ -156,6 +156,7 @@ def child(work: Callable[[], None], folder: Path, kill_after: float | None = Non
 
 def _become(work: Callable[[], None], said: Path) -> None:
     code = 70
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         handle = os.open(said, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         os.dup2(handle, 2)
