@@ -123,7 +123,7 @@ class Proxy:
             self.struck += 1
             self._lifted.wait(PATIENCE)
             request.close_connection = True
-        elif fault == "reply lost":
+        elif fault == "reply lost" and request.path.endswith("log-batch"):
             self._forward(request, body)
             self.struck += 1
             request.close_connection = True
