@@ -109,12 +109,12 @@ class Harness:
     def __init__(self, folder: Path, seconds: float) -> None:
         """After ``seconds`` no case is begun any more: what was planned and not delivered is reported as such."""
         self.folder, self.figures, self.number = folder, Figures(), 0
-        self.deadline = time.monotonic() + seconds
         control = folder / "control"
         control.mkdir()
         started = time.monotonic()
         drive(control / "store", Log(control / "log"))  # in this process: every child is born warm
         self.seconds = time.monotonic() - started
+        self.deadline = time.monotonic() + seconds
         self.control: Result = result(control / "store")
         if len(self.control.files) < STAGES:
             raise SystemExit(f"the control has {len(self.control.files)} stages")
@@ -334,27 +334,6 @@ def outbox(harness: Harness) -> None:
             figures.failures.append(f"MLflow {delivery.fault}: {delivery}")
 
 
-def ray_kills(harness: Harness, kills: int, seed: int) -> None:
-    """The real command: driver and training workers in turn."""
-    from faults.cluster import control, kill
-
-    figures, dice = harness.figures, random.Random(seed)
-    figures.planned += kills
-    wanted = control(harness.folder)
-    for number in range(kills):
-        if time.monotonic() > harness.deadline:
-            return
-        done = kill(harness.folder, ("driver", "worker")[number % 2], wanted, dice)
-        say(f"Ray: {done}")
-        figures.cases += 1
-        figures.delivered += done.delivered
-        figures.stages_lost += done.lost
-        figures.frontiers_differing += not done.identical
-        figures.leftovers += len(done.left)
-        if done.lost or done.left or not done.identical:
-            figures.failures.append(f"Ray: {done}")
-
-
 def main() -> int:
     """Figures are printed even if the run is ended by SIGTERM or Ctrl-C."""
     arguments = _arguments()
@@ -390,8 +369,6 @@ def _run(harness: Harness, arguments: argparse.Namespace) -> None:
         disk(harness, (STAGES // 2,))
     if arguments.outbox:
         outbox(harness)
-    if arguments.ray:
-        ray_kills(harness, arguments.ray, arguments.seed)
     random_kills(harness, arguments.kills, arguments.seed)
 
 
@@ -401,7 +378,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
     parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
     parser.add_argument("--outbox", action="store_true", help="MLflow down, killed, deaf, refusing, forgetful")
-    parser.add_argument("--ray", type=int, default=0, help="kills of the real command on real Ray")
     parser.add_argument("--turns", type=int, default=6, help="faults while recovering: at the first so many places")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case later than that")
     parser.add_argument("--seed", type=int, default=0)
