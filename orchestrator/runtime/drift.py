@@ -6,30 +6,44 @@ with. But nobody should find that out from the figures.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import field_diff
+from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
-from orchestrator.store import StageStore, job_folder, number_versions, replace_file, replay_all, saved_plan
+from orchestrator.runtime.order import open_trials
+from orchestrator.store import StageStore, job_folder, number_versions, replace_file, replay, saved_plan
+
+
+class Drift(Record):
+    """Differences that somebody accepted, one a line, and when."""
+
+    accepted_at: float
+    lines: tuple[str, ...]
+
+
+_RECORD = TypeAdapter(tuple[Drift, ...])
 
 
 def refuse_drift(plan: Plan, store: StageStore, *, accept: bool) -> None:
     """Raise ``InputError`` with every difference, unless it was accepted; what is accepted is recorded."""
     differences = list(dict.fromkeys((*_other_work(plan, store), *_other_circumstances(plan, store))))
     file = job_folder(store.root, plan.job.name) / "drift.json"
-    known = _accepted(file)
-    new = [line for line in differences if line not in {known_line for entry in known for known_line in entry["lines"]}]
+    known = _read(file)
+    accepted = {line for drift in known for line in drift.lines}
+    new = tuple(line for line in differences if line not in accepted)
     if not new:
         return
     if not accept:
         found = f"stopped half-way and would go on as something else: {'; '.join(new)}"
         fix = "put it back; or give another name; or accept and record it with --accept-drift"
         raise InputError(Problem("RUN005", plan.job.name, found, fix))
-    replace_file(file, json.dumps([*known, {"accepted_at": time.time(), "lines": new}], indent=1))
+    replace_file(file, _RECORD.dump_json((*known, Drift(accepted_at=time.time(), lines=new)), indent=1).decode())
 
 
 def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
@@ -38,23 +52,24 @@ def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
     if before is None:
         return
     ends = {trial.stages[-1].key for trial in plan.trials}
-    left = [chain for chain in replay_all(before, store) if chain.attempts and chain.next]
-    if any(chain.trial.stages[-1].key not in ends for chain in left):
+    left = [trial for trial in open_trials(before, store) if replay(trial, store).attempts]
+    if any(trial.stages[-1].key not in ends for trial in left):
         yield from field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json"))
 
 
 def _other_circumstances(plan: Plan, store: StageStore) -> Iterator[str]:
     """What an unfinished trial's last stage was trained with, where it is otherwise here."""
-    for chain in replay_all(plan, store):
-        if chain.next and chain.standing:
-            trained_with = chain.standing[-1].manifest.versions
+    for trial in open_trials(plan, store):
+        if standing := replay(trial, store).standing:
+            trained_with = standing[-1].manifest.versions
             for name, here in number_versions().items():
                 if trained_with.get(name, here) != here:
                     yield f"{name}: {trained_with[name]} -> {here}"
 
 
-def _accepted(file: Path) -> list[dict]:
+def _read(file: Path) -> tuple[Drift, ...]:
+    """What cannot be read was not accepted."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return []
+        return _RECORD.validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return ()
