@@ -47,7 +47,7 @@ def beside(name: str, content: bytes) -> Callable[[Path], None]:
 
 DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     **{f"bit flipped in {name}": (name, flip, name) for name in FILES},
-    **{f"{name} is missing": (name, Path.unlink, name) for name in FILES},
+    **{f"{name} is missing": (name, Path.unlink, name) for name in FILES[1:3]},
     "weights torn": ("model.safetensors", tear, "model.safetensors"),
     "optimizer linked elsewhere": ("optimizer.safetensors", link_elsewhere, "optimizer.safetensors"),
     "folder linked elsewhere": ("", link_elsewhere, "lies outside the store"),
