@@ -186,6 +186,9 @@ def run(
     allow_unauthenticated: Annotated[
         bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
     ] = False,
+    accept_drift: Annotated[
+        bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
+    ] = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
     from orchestrator.runtime.attach import Attachment
@@ -201,7 +204,7 @@ def run(
         plan(job, overrides, store)
         return
 
-    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console(), at))
+    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console(), at, accept_drift=accept_drift))
 
 
 @app.command()

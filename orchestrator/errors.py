@@ -10,13 +10,19 @@ An error holds one or more problems. A problem says what was found, where, and w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def without_password(text: str) -> str:
+    """A text that may be shown: what stands between ``user:`` and ``@`` in a URI is not."""
+    return re.sub(r"(://[^/@\s]*:)[^\s]*@", r"\1***@", text)
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: ``code`` is stable, ``where`` names file, line or key."""
+    """One thing that is wrong: ``code`` is stable, ``where`` names file, line or key. Shows no password."""
 
     code: str
     where: str
@@ -25,7 +31,7 @@ class Problem:
 
     def __str__(self) -> str:
         fix = f"; {self.fix}" if self.fix else ""
-        return f"error[{self.code}] {self.where}: {self.found}{fix}"
+        return without_password(f"error[{self.code}] {self.where}: {self.found}{fix}")
 
 
 class StepwiseError(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.config.job import Job
-from orchestrator.config.wording import problems, without_password
+from orchestrator.config.wording import problems
 from orchestrator.errors import InputError, Problem
 
 MAX_JOB_BYTES = 1 << 20
@@ -82,7 +82,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
         raise InputError(
             Problem(
                 "CLI001",
-                without_password(override),
+                override,
                 "not an override",
                 "write key=value, as schedule.tokens_per_stage=4",
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
@@ -12,7 +11,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.config.job import Job
 from orchestrator.config.search import Range
 from orchestrator.config.sections import Section
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, without_password
 
 _CODES = {
     "extra_forbidden": "CFG006",
@@ -73,12 +72,8 @@ def _show(value: Any) -> str:
         text = repr(value) if not isinstance(value, float) or math.isfinite(value) else str(value)
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__} too large to show"
-    text = without_password(text)
+    text = without_password(text)  # before it is cut short: half a password would not be recognized
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def without_password(text: str) -> str:
-    return re.sub(r"(://[^/@\s]*:)[^\s]*@", r"\1***@", text)
 
 
 def _near_miss(keys: list[str]) -> str:

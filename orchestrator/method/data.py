@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.method.encoding import added_before, encode, separators, training_text, unknown_words
 from orchestrator.method.removal import Batch
+from orchestrator.partial import partial
 from orchestrator.tasks import Example, Split, Task
 
 CHUNK = 20_000
@@ -69,13 +70,13 @@ def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, pa
     """The tokens of a split, from ``path`` if it exists, else made and put there in one rename."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
+        written = partial(path)
         try:
-            _write(task, split, tokenizer, partial)
-            _digest_file(path).write_text(_sha256(partial))
-            os.replace(partial, path)
+            _write(task, split, tokenizer, written)
+            _digest_file(path).write_text(_sha256(written))
+            os.replace(written, path)
         finally:
-            partial.unlink(missing_ok=True)
+            written.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
     return _read(path, with_answers=split != "train")

@@ -33,7 +33,7 @@ from orchestrator.method.thoughts import (
     load_student,
     teacher_thoughts,
 )
-from orchestrator.method.train import Moment, Terms, own_rows, ranked
+from orchestrator.method.train import Step, Terms, own_rows, ranked
 
 
 class Taught(Part):
@@ -102,7 +102,7 @@ def without_cot(batch: Batch) -> CutBatch:
     return cut(batch, batch.cot_end_B - batch.cot_start_B)
 
 
-def taught_loss(model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Moment, training: Training) -> Terms:
+def taught_loss(model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at: Step, training: Training) -> Terms:
     """The objective of a taught part: one term."""
     part = model.module if isinstance(model, DistributedDataParallel) else model
     batch = table.batch(rows)

@@ -63,7 +63,11 @@ class StageSpec:
 
     @property
     def removed_to(self) -> int:
-        return self.removals[-1].removed_tokens if self.removals else self.removed_from
+        return self.removed_after(len(self.removals))
+
+    def removed_after(self, removals: int) -> int:
+        """Tokens scheduled for removal once so many of the stage's removals have happened."""
+        return self.removals[removals - 1].removed_tokens if removals else self.removed_from
 
     @property
     def last_step(self) -> int:

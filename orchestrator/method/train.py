@@ -28,6 +28,7 @@ from orchestrator.method.model import autocast
 from orchestrator.method.observe import Finding, Meter, Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut, draw_removed, without_long
+from orchestrator.method.resume import Consumed, Moment, generators, restore_generators
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Blocks
 
@@ -46,7 +47,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Step:
     """A step of a stage. ``step`` counts over the chain."""
 
     spec: StageSpec
@@ -56,7 +57,7 @@ class Moment:
 
 Terms = Sequence[Callable[[], torch.Tensor]]
 """What a step's loss adds up from: one forward pass each, made when it is called."""
-Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Moment, Training], Terms]
+Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Step, Training], Terms]
 """The mean loss of a model over the given rows, as far as it is this worker's: over all workers together the
 mean of what each adds up is the mean over the batch."""
 
@@ -83,13 +84,17 @@ def train_stage(
     observer: Observer | None,
     watch: Callable[[Progress], None],
     objective: Objective | None = None,
+    begin: Moment | None = None,
+    keep: Callable[[Callable[[], Moment]], None] = lambda now: None,
 ) -> Trace:
     """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
     ``observer`` measures, and judges for all; None on all workers but the first. ``objective``: default is
-    that of training with removal.
+    that of training with removal. ``keep`` is offered where the stage is after every block but its last; to
+    go on from there, ``begin`` with the weights and the optimizer of that moment.
     """
-    started = time.perf_counter()
+    begin = begin or Moment()
+    started = time.perf_counter() - begin.seconds
     rank, world = ranked()
     torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
     # An emulator has no use for its network's last layer.
@@ -97,22 +102,41 @@ def train_stage(
     parallel = DistributedDataParallel(model, find_unused_parameters=unused) if world > 1 else model
     objective = objective or removal_loss
     model.train()
-    if spec.warmup_steps:
+    if begin.generators:
+        restore_generators(begin.generators[rank], model.device)
+    elif spec.warmup_steps:
         optimizer.reset()
-    removals, removed = deque(spec.removals), spec.removed_from
-    points, losses, blocks, meter = [], [], [], Meter()
-    finding: Finding = "recovered"
-    watch(Progress(0, removed))
-    rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step, spec.steps)
-    for step, rows in enumerate(rows_of_step):
+    removals, removed = deque(spec.removals[begin.removals :]), spec.removed_after(begin.removals)
+    points, losses, blocks, meter = [*begin.after_removal], [*begin.train_loss], [*begin.blocks], Meter()
+    finding: Finding = "recovered" if begin.recovered else None
+    consumed = Consumed.after(begin.steps, spec, table, training)
+
+    def now() -> Moment:
+        return Moment(
+            steps=step + 1,
+            removals=len(spec.removals) - len(removals),
+            recovered=finding == "recovered",
+            after_removal=tuple(points),
+            train_loss=tuple(losses),
+            blocks=tuple(blocks),
+            seconds=time.perf_counter() - started,
+            consumed=consumed.digest,
+            generators=generators(model.device),
+        )
+
+    watch(Progress(begin.steps, removed))
+    left = spec.steps - begin.steps
+    rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step + begin.steps, left)
+    for step, rows in enumerate(rows_of_step, begin.steps):
         at = spec.first_step + step
+        consumed.add(rows.tobytes())
         if removals and (finding == "recovered" if spec.adaptive else removals[0].step == step):
             removed, finding = removals.popleft().removed_tokens, None
             if observer:
                 points.append(observer.after_removal(model, spec, at, removed))
             if training.reset_optimizer:
                 optimizer.reset()
-        loss = _backward(parallel, objective(parallel, table, rows, Moment(spec, at, removed), training))
+        loss = _backward(parallel, objective(parallel, table, rows, Step(spec, at, removed), training))
         ends_block = step + 1 == spec.steps or (step + 1) % block_steps(spec) == 0
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
         meter.add(loss, optimizer.step(_rate(spec, step)))
@@ -127,6 +151,8 @@ def train_stage(
         finding = told(observer.judge(tuple(blocks)) if observer else None)
         if isinstance(finding, Alarm) or (spec.adaptive and finding == "recovered" and not removals):
             break
+        if step + 1 < spec.steps:
+            keep(now)
     alarm = finding if isinstance(finding, Alarm) else None
     seconds = time.perf_counter() - started
     return Trace(tuple(points), tuple(losses), tuple(blocks), alarm, step + 1, removed, seconds)
@@ -159,7 +185,7 @@ def removal_loss(
     model: torch.nn.Module,
     table: TokenTable,
     rows: np.ndarray,
-    at: Moment,
+    at: Step,
     training: Training,
     micro_batch: int | None = None,
 ) -> Terms:
@@ -172,7 +198,7 @@ def removal_loss(
 
 
 def _share(
-    table: TokenTable, rows: np.ndarray, at: Moment, training: Training, micro_batch: int | None
+    table: TokenTable, rows: np.ndarray, at: Step, training: Training, micro_batch: int | None
 ) -> tuple[list[CutBatch], int]:
     """This worker's part of the step's batch, cut and in micro-batches, and the learnt tokens of the whole batch
     (at least 1).

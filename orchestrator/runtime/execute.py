@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
+from orchestrator.failpoints import failpoint
 from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
 from orchestrator.method.model import initial_model, place, save_weights, stage_model
@@ -26,6 +26,7 @@ from orchestrator.method.train import Progress, Trace, removal_loss, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
 from orchestrator.runtime.judging import Answers, StageJudge, expected
+from orchestrator.runtime.resume import Keeper
 from orchestrator.stability import Judgement
 from orchestrator.store import Chain, Claim, Manifest, StageStore
 
@@ -98,10 +99,10 @@ class StageRunner:
         Waits while another trial trains the same stage. The first worker decides for all.
         """
         while True:
-            if self._agreed(lambda: self.store.manifest(stage) is not None):
-                return self.store.manifest(stage)
             if self._agreed(lambda: self._claimed(stage)):
                 return None
+            if self._agreed(lambda: self.store.manifest(stage) is not None):
+                return self.store.manifest(stage)
             time.sleep(WAIT_SECONDS)
 
     def goes_on(self) -> bool:
@@ -116,10 +117,18 @@ class StageRunner:
         return decision[0]
 
     def _claimed(self, stage: PlannedStage) -> bool:
+        """Take a stage on, unless it is committed. Whoever can claim it removes what killed attempts left."""
         self._claim = self.store.claim(stage.key)
-        if self._claim and self.store.manifest(stage):
+        try:
+            if self._claim:
+                self.store.tidy(stage.key)
+            ours = self._claim is not None and self.store.manifest(stage) is None
+        except BaseException:
             self._release()
-        return self._claim is not None
+            raise
+        if not ours:
+            self._release()
+        return ours
 
     def _release(self) -> None:
         if self._claim:
@@ -137,6 +146,7 @@ class StageRunner:
         standing = {tried.stage.key: tried.manifest for tried in chain.standing}
         start = self._start(stage, [standing[key] for key in stage.parents])
         self._at = None  # from here on the weights are no stage's
+        keeper = Keeper(self.store, stage, start.model, start.optimizer, first=self.first)
         judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
         evaluator = self._evaluator(stage.spec)
         observer = Observer(evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
@@ -149,9 +159,11 @@ class StageRunner:
             observer if self.first else None,
             lambda progress: self.watch(stage, progress),
             partial(removal_loss, micro_batch=self.job.resources.micro_batch) if stage.spec.answers else taught_loss,
+            keeper.restored(self.data.train, self.job.training),
+            keeper.after_block,
         )
-        attempt = self.store.begin(stage.key) if self.first else None
-        ours = self._agreed(lambda: self._commit(stage, attempt, start, trace, judge).attempt == attempt.name)
+        ours = self._agreed(lambda: self._commit(stage, start, trace, judge))
+        keeper.forget()
         manifest = self.store.manifest(stage)
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
@@ -162,6 +174,8 @@ class StageRunner:
     def _start(self, stage: PlannedStage, parents: list[Manifest]) -> _Position:
         """The parent's weights and optimizer: at hand, or from the store, or new. A part of ICoT-KD begins anew."""
         spec = stage.spec
+        for key in stage.parents:
+            self.store.expect(key)
         if spec.kind == "train" and self._at and self._at.key == stage.parent:
             return self._at
         for parent in parents:
@@ -188,20 +202,26 @@ class StageRunner:
             return self.evaluator
         return TaughtEvaluator(self.data.validation, self.evaluator.size, self.job.evaluation.batch_size)
 
-    def _commit(self, stage: PlannedStage, attempt: Path, end: _Position, trace: Trace, judge: StageJudge) -> Manifest:
+    def _commit(self, stage: PlannedStage, end: _Position, trace: Trace, judge: StageJudge) -> bool:
+        """Whether the stage that stands is this attempt."""
         judgement = judge.at_end(trace)
         if judgement.verdict in PASSED:
             metrics = self._measured(stage, end.model, trace, judgement)
-            if not math.isfinite(metrics.validation_loss):
-                judgement = Judgement("diverged", "the validation loss is not finite", "A1")
-        if judgement.verdict not in PASSED:
-            return self.store.commit(
-                stage, attempt, judgement.verdict, _no_metrics(stage, trace, judgement), judgement.reason
-            )
-        save_weights(end.model, self.data.tokenizer, attempt)
-        if stage.spec.kind == "train":
-            save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
-        return self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
+            judgement = _last_look(end, metrics) or judgement
+        for key in stage.parents:
+            self.store.expect(key)
+        attempt = self.store.begin(stage.key)
+        with self.store.writing(attempt):
+            if judgement.verdict in PASSED:
+                save_weights(end.model, self.data.tokenizer, attempt)
+                failpoint("commit.weights")
+                if stage.spec.kind == "train":
+                    save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
+                failpoint("commit.optimizer")
+            else:
+                metrics = _no_metrics(stage, trace, judgement)
+            manifest = self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
+        return manifest.attempt == attempt.name
 
     def _measured(
         self, stage: PlannedStage, model: PreTrainedModel, trace: Trace, judgement: Judgement
@@ -231,6 +251,16 @@ class StageRunner:
             blocks=trace.blocks,
             detector=judgement.detector,
         )
+
+
+def _last_look(end: _Position, metrics: StageMetrics) -> Judgement | None:
+    """Nothing that is not a number is ever committed as good, whenever it came in."""
+    if not math.isfinite(metrics.validation_loss):
+        return Judgement("diverged", "the validation loss is not finite", "A1")
+    tensors = [*end.model.parameters(), *end.optimizer.tensors().values()]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        return Judgement("diverged", "a weight or a moment of AdamW is not finite", "A1")
+    return None
 
 
 def _no_metrics(stage: PlannedStage, trace: Trace, judgement: Judgement) -> StageMetrics:

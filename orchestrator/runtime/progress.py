@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,7 +31,7 @@ class ProgressFile:
         self._began = ("", 0, 0.0)
 
     def write(self, stage: PlannedStage, step: int, removed_tokens: int) -> None:
-        """Called some twenty times an attempt, first at its beginning."""
+        """Called some twenty times an attempt, first at its beginning. It is for display: failing stops nothing."""
         now = time.time()
         if self._began[0] != stage.key:
             self._began = (stage.key, step, now)
@@ -38,7 +39,8 @@ class ProgressFile:
         progress = TrialProgress(
             stage_key=stage.key, step=step, removed_tokens=removed_tokens, steps_per_second=rate, at=now
         )
-        replace_file(self.path, progress.model_dump_json())
+        with suppress(OSError):
+            replace_file(self.path, progress.model_dump_json())
 
     def read(self) -> TrialProgress | None:
         try:

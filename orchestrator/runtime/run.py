@@ -26,6 +26,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.text import count
 from orchestrator.runtime.attach import Attachment
 from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.drift import refuse_drift
 from orchestrator.runtime.notify import post_outcome
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
@@ -44,6 +45,7 @@ from orchestrator.store import (
     saved_added_seeds,
     saved_plan,
     saved_plans,
+    sweep,
 )
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.shared import ADMIN, SharedServer
@@ -59,7 +61,15 @@ _QUIET = {
 }
 
 
-def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console, at: Attachment | None = None) -> int:
+def run_job(
+    path: Path,
+    overrides: tuple[str, ...],
+    root: Path,
+    console: Console,
+    at: Attachment | None = None,
+    *,
+    accept_drift: bool = False,
+) -> int:
     """Train what is missing, record it, report it. Returns the exit code.
 
     On a Ray of its own, or ``at`` a running one.
@@ -69,8 +79,10 @@ def run_job(path: Path, overrides: tuple[str, ...], root: Path, console: Console
     if plan := named_plan(path, overrides, store):
         _check_room(plan.job, at)
         _check_writable(root)
+        refuse_drift(plan, store, accept=accept_drift)
     else:
         plan = _prepared_plan(checked_job(path, overrides, root, at), store)
+        refuse_drift(plan, store, accept=accept_drift)
         save_job(plan, store)
     return _run(plan, path, store, console, at)
 
@@ -141,6 +153,7 @@ def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
 
 def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attachment | None = None) -> int:
     started, job = time.time(), plan.job
+    sweep(store.root)
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
         f"{sum(trial.steps for trial in plan.trials):,} steps; store {_short(store.root)}"

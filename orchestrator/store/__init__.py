@@ -2,12 +2,13 @@
 
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.folders import job_folder, replace_file, sweep
 from orchestrator.store.frontier import FrontierPoint, frontier
 from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
 from orchestrator.store.naming import Place, find_stage
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
-from orchestrator.store.stages import Manifest, StageStore
+from orchestrator.store.snapshots import Snapshots
+from orchestrator.store.stages import Manifest, StageStore, number_versions, unwritten
 
 __all__ = [
     "Chain",
@@ -16,12 +17,14 @@ __all__ = [
     "Manifest",
     "Place",
     "Pruned",
+    "Snapshots",
     "StageStore",
     "Tried",
     "find_stage",
     "frontier",
     "is_fork",
     "job_folder",
+    "number_versions",
     "plan_for",
     "proposals",
     "pruned_trials",
@@ -35,4 +38,6 @@ __all__ = [
     "saved_added_seeds",
     "saved_plan",
     "saved_plans",
+    "sweep",
+    "unwritten",
 ]

@@ -10,6 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from orchestrator.failpoints import failpoint
+
 
 class Claim:
     """A lock that is held until ``release``, or until its process ends."""
@@ -29,6 +31,10 @@ def claim(path: Path) -> Claim | None:
     except BlockingIOError:
         os.close(handle)
         return None
+    if not os.fstat(handle).st_nlink:  # the stage was forgotten meanwhile, and the lock with it
+        os.close(handle)
+        return None
+    failpoint("claim.taken")
     return Claim(handle)
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orchestrator.failpoints import failpoint
+from orchestrator.partial import abandoned, partial
+
 
 def job_folder(root: Path, name: str) -> Path:
     """Where the report and the progress of a job are."""
@@ -14,6 +17,14 @@ def job_folder(root: Path, name: str) -> Path:
 def replace_file(path: Path, text: str) -> None:
     """Write a small file so that readers see the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(text)
-    os.replace(partial, path)
+    written = partial(path)
+    written.write_text(text)
+    failpoint("replace.written")
+    os.replace(written, path)
+
+
+def sweep(root: Path) -> None:
+    """Remove the half-written files of killed commands; what they left of stages, their claims' holders remove."""
+    for folder in (root / "jobs", root / "data"):
+        for path in abandoned(folder):
+            path.unlink(missing_ok=True)

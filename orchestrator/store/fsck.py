@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import Problem, StoreError
-from orchestrator.store.stages import StageStore
+from orchestrator.failpoints import failpoint
+from orchestrator.store.stages import StageStore, remove
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,15 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
 
 def _repair(store: StageStore, key: str, leftovers: list[Path], *, whole: bool) -> None:
     for path in leftovers:
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    if whole or store.read(key) is None:
+        remove(path)
+        failpoint("repair.removed")
+    if whole or store.empty(key):
         store.forget(key)
 
 
 def _problems(store: StageStore, key: str) -> list[Problem]:
     try:
         manifest = store.read(key)
-        if manifest:
-            store.verify(manifest)
     except StoreError as error:
         return list(error.problems)
-    return []
+    return store.damage(manifest) if manifest else []

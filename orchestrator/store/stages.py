@@ -1,8 +1,9 @@
 """Committed stages on disk.
 
 ``<root>/stages/<key>/<attempt>/...`` holds the files of every attempt; ``<root>/stages/<key>/
-manifest.json`` names the one that counts. It is written last, complete and never replaced: a stage
-exists when its manifest does, and of two writers the first wins.
+manifest.json`` names the one that counts. It is written in the attempt's folder and linked to its place
+last, complete and never replaced: a stage exists when its manifest does, and of two writers the first
+wins. Everything it names, and every folder on the way, is forced to disk before.
 """
 
 from __future__ import annotations
@@ -15,22 +16,31 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 
+from orchestrator import method
 from orchestrator.errors import Problem, StoreError
-from orchestrator.identity import field_diff
+from orchestrator.failpoints import failpoint
+from orchestrator.identity import digest, field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
 from orchestrator.store.claims import Claim, claim, held
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 CLAIM = "claim"
+SNAPSHOT = "snapshot"
+"""Of a stage that is not committed: where its training was (``store/snapshots.py``)."""
 KEY = re.compile("[0-9a-f]{32}")
-VERSIONED = ("stepwise", "torch", "transformers", "ray")
+NUMERIC = ("torch", "transformers", "numpy")
+"""Libraries whose version may change the numbers of a stage."""
 
 
 class StoredFile(Record):
@@ -75,19 +85,39 @@ class StageStore:
     def claim(self, key: str) -> Claim | None:
         """Take a stage on, or None while another live process does."""
         folder = self.stages / key
-        folder.mkdir(parents=True, exist_ok=True)
-        return claim(folder / CLAIM)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return claim(folder / CLAIM)
+        except OSError as error:
+            raise StoreError(unwritten(folder, error)) from error
 
     def claimed(self, key: str) -> bool:
         """Whether a live process is at a stage."""
         return held(self.stages / key / CLAIM)
 
     def begin(self, key: str) -> Path:
-        """A new, empty folder for one attempt of a stage."""
+        """A new, empty folder for one attempt of a stage. Raises ``StoreError``."""
         attempt = self.stages / key / uuid.uuid4().hex[:12]
-        attempt.mkdir(parents=True)
-        _sync_folder(self.stages)
+        with self.writing(attempt):
+            attempt.mkdir(parents=True)
+            for folder in (self.stages, self.root, self.root.parent):
+                sync_folder(folder)
+            failpoint("attempt.begun")
         return attempt
+
+    @contextmanager
+    def writing(self, attempt: Path) -> Iterator[None]:
+        """Around all writes of an attempt: one that fails is said with the file and what is free.
+
+        Nothing is tried again, and nothing of the attempt is kept: after a failed fsync nobody knows what
+        the disk holds. Raises ``StoreError``.
+        """
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            if not self._stands(attempt):
+                shutil.rmtree(attempt, ignore_errors=True)
+            raise StoreError(unwritten(attempt, error)) from error
 
     def commit(
         self, stage: PlannedStage, attempt: Path, verdict: Verdict, metrics: StageMetrics, reason: str = ""
@@ -102,17 +132,22 @@ class StageStore:
             metrics=metrics,
             files=tuple(_described(attempt)),
             reason=reason,
-            versions={name: version(name) for name in VERSIONED},
+            versions={**{name: version(name) for name in ("stepwise", "ray")}, **number_versions()},
             committed_at=time.time(),
         )
-        partial = attempt.with_suffix(".manifest")
-        _write_durably(partial, manifest.model_dump_json(indent=1).encode())
+        failpoint("commit.files")
+        write_durably(attempt / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        sync_folder(attempt)
+        sync_folder(attempt.parent)
+        failpoint("commit.written")
         try:
-            os.link(partial, self._manifest(stage.key))
+            os.link(attempt / MANIFEST, self._manifest(stage.key))
         except FileExistsError:
+            failpoint("commit.lost")
             shutil.rmtree(attempt)
-        partial.unlink()
-        _sync_folder(self.stages / stage.key)
+        failpoint("commit.linked")
+        sync_folder(self.stages / stage.key)
+        failpoint("commit.done")
         return self.manifest(stage) or manifest
 
     def manifest(self, stage: PlannedStage) -> Manifest | None:
@@ -139,19 +174,33 @@ class StageStore:
             raise StoreError(Problem("CKP009", str(path), f"cannot be read: {error.strerror}", _REPAIR)) from None
         return self._known[key][1]
 
+    def expect(self, key: str) -> None:
+        """Raise ``StoreError`` if a stage that was committed is there no more."""
+        if self.read(key) is None:
+            found = "was committed and is gone: somebody removed it while the trial ran"
+            raise StoreError(Problem("CKP011", str(self.stages / key), found, "run again; it trains what is missing"))
+
     def folder(self, manifest: Manifest) -> Path:
         """Where the files of a committed stage are."""
         return self.stages / manifest.key / manifest.attempt
 
     def verify(self, manifest: Manifest) -> None:
-        """Compare every file with the manifest. Raises ``StoreError`` naming what differs."""
-        try:
-            problems = list(self._damage(manifest))
-        except (OSError, ValueError) as error:
-            found = f"names a file that cannot be read: {error}"
-            problems = [Problem("CKP010", str(self._manifest(manifest.key)), found, _REPAIR)]
+        """Compare every file with the manifest. Raises ``StoreError`` naming what differs, or does not belong."""
+        problems = self.damage(manifest)
+        if not problems:
+            problems = [
+                Problem("CKP014", str(path), "is not part of the stage", _REMOVE) for path in self._foreign(manifest)
+            ]
         if problems:
             raise StoreError(*problems)
+
+    def damage(self, manifest: Manifest) -> list[Problem]:
+        """Every committed file that is not as it was committed."""
+        try:
+            return list(self._damage(manifest))
+        except (OSError, ValueError) as error:
+            found = f"names a file that cannot be read: {error}"
+            return [Problem("CKP010", str(self._manifest(manifest.key)), found, _REPAIR)]
 
     def stage_keys(self) -> list[str]:
         """Every stage that has a folder, committed or not. A folder of another name is not ours to look at."""
@@ -159,17 +208,47 @@ class StageStore:
         return sorted(p.name for p in folders if p.is_dir() and KEY.fullmatch(p.name))
 
     def leftovers(self, key: str) -> list[Path]:
-        """What lies in a stage's folder and is named by no manifest."""
+        """What lies in a stage's folder, or in that of its committed attempt, and is named by no manifest."""
         manifest = self.read(key)
-        kept = {"manifest.json", manifest.attempt, CLAIM} if manifest else {CLAIM}
-        return sorted(p for p in (self.stages / key).iterdir() if p.name not in kept)
+        return self._unnamed(key) + (self._foreign(manifest) if manifest else [])
+
+    def tidy(self, key: str) -> None:
+        """Remove what killed attempts left; for whoever holds the stage's claim. Raises ``StoreError``."""
+        for path in self._unnamed(key):
+            with self.writing(path):
+                remove(path)
+                failpoint("tidy.removed")
+
+    def _unnamed(self, key: str) -> list[Path]:
+        manifest = self.read(key)
+        kept = {MANIFEST, manifest.attempt, CLAIM} if manifest else {SNAPSHOT, CLAIM}
+        return sorted(path for path in (self.stages / key).iterdir() if path.name not in kept)
+
+    def _foreign(self, manifest: Manifest) -> list[Path]:
+        named = {MANIFEST, *(Path(file.path).parts[0] for file in manifest.files)}
+        folder = self.folder(manifest)
+        return sorted(path for path in folder.iterdir() if path.name not in named) if folder.is_dir() else []
+
+    def empty(self, key: str) -> bool:
+        """Whether nothing was ever kept of a stage."""
+        return {path.name for path in (self.stages / key).iterdir()} <= {CLAIM}
 
     def forget(self, key: str) -> None:
-        """Remove a stage; the next run trains it again."""
+        """Remove a stage, its manifest first; the next run trains it again."""
+        remove(self._manifest(key))
+        failpoint("forget.manifest")
         shutil.rmtree(self.stages / key)
+        failpoint("forget.done")
+
+    def _stands(self, attempt: Path) -> bool:
+        try:
+            manifest = self.read(attempt.parent.name)
+        except StoreError:
+            return True
+        return manifest is not None and manifest.attempt == attempt.name
 
     def _manifest(self, key: str) -> Path:
-        return self.stages / key / "manifest.json"
+        return self.stages / key / MANIFEST
 
     def _damage(self, manifest: Manifest) -> Iterator[Problem]:
         folder = self.folder(manifest).resolve()
@@ -185,11 +264,12 @@ class StageStore:
             elif path.stat().st_size != file.size:
                 found = f"{path.stat().st_size:,} bytes, {file.size:,} committed"
                 yield Problem("CKP002", str(path), found, _REPAIR)
-            elif _sha256(path) != file.sha256:
+            elif sha256(path) != file.sha256:
                 yield Problem("CKP004", str(path), "its SHA-256 differs from the committed one", _REPAIR)
 
 
 _REPAIR = "`stepwise fsck --repair` removes the stage, the next run trains it again"
+_REMOVE = "`stepwise fsck --repair` removes it"
 
 
 def _parsed(path: Path, key: str) -> Manifest:
@@ -210,23 +290,51 @@ def _described(attempt: Path) -> Iterator[StoredFile]:
     for path in sorted(p for p in attempt.rglob("*") if p.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        yield StoredFile(path=path.relative_to(attempt).as_posix(), size=path.stat().st_size, sha256=_sha256(path))
-    _sync_folder(attempt)
+        failpoint("commit.file")
+        yield StoredFile(path=path.relative_to(attempt).as_posix(), size=path.stat().st_size, sha256=sha256(path))
 
 
-def _sha256(path: Path) -> str:
+@cache
+def number_versions() -> dict[str, str]:
+    """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/``."""
+    sources = sorted(Path(method.__file__).parent.glob("*.py"))
+    libraries = {name: version(name) for name in NUMERIC}
+    return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
+
+
+def unwritten(path: Path, error: OSError | SafetensorError) -> Problem:
+    """What to say of a write that failed in a store."""
+    folder = next((folder for folder in (path, *path.parents) if folder.is_dir()), Path("/"))
+    free = shutil.disk_usage(folder).free
+    where, said = (error.filename, error.strerror) if isinstance(error, OSError) else (None, None)
+    found = f"cannot be written: {said or error}; {free:,} bytes are free"
+    return Problem("STO007", str(where or path), found, "what is committed stays; run again once it can be")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and force it to disk."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Force the names in a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

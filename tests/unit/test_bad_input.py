@@ -93,6 +93,10 @@ JOB_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "20 precision": (job("training", 'precision = "fp16"'), ["CFG019", "training.precision", "'bf16'"]),
     "20 model type": (job("model", 'type = "scrach"'), ["CFG019", "model", "scrach"]),
     "21 remove_all_beyond zero": (job("schedule", "remove_all_beyond = 0"), ["schedule.remove_all_beyond"]),
+    "22 target zero": (job("stability", "min_exact_match = 0"), ["stability.min_exact_match", "greater than 0"]),
+    "22 target one": (job("stability", "min_exact_match = 1"), ["stability.min_exact_match", "less than 1"]),
+    "23 restarts negative": (job("stability", "max_restarts_per_stage = -1"), ["stability.max_restarts_per_stage"]),
+    "23 compute below one run": (job("stability", "max_compute = 0.5"), ["stability.max_compute", "0.5"]),
     "23 consolidation negative": (job("schedule", "consolidation_stages = -1"), ["schedule.consolidation_stages"]),
     "23 consolidation endless": (
         job("schedule", f"consolidation_stages = {10**12}"),

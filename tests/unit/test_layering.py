@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "orchestrator"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [
-    {"config", "identity", "errors"},
+    {"config", "identity", "errors", "failpoints", "partial"},
     {"caption", "space", "plan", "fork", "stability", "method", "tasks"},
     {"store"},
     {"search"},

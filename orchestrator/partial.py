@@ -1,0 +1,23 @@
+"""Files while they are being written: named after their writer, so that what a killed one left can be told."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIX = ".partial"
+
+
+def partial(path: Path) -> Path:
+    """Where this process writes what will be ``path``."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{SUFFIX}")
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """The partial files below a folder whose writer, a process of this machine, has ended."""
+    for path in folder.rglob(f"*.{socket.gethostname()}-*{SUFFIX}"):
+        writer = path.name.removesuffix(SUFFIX).rpartition("-")[2]
+        if not Path("/proc", writer).exists():
+            yield path

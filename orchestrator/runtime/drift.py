@@ -1,0 +1,75 @@
+"""Whether a job that stopped half-way would go on as something else: other fields, libraries or ``method/``.
+
+Nothing would be mixed up: other fields make other stages, and every manifest says what it was trained
+with. But nobody should find that out from the figures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import InputError, Problem
+from orchestrator.identity import field_diff
+from orchestrator.method.stage import Record
+from orchestrator.plan import Plan
+from orchestrator.runtime.order import open_trials
+from orchestrator.store import StageStore, job_folder, number_versions, replace_file, replay, saved_plan
+
+
+class Drift(Record):
+    """Differences that somebody accepted, one a line, and when."""
+
+    accepted_at: float
+    lines: tuple[str, ...]
+
+
+_RECORD = TypeAdapter(tuple[Drift, ...])
+
+
+def refuse_drift(plan: Plan, store: StageStore, *, accept: bool) -> None:
+    """Raise ``InputError`` with every difference, unless it was accepted; what is accepted is recorded."""
+    differences = list(dict.fromkeys((*_other_work(plan, store), *_other_circumstances(plan, store))))
+    file = job_folder(store.root, plan.job.name) / "drift.json"
+    known = _read(file)
+    accepted = {line for drift in known for line in drift.lines}
+    new = tuple(line for line in differences if line not in accepted)
+    if not new:
+        return
+    if not accept:
+        found = f"stopped half-way and would go on as something else: {'; '.join(new)}"
+        fix = "put it back; or give another name; or accept and record it with --accept-drift"
+        raise InputError(Problem("RUN005", plan.job.name, found, fix))
+    replace_file(file, _RECORD.dump_json((*known, Drift(accepted_at=time.time(), lines=new)), indent=1).decode())
+
+
+def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
+    """The fields in which the job differs from its last run, if a trial of that is left half-way."""
+    before = saved_plan(plan.job.name, store)
+    if before is None:
+        return
+    ends = {trial.stages[-1].key for trial in plan.trials}
+    left = [trial for trial in open_trials(before, store) if replay(trial, store).attempts]
+    if any(trial.stages[-1].key not in ends for trial in left):
+        yield from field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json"))
+
+
+def _other_circumstances(plan: Plan, store: StageStore) -> Iterator[str]:
+    """What an unfinished trial's last stage was trained with, where it is otherwise here."""
+    for trial in open_trials(plan, store):
+        if standing := replay(trial, store).standing:
+            trained_with = standing[-1].manifest.versions
+            for name, here in number_versions().items():
+                if trained_with.get(name, here) != here:
+                    yield f"{name}: {trained_with[name]} -> {here}"
+
+
+def _read(file: Path) -> tuple[Drift, ...]:
+    """What cannot be read was not accepted."""
+    try:
+        return _RECORD.validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return ()

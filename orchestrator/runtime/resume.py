@@ -1,0 +1,105 @@
+"""A stage that is interrupted goes on from its latest snapshot and ends with the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from orchestrator.config import Training
+from orchestrator.errors import StoreError
+from orchestrator.method.data import TokenTable
+from orchestrator.method.observe import told
+from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.resume import Consumed, Moment
+from orchestrator.plan import PlannedStage
+from orchestrator.store import Snapshots, StageStore, number_versions, unwritten
+
+LEAST_SECONDS = 20.0
+"""Between two snapshots, ..."""
+SHARE = 0.01
+"""... and no more than this share of the time goes into them."""
+
+_WEIGHT, _OPTIMIZER = "weight.", "optimizer."
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """What decides, beside the work itself, on the last bits of its numbers."""
+    processor = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    return {
+        **number_versions(),
+        "device": f"{device.type} {processor}",
+        "threads": str(torch.get_num_threads()),
+        "workers": str(dist.get_world_size() if dist.is_initialized() else 1),
+    }
+
+
+class Keeper:
+    """Keeps where a stage is while it trains; the first worker decides when, all take part."""
+
+    def __init__(
+        self, store: StageStore, stage: PlannedStage, model: PreTrainedModel, optimizer: Optimizer, *, first: bool
+    ) -> None:
+        self._snapshots = Snapshots(store, stage, circumstances(model.device))
+        self._stage, self._model, self._optimizer, self._first = stage, model, optimizer, first
+        self._last, self._cost = time.monotonic(), 0.0
+
+    def restored(self, table: TokenTable, training: Training) -> Moment | None:
+        """Put the latest snapshot into model and optimizer. None: the stage begins at its beginning."""
+        found = told(self._usable(table, training) if self._first else None)
+        if found is None:
+            return None
+        moment, path = found
+        tensors = load_file(path)
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(tensors[_WEIGHT + name])
+        self._optimizer.load(
+            {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
+        )
+        return moment
+
+    def _usable(self, table: TokenTable, training: Training) -> tuple[Moment, Path] | None:
+        """The first worker's: a snapshot that has seen the examples which its step must have seen."""
+        latest = self._snapshots.latest()
+        try:
+            moment = Moment.model_validate(latest[0]) if latest else None
+        except ValidationError:
+            moment = None
+        if moment and Consumed.after(moment.steps, self._stage.spec, table, training).digest == moment.consumed:
+            return moment, latest[1]
+        self.forget()
+        return None
+
+    def after_block(self, now: Callable[[], Moment]) -> None:
+        """Take a snapshot if it is time for one. Raises ``StoreError``."""
+        elapsed = time.monotonic() - self._last
+        if not told(elapsed >= LEAST_SECONDS and elapsed * SHARE >= self._cost):
+            return
+        started, moment = time.monotonic(), now()
+        if self._first:
+            self._save(moment)
+        self._last = time.monotonic()
+        self._cost = self._last - started
+
+    def _save(self, moment: Moment) -> None:
+        try:
+            self._snapshots.save(moment.model_dump(mode="json"), lambda path: save_file(self._tensors(), path))
+        except (OSError, SafetensorError) as error:
+            raise StoreError(unwritten(self._snapshots.folder, error)) from error
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        weights = {_WEIGHT + name: value.detach().contiguous() for name, value in self._model.named_parameters()}
+        return weights | {_OPTIMIZER + name: value for name, value in self._optimizer.tensors().items()}
+
+    def forget(self) -> None:
+        """The snapshot is of no more use."""
+        if self._first:
+            self._snapshots.forget()

@@ -1,0 +1,82 @@
+"""What must hold after every fault (research notes, reliability §3.3): a store against its history and the control."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults.walks import JOB, Log
+
+from orchestrator.errors import StoreError
+from orchestrator.store import StageStore, frontier, saved_plan
+
+MEASURED = {"examples_per_second", "examples_per_second_batched", "speedup", "seconds", "committed_at"}
+"""Fields of a point that no two runs share."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished job: the bytes of every stage by key, and the frontier without its clocks."""
+
+    files: dict[str, dict[str, str]]
+    frontier: list[dict[str, Any]]
+
+
+def result(root: Path) -> Result:
+    store = StageStore(root)
+    manifests = [manifest for key in store.stage_keys() if (manifest := store.read(key))]
+    files = {
+        manifest.key: {file.path: file.sha256 for file in manifest.files if file.path.endswith(".safetensors")}
+        for manifest in manifests
+    }
+    plan = saved_plan(JOB.name, store)
+    points = frontier(plan, store) if plan else ()
+    return Result(files, [point.model_dump(mode="json", exclude=MEASURED) for point in points])
+
+
+def lost(root: Path, log: Log) -> list[str]:
+    """Acknowledged stages that are not there as they were acknowledged (I1)."""
+    store, missing = StageStore(root), []
+    for event in log.events("acknowledged"):
+        try:
+            manifest = store.read(event["key"])
+            if manifest is None or manifest.attempt != event["attempt"]:
+                raise StoreError
+            store.verify(manifest)
+        except StoreError as error:
+            missing.append(f"{event['key']}: {error or 'not the acknowledged attempt'}")
+    return missing
+
+
+def redone(log: Log, faults: int) -> Iterator[str]:
+    """Stages begun more often than once and once more for every fault (I3)."""
+    begun = Counter(event["key"] for event in log.events("begin"))
+    for key, times in begun.items():
+        if times > 1 + faults:
+            yield f"{key} begun {times} times after {faults} faults"
+
+
+def leftovers(root: Path) -> list[str]:
+    """Whatever a killed driver could have left and nobody names; claims that are still held (I5)."""
+    store, found = StageStore(root), []
+    for key in store.stage_keys():
+        found += [str(path.relative_to(root)) for path in store.leftovers(key)]
+        claim = store.claim(key)
+        if claim is None:
+            found.append(f"{key}: claimed")
+        else:
+            claim.release()
+    return found + [str(path.relative_to(root)) for path in root.rglob("*") if "partial" in path.name]
+
+
+def violations(root: Path, log: Log, control: Result, faults: int) -> list[str]:
+    """Everything that a finished run does not share with the control, or left behind."""
+    said = [f"lost: {line}" for line in lost(root, log)]
+    said += [f"redone: {line}" for line in redone(log, faults)]
+    said += [f"left: {line}" for line in leftovers(root)]
+    ended = result(root)
+    said += [f"differs: {key}" for key in control.files | ended.files if control.files.get(key) != ended.files.get(key)]
+    return said + (["the frontier differs"] if control.frontier != ended.frontier else [])

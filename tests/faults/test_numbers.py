@@ -1,0 +1,96 @@
+"""What is not a number is caught before it is committed, wherever it comes in; the trial goes on from what is good."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.config import Evaluation, Job, MultiplicationTask, Schedule, ScratchModel, Stability, Training
+from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.train import Progress
+from orchestrator.plan import build_plan
+from orchestrator.runtime import execute
+from orchestrator.runtime.data import prepare_data
+from orchestrator.store import StageStore, replay
+
+JOB = Job(
+    name="numbers",
+    task=MultiplicationTask(digits=(1, 2)),
+    model=ScratchModel(layers=1, width=32, heads=2),
+    schedule=Schedule(tokens_per_stage=6, stage_steps=12, pretrain_steps=6),
+    training=Training(learning_rate=1e-3, batch_size=16),
+    evaluation=Evaluation(examples=16, speed_examples=1, speed_batch=4),
+    stability=Stability(probe_examples=8),
+)
+STEPS = 12
+Model = torch.nn.Module
+
+
+def spoilt(tensor: torch.Tensor) -> None:
+    with torch.no_grad():
+        tensor.view(-1)[3] = math.nan
+
+
+def gradient(model: Model, step: int) -> None:
+    """The gradient of one weight at one step of the stage."""
+    calls = iter(range(10_000))
+
+    def hook(value: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(value, math.nan) if next(calls) == step else value
+
+    model.transformer.h[0].mlp.c_fc.weight.register_hook(hook)
+
+
+BEFORE: dict[str, Callable[[Model], None]] = {
+    "gradient of the last step": lambda model: gradient(model, STEPS - 1),
+}
+DURING: dict[str, int] = {"weight in the middle": STEPS // 2, "weight after the last block": STEPS}
+AFTER: dict[str, Callable[[Model, Optimizer], None]] = {
+    "weight before the commit": lambda model, optimizer: spoilt(model.transformer.wpe.weight),
+    "moment before the commit": lambda model, optimizer: spoilt(
+        optimizer.adamw.state[optimizer.parameters[0]]["exp_avg"]
+    ),
+}
+
+
+@pytest.mark.parametrize("where", [*BEFORE, *DURING, *AFTER])
+def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None, where: str) -> None:
+    train_stage, stages = execute.train_stage, iter(range(100))
+
+    def train(
+        model: Model, optimizer: Optimizer, spec: Any, table: Any, training: Any, observer: Any, watch: Any, *rest
+    ):
+        injected = next(stages) == 2
+        if injected and where in BEFORE:
+            BEFORE[where](model)
+
+        def spoiling(progress: Progress) -> None:
+            watch(progress)
+            if injected and progress.step == DURING.get(where):
+                spoilt(model.transformer.wpe.weight)
+
+        trace = train_stage(model, optimizer, spec, table, training, observer, spoiling, *rest)
+        if injected and where in AFTER:
+            AFTER[where](model, optimizer)
+        return trace
+
+    monkeypatch.setattr(execute, "train_stage", train)
+    store = StageStore(tmp_path)
+    data = prepare_data(JOB, store)
+    trial = build_plan(JOB, data.total_tokens).trials[0]
+    runner = execute.StageRunner(JOB, data, store, torch.device("cpu"), lambda stage, progress: None)
+    list(execute.walk(trial, runner))
+
+    chain = replay(trial, store)
+    (failed,) = chain.failures
+    assert (failed.manifest.verdict, failed.manifest.metrics.detector) == ("diverged", "A1")
+    assert failed.manifest.files == ()
+    assert chain.finished
+    for tried in chain.standing:
+        tensors = execute.load_file(store.folder(tried.manifest) / "model.safetensors")
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())

@@ -1,0 +1,93 @@
+"""A job that stopped half-way does not go on as something else without being told to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config import Job
+from orchestrator.errors import InputError
+from orchestrator.method.stage import StageMetrics
+from orchestrator.plan import Plan, build_plan
+from orchestrator.runtime.drift import refuse_drift
+from orchestrator.store import StageStore, save_job
+
+
+def make_plan(name: str = "small", seeds: tuple[int, ...] = (0,), **training: float) -> Plan:
+    schedule = {"tokens_per_stage": 4, "stage_steps": 20, "pretrain_steps": 10}
+    job = {"name": name, "task": {"digits": [2, 2]}, "schedule": schedule, "training": training, "seeds": seeds}
+    return build_plan(Job.model_validate(job))
+
+
+def commit(store: StageStore, plan: Plan, stages: int, **versions: str) -> None:
+    """The first stages of the first trial, trained with these versions."""
+    save_job(plan, store)
+    for stage in plan.trials[0].stages[:stages]:
+        rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0)
+        times = dict.fromkeys(("train_seconds", "evaluate_seconds", "validation_loss"), 1.0)
+        metrics = StageMetrics(removed_tokens=0, total_tokens=8, exact_match=0.5, examples=10, **rates, **times)
+        store.commit(stage, store.begin(stage.key), "good", metrics)
+        path = store.stages / stage.key / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["versions"].update(versions)
+        path.write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path)
+
+
+def test_same_job_goes_on(store: StageStore) -> None:
+    commit(store, make_plan(), 2)
+    refuse_drift(make_plan(), store, accept=False)
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "numpy", "method"])
+def test_other_library_or_code_is_refused_with_what_differs(store: StageStore, library: str) -> None:
+    commit(store, make_plan(), 2, **{library: "0.9"})
+    with pytest.raises(InputError, match=rf"RUN005.*{library}: 0\.9 -> .*--accept-drift"):
+        refuse_drift(make_plan(), store, accept=False)
+
+
+def test_other_fields_are_refused_with_their_diff(store: StageStore) -> None:
+    commit(store, make_plan(), 2)
+    with pytest.raises(InputError, match=r"training\.learning_rate: 5e-05 -> 0\.001"):
+        refuse_drift(make_plan(learning_rate=1e-3), store, accept=False)
+
+
+def test_accepted_drift_is_recorded_and_not_asked_again(store: StageStore) -> None:
+    commit(store, make_plan(), 2, torch="0.9")
+    refuse_drift(make_plan(), store, accept=True)
+    (entry,) = json.loads((store.root / "jobs" / "small" / "drift.json").read_text())
+    assert entry["lines"][0].startswith("torch: 0.9 -> ")
+    refuse_drift(make_plan(), store, accept=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds", "stages"),
+    [("small", (0, 1), 2), ("other", (0,), 2), ("small", (0,), 0), ("small", (0,), 4)],
+    ids=["another seed beside it", "another name", "nothing committed", "finished"],
+)
+def test_what_leaves_nothing_half_way_is_no_drift(
+    store: StageStore, name: str, seeds: tuple[int, ...], stages: int
+) -> None:
+    assert len(make_plan().trials[0].stages) == 4
+    commit(store, make_plan(), stages)
+    rate = {} if seeds == (0, 1) else {"learning_rate": 1e-3}
+    refuse_drift(make_plan(name, seeds, **rate), store, accept=False)
+
+
+def test_front_door_refuses_before_it_starts_anything(store: StageStore, stepwise, tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(
+        'name = "small"\n[task]\ndigits = [2, 2]\n'
+        "[schedule]\ntokens_per_stage = 4\nstage_steps = 20\npretrain_steps = 10\n"
+    )
+    commit(store, make_plan(), 2)
+    finished = stepwise("run", job, "training.learning_rate=0.001", "--store", store.root)
+    assert finished.code == 2
+    assert finished.err.startswith("error[RUN005] small: stopped half-way")
+    assert "training.learning_rate: 5e-05 -> 0.001" in finished.err
