@@ -219,6 +219,7 @@ def test_reference_has_every_field_of_every_table(stepwise):
         "training",
         "search",
         "evaluation",
+        "icot_kd",
         "stability",
         "resources",
         "tracking",
