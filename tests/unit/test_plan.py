@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import Job
+from orchestrator.config import Job, load_job
 from orchestrator.identity import field_diff
 from orchestrator.plan import Trial, build_plan, estimated_total_tokens
 from orchestrator.stability import Pace
@@ -267,3 +267,12 @@ def test_field_diff_has_one_line_for_every_leaf_that_differs():
         "list: [1, 2] -> [1]",
         'new: (default) -> "text"',
     ]
+
+
+def test_keys_of_the_quickstart_are_as_they_ever_were(repository):
+    plan = build_plan(load_job(repository / "jobs/quickstart.toml"))
+    assert {trial.method: trial.stages[-1].key for trial in plan.trials} == {
+        "no_cot": "84d5cf7068d32b3d451a0b9bba8d9cce",
+        "explicit_cot": "31e9de455909a6d0e9ac0f44204e3379",
+        "stepwise": "dcb0ceb0234e0cc7d4562a04edb02119",
+    }
