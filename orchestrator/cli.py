@@ -20,7 +20,7 @@ from orchestrator.errors import InputError, Problem, StepwiseError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.config import Cluster
+    from orchestrator.config import Cluster, Job
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
@@ -62,6 +62,9 @@ StoreFolder = Annotated[
 ]
 StageName = Annotated[
     str, typer.Argument(help="A committed stage: enough of its key, or JOB, JOB:TRIAL, JOB:TRIAL:STAGE.")
+]
+AcceptDrift = Annotated[
+    bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
 ]
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -186,9 +189,7 @@ def run(
     allow_unauthenticated: Annotated[
         bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
     ] = False,
-    accept_drift: Annotated[
-        bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
-    ] = False,
+    accept_drift: AcceptDrift = False,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
     from orchestrator.runtime.attach import Attachment
@@ -215,11 +216,21 @@ def submit(
     address: JobServerUrl = None,
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    accept_drift: AcceptDrift = False,
 ) -> None:
     """Run a job on a Ray cluster. Submit it again to continue."""
     from orchestrator.runtime.submit import submit_job
 
-    sys.exit(submit_job(job, overrides or (), _cluster(cluster, address, store), _console(), dry_run=dry_run))
+    sys.exit(
+        submit_job(
+            job,
+            overrides or (),
+            _cluster(cluster, address, store),
+            _console(),
+            dry_run=dry_run,
+            accept_drift=accept_drift,
+        )
+    )
 
 
 @app.command()
@@ -325,15 +336,14 @@ def data(
     overrides: Overrides = None,
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which examples.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
-    store: UnusedStore = DEFAULT_STORE,
+    store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Write the task's examples, one a line: question||cot #### answer."""
     from itertools import islice
 
-    from orchestrator.config import load_job
     from orchestrator.tasks import make_task
 
-    examples = make_task(load_job(job, overrides or ()).task).examples(split)
+    examples = make_task(_job(job, overrides, store).task).examples(split)
     sys.stdout.writelines(example.line + "\n" for example in islice(examples, limit))
 
 
@@ -352,12 +362,11 @@ def doctor(
     """Look at a job's data: tokens, what each stage removes, leaks; or with a cluster, whether it would run there."""
     if cluster or address:
         _cluster_doctor(job, overrides or (), cluster, address, allow_unauthenticated, store, as_json)
-    from orchestrator.config import load_job
     from orchestrator.report.diagnosis import diagnosis_table
     from orchestrator.runtime.doctor import diagnose
     from orchestrator.store import StageStore
 
-    diagnosis = diagnose(load_job(job, overrides or ()), StageStore(store.absolute()))
+    diagnosis = diagnose(_job(job, overrides, store), StageStore(store.absolute()))
     if as_json:
         print(diagnosis.model_dump_json(indent=1))
     else:
@@ -509,6 +518,16 @@ def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan,
     stages = StageStore(store.absolute())
     named = named_plan(job, overrides or (), stages)
     return named or plan_for(load_job(job, overrides or ()), stages), stages
+
+
+def _job(job: Path, overrides: list[str] | None, store: Path) -> Job:
+    """The job of a file, or the saved one of that name."""
+    from orchestrator.config import load_job
+    from orchestrator.runtime.run import named_plan
+    from orchestrator.store import StageStore
+
+    named = named_plan(job, overrides or (), StageStore(store.absolute()))
+    return named.job if named else load_job(job, overrides or ())
 
 
 def _found(stage: str, store: Path) -> tuple[Place, StageStore]:

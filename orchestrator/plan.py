@@ -265,6 +265,20 @@ def _specs(job: Job, method: Method, seed: int, total: int) -> tuple[StageSpec, 
     return STAGES_OF[method](job.schedule, seed, total, epoch_steps(job))
 
 
+def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
+    """What its taught parts do not know: they read whole examples in one pass, through networks of their own."""
+    fields = {
+        "max_steps": job.max_steps,
+        "model.lora_rank": getattr(job.model, "lora_rank", None),
+        "training.max_train_tokens": job.training.max_train_tokens,
+        "resources.micro_batch": job.resources.micro_batch,
+        "resources.gradient_checkpointing": job.resources.gradient_checkpointing,
+    }
+    for field, value in fields.items():
+        if value:
+            yield Problem("CFG035", field, "does not go with icot_kd", "remove it, or icot_kd from methods")
+
+
 def _problems(job: Job, total: int) -> Iterator[Problem]:
     """What is wrong with a job only in the light of its task."""
     task, schedule = make_task(job.task), job.schedule
@@ -286,6 +300,7 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
         found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
         yield Problem("CFG023", "evaluation.examples", found, "lower it")
     if "icot_kd" in job.methods:
+        yield from _not_for_icot_kd(job)
         teacher = icot_kd.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs

@@ -17,6 +17,7 @@ _ABOUT: dict[Method, str] = {
     "tokens were removed a few at a time while it trained on.",
     "explicit_cot": "It writes its whole chain of thought (CoT): a baseline of "
     "[Stepwise Internalization](https://arxiv.org/abs/2405.14838).",
+    "icot_kd": "It writes its whole chain of thought (CoT): the teacher of ICoT-KD (Deng et al. 2023).",
     "no_cot": "It never saw a chain of thought (CoT): a baseline of "
     "[Stepwise Internalization](https://arxiv.org/abs/2405.14838).",
 }

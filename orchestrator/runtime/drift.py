@@ -58,7 +58,11 @@ def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
 
 
 def _other_circumstances(plan: Plan, store: StageStore) -> Iterator[str]:
-    """What an unfinished trial's last stage was trained with, where it is otherwise here."""
+    """What an unfinished trial's last stage was trained with, where it is otherwise here. A job that never ran
+    on this store has nothing half-way: what it shares with others was finished by them.
+    """
+    if saved_plan(plan.job.name, store) is None:
+        return
     for trial in open_trials(plan, store):
         if standing := replay(trial, store).standing:
             trained_with = standing[-1].manifest.versions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ class Keeper:
         moment, path = found
         tensors = load_file(path)
         with torch.no_grad():
-            for name, parameter in self._model.named_parameters():
+            for name, parameter in self._trained():
                 parameter.copy_(tensors[_WEIGHT + name])
         self._optimizer.load(
             {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
@@ -96,8 +96,12 @@ class Keeper:
             raise StoreError(unwritten(self._snapshots.folder, error)) from error
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        weights = {_WEIGHT + name: value.detach().contiguous() for name, value in self._model.named_parameters()}
+        weights = {_WEIGHT + name: value.detach().contiguous() for name, value in self._trained()}
         return weights | {_OPTIMIZER + name: value for name, value in self._optimizer.tensors().items()}
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """What a stage changes: not LoRA's base model, nor a teacher."""
+        return ((name, value) for name, value in self._model.named_parameters() if value.requires_grad)
 
     def forget(self) -> None:
         """The snapshot is of no more use."""

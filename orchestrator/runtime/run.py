@@ -239,8 +239,9 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
     if not plans:
         found = "no job of this store is recorded in its own MLflow"
         raise InputError(Problem("STO002", str(root), found, "run a job first, or open the server its job names"))
-    _check_free(port)
-    base = f"http://127.0.0.1:{port}"
+    host = shared.host if shared else "127.0.0.1"
+    _check_free(host, port)
+    base = f"http://{host}:{port}"
     pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id()) for plan in plans}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command, environment = (
@@ -248,7 +249,7 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
     )
     server = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)  # noqa: S603
     try:
-        _await(server, port)
+        _await(server, host, port)
         who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
         print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
         for name, page in pages.items():
@@ -265,11 +266,11 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
             server.wait()
 
 
-def _await(server: subprocess.Popen[bytes], port: int) -> None:
+def _await(server: subprocess.Popen[bytes], host: str, port: int) -> None:
     """Until it answers, or has ended."""
     while server.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(WAIT_SECONDS)
 
@@ -280,13 +281,13 @@ def _has_desktop() -> bool:
     return bool(shown) and sys.stdout.isatty()
 
 
-def _check_free(port: int) -> None:
+def _check_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
-            raise InputError(Problem("CLI004", f"127.0.0.1:{port}", "is in use", "name another --port")) from None
+            raise InputError(Problem("CLI004", f"{host}:{port}", "is in use", "name another --port")) from None
 
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import Cluster, load_job
+from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job
 from orchestrator.errors import InputError, Problem, StepwiseError
 from orchestrator.identity import digest
 from orchestrator.plan import build_plan
@@ -21,12 +21,21 @@ from orchestrator.store import StageStore, saved_plan
 DONE, INTERRUPTED = 0, 130
 
 
-def submit_job(path: Path, overrides: Sequence[str], cluster: Cluster, console: Console, *, dry_run: bool) -> int:
+def submit_job(
+    path: Path,
+    overrides: Sequence[str],
+    cluster: Cluster,
+    console: Console,
+    *,
+    dry_run: bool,
+    accept_drift: bool = False,
+) -> int:
     """Ship a job to a cluster and run it there. A search that runs already is left running. Returns the exit code."""
     job = load_job(path, overrides)
     plan = build_plan(job)  # what cannot be planned is not sent
+    _refuse_relative(job)
     words = ["run", path.name, *overrides, "--store", cluster.store, "--address", "auto"]
-    words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated
+    words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated + ["--accept-drift"] * accept_drift
     server = JobServer.connect(cluster)
     work = digest(job.model_dump(mode="json"))
     running = [submission for submission in server.submissions(job.name) if submission.alive]
@@ -43,6 +52,19 @@ def submit_job(path: Path, overrides: Sequence[str], cluster: Cluster, console: 
     console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {cluster.store}'}")
     console.print(f"store    {cluster.store}")
     return DONE
+
+
+def _refuse_relative(job: Job) -> None:
+    """Only the job file is shipped: data and models must have the same path on every node."""
+    files = {"model.name": job.model.name} if isinstance(job.model, PretrainedModel) else {}
+    if not isinstance(job.task, MultiplicationTask) and not job.task.dataset:
+        files |= {f"task.{split}": getattr(job.task, split) for split in ("train", "validation", "test")}
+    for field, name in files.items():
+        if name and Path(name).exists() and not Path(name).is_absolute():
+            found = f"{name} lies on this machine only, beside the job file"
+            raise InputError(
+                Problem("CLU013", field, found, "put it on storage that all nodes see and give its full path")
+            )
 
 
 def show_status(job: str, cluster: Cluster | None, store: Path, console: Console, *, as_json: bool) -> int:

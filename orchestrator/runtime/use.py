@@ -38,7 +38,11 @@ class TrainedStage:
 
     @classmethod
     def load(cls, place: Place, store: StageStore) -> TrainedStage:
-        """Raises ``StoreError`` if a file is not what was committed."""
+        """Raises ``StoreError`` if a file is not what was committed, ``InputError`` for a part of ICoT-KD."""
+        if place.tried.stage.spec.kind != "train":
+            found = "is a part of ICoT-KD, two networks that no pipeline asks"
+            fix = "load the last one with orchestrator.method.thoughts.load_coupled(folder)"
+            raise InputError(Problem("PRE002", place.words, found, fix))
         _quiet()
         from orchestrator.method.model import stage_model, stage_tokenizer
 
@@ -152,7 +156,7 @@ def write_probe(report: ProbeReport, folder: Path, name: str) -> tuple[Path, Pat
 def _lineage(manifest: Manifest, store: StageStore) -> list[Manifest]:
     """The stage and its ancestors, as far as the store has them; the first one first."""
     line = [manifest]
-    while line[0].parent and (parent := store.read(line[0].parent)):
+    while isinstance(line[0].parent, str) and (parent := store.read(line[0].parent)):
         line.insert(0, parent)
     return line
 

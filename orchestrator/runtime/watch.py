@@ -194,7 +194,7 @@ def _left(row: TrialStatus) -> str:
 
 def _trend(row: TrialStatus) -> str:
     """The last exact match, and a bar for each of the last stages."""
-    shares = [tried.manifest.metrics.exact_match for tried in row.chain.standing]
+    shares = [tried.manifest.metrics.exact_match for tried in row.chain.standing if tried.stage.spec.answers]
     return f"{shares[-1]:.3f} {sparkline(shares, TREND)}" if shares else "-"
 
 

@@ -23,7 +23,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
 
     A stage that is being trained is left alone.
     """
-    lines, damaged, leftovers, good = [], 0, 0, 0
+    lines, damaged, leftovers, foreign, good = [], 0, 0, 0, 0
     for key in store.stage_keys():
         claim = store.claim(key) if repair else None
         if repair and not claim:
@@ -35,6 +35,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
         good += not problems and store.read(key) is not None
         paths = [] if problems else store.leftovers(key)
         leftovers += len(paths)
+        foreign += 0 if problems else len(store.foreign(key))
         lines += [f"{path}: named by no manifest" for path in paths]
         if claim:
             _repair(store, key, paths, whole=bool(problems))
@@ -45,7 +46,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
         lines.append(f"next: stepwise fsck --repair --store {store.root}")
     elif damaged:
         lines.append("next: run the job again; it trains what was removed")
-    return StoreCheck(tuple(lines), sound=repair or not damaged)
+    return StoreCheck(tuple(lines), sound=repair or not (damaged or foreign))
 
 
 def _repair(store: StageStore, key: str, leftovers: list[Path], *, whole: bool) -> None:

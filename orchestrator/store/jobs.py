@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,13 @@ def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
 
 
 def saved_plans(store: StageStore) -> list[Plan]:
-    """The plans of all jobs that were run on a store, by name."""
-    return [_read(file).plan(store) for file in sorted(store.root.glob("jobs/*/job.json"))]
+    """The plans of all jobs that were run on a store, by name; but of those whose data cannot be read from here."""
+    plans = []
+    for file in sorted(store.root.glob("jobs/*/job.json")):
+        saved = _read(file)
+        with suppress(InputError):
+            plans.append(saved.plan(store))
+    return plans
 
 
 def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Plan:

@@ -63,7 +63,8 @@ def _of_job(name: str, plan: Plan, rest: list[str], store: StageStore) -> Place:
         raise InputError(Problem("FRK004", name, "has no committed stage yet", f"`stepwise run {plan.job.name}`"))
     if not rest:
         own = [chain for chain in chains if chain.trial.method == "stepwise"] or chains
-        places = [Place(plan, chain.trial, tried) for chain in own for tried in chain.standing]
+        answering = [(chain, tried) for chain in own for tried in chain.standing if tried.stage.spec.answers]
+        places = [Place(plan, chain.trial, tried) for chain, tried in answering]
         return max(places, key=lambda place: _reached(place.tried))
     chain = _chain(name, rest[0], chains)
     if len(rest) == 1:

@@ -207,10 +207,14 @@ class StageStore:
         folders = self.stages.iterdir() if self.stages.is_dir() else ()
         return sorted(p.name for p in folders if p.is_dir() and KEY.fullmatch(p.name))
 
+    def foreign(self, key: str) -> list[Path]:
+        """What lies among a committed stage's files and is none of them."""
+        manifest = self.read(key)
+        return self._foreign(manifest) if manifest else []
+
     def leftovers(self, key: str) -> list[Path]:
         """What lies in a stage's folder, or in that of its committed attempt, and is named by no manifest."""
-        manifest = self.read(key)
-        return self._unnamed(key) + (self._foreign(manifest) if manifest else [])
+        return self._unnamed(key) + self.foreign(key)
 
     def tidy(self, key: str) -> None:
         """Remove what killed attempts left; for whoever holds the stage's claim. Raises ``StoreError``."""
@@ -225,9 +229,10 @@ class StageStore:
         return sorted(path for path in (self.stages / key).iterdir() if path.name not in kept)
 
     def _foreign(self, manifest: Manifest) -> list[Path]:
-        named = {MANIFEST, *(Path(file.path).parts[0] for file in manifest.files)}
         folder = self.folder(manifest)
-        return sorted(path for path in folder.iterdir() if path.name not in named) if folder.is_dir() else []
+        named = {folder / MANIFEST, *(folder / file.path for file in manifest.files)}
+        inside = {parent for path in named for parent in path.parents}
+        return sorted(path for path in folder.rglob("*") if path not in named and path not in inside)
 
     def empty(self, key: str) -> bool:
         """Whether nothing was ever kept of a stage."""

@@ -32,6 +32,7 @@ class SharedServer:
     command: list[str]
     environment: dict[str, str]
     password_file: Path
+    host: str
 
 
 def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) -> SharedServer:
@@ -56,6 +57,7 @@ def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) 
             "MLFLOW_FLASK_SERVER_SECRET_KEY": cookie_key.read_text(),
         },
         password,
+        host,
     )
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every variant, one after another, into one store: stages that variants share are trained once. Continues where it stopped.
 set -euo pipefail
+store=$(realpath "${1:?usage: run.sh STORE}")
 cd "$(dirname "$0")"
-store=${1:?usage: run.sh STORE}
 run() { stepwise run base.toml --store "$store" name="ablation-$1" "${@:2}"; }
 run base
 run no-smoothing schedule.smoothing_lambda=inf
