@@ -59,8 +59,10 @@ def trial_records(
 ) -> list[RunRecord]:
     """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
-    baselines = [trial for trial in plan.trials if trial.method == "no_cot"]
-    speed_known = all(_status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in baselines)
+    # A speed is the best of all stages that do the same work: it stands once the last of them is measured.
+    speed_known = not plan.to_propose and all(
+        trial.name in pruned or _status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
+    )
     records = [
         _trial_record(trial, by_trial[trial.name], losses, setbacks.get(trial.name, ()), speed_known)
         for trial in plan.trials
@@ -212,9 +214,10 @@ def _frontier(point: FrontierPoint, speed_known: bool) -> Iterator[Value]:
     time, removed = _timestamp(point), point.removed_tokens
     yield from _position(point)
     yield Value("frontier/generated_tokens", point.generated_tokens, time, removed)
-    yield Value("frontier/examples_per_second", point.examples_per_second, time, removed)
     if point.restarts:
         yield Value("frontier/restarts", point.restarts, time, removed)
+    if speed_known:
+        yield Value("frontier/examples_per_second", point.examples_per_second, time, removed)
     if speed_known and point.speedup is not None:
         yield Value("frontier/speedup", point.speedup, time, removed)
 

@@ -27,10 +27,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-ROWS_PER_CALL = 900
+ROWS_PER_CALL = 100
+"""Of more, MLflow 3.17 fails to recognise metrics of models that it has already."""
 REPORT_FILES = (".csv", ".html", ".parquet", ".png", ".svg")
 NOTE = "mlflow.note.content"
-IDENTIFYING = ("stage/exact_match", "frontier/accuracy", "frontier/speedup", "search/objective")
+OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
+IDENTIFYING = (
+    "stage/exact_match",
+    "frontier/accuracy",
+    "frontier/examples_per_second",
+    "frontier/speedup",
+    "search/objective",
+)
 """Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a search went on."""
 
 ENVIRONMENT = {
@@ -254,8 +262,10 @@ class Tracker:
 
 
 def _model(value: Value, models: dict[int, str]) -> str | None:
-    """The logged model that a value is also a metric of."""
-    return models.get(value.step) if value.key.startswith("frontier/") else None
+    """The logged model that a value is also a metric of. Not of a speed: another trial may still revise it, and
+    MLflow 3.17 fails on a second value of a model's metric.
+    """
+    return models.get(value.step) if value.key in OF_MODELS else None
 
 
 def _losses(manifest: Manifest, point: FrontierPoint) -> tuple[LossPoint, ...]:

@@ -306,9 +306,9 @@ def test_models_of_the_frontier_are_logged_once_and_the_winners_have_aliases(sto
     last = models["stepwise-seed0-stage5-k008"]
     assert (Path(last.tags["stepwise.folder"]) / "model.safetensors").read_bytes() == b"weights"
     assert last.tags["stepwise.previous_model"] == models["stepwise-seed0-stage2-k004"].model_id
-    assert {(m.key, m.value) for m in last.metrics} >= {("frontier/accuracy", 0.4), ("frontier/speedup", 1.0)}
+    assert {(m.key, m.value) for m in last.metrics} >= {("frontier/accuracy", 0.4), ("frontier/generated_tokens", 4.0)}
     outputs = client.get_run(recorded.runs()["stepwise-seed0"].info.run_id).outputs.model_outputs
-    assert [output.step for output in outputs] == [0, 4, 8], "each once, though recorded by two processes"
+    assert sorted(output.step for output in outputs) == [0, 4, 8], "each once, though recorded by two processes"
     implicit = client.get_model_version_by_alias("stepwise-models", "best-implicit")
     assert implicit.tags["exact_match"] == "0.6" and implicit.tags["removed_tokens"] == "8"
     fast = client.get_model_version_by_alias("stepwise-models", "best-at-2x-speed")

@@ -40,6 +40,7 @@ from orchestrator.method.thoughts import (
 )
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.report import summary_rows
+from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
@@ -363,7 +364,7 @@ def test_report_shows_it_beside_the_others_and_says_how_to_load_it(finished):
     points = frontier(plan, store)
     (row,) = summary_rows(points)
     assert (row.method, row.removed_tokens, row.steps) == ("icot_kd", 3, plan.trials[0].steps)
-    page = report_html(plan, store, points)
+    page = report_html(Findings.of(plan, store))
     assert "ICoT-KD, seed 0, stage 3: 3 removed" in page
     assert "load_coupled(folder)" in page
 
