@@ -415,6 +415,8 @@ def predict(
     if not questions and sys.stdin.isatty():
         print("one question a line; Ctrl-D ends", file=sys.stderr)
     asked = questions or (line.strip() for line in sys.stdin if line.strip())
+    if not all(question.strip() for question in questions or ()):
+        raise typer.BadParameter("a question is empty")
     answered = trained.answers(asked)
     if as_json:
         print(json.dumps(answers_document(trained.place, answered), indent=1))
@@ -568,4 +570,10 @@ def _existing(store: Path) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False, soft_wrap=True)
+    class Output(Console):
+        """Rich ends with exit code 1 when a pipe is closed; ``stepwise report JOB | head`` has not failed."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Output(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False, soft_wrap=True)

@@ -42,7 +42,7 @@ class TrainedStage:
         if place.tried.stage.spec.kind != "train":
             found = "is a part of ICoT-KD, two networks that no pipeline asks"
             fix = "load the last one with orchestrator.method.thoughts.load_coupled(folder)"
-            raise InputError(Problem("PRE002", place.words, found, fix))
+            raise InputError(Problem("PRE003", place.words, found, fix))
         _quiet()
         from orchestrator.method.model import stage_model, stage_tokenizer
 

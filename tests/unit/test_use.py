@@ -76,7 +76,7 @@ def test_job_alone_means_its_most_accurate_stepwise_stage_with_everything_remove
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["zz"], ["FRK004", "no committed stage"]),
+        (["zz"], ["FRK004", "no job here"]),
         (["tiny:x"], ["FRK004", "no_cot-seed0, stepwise-seed0"]),
         (["tiny:stepwise:9"], ["FRK004", "stages 0 to 4"]),
         (["tiny", "12 * 3"], ["PRE001", "'12 * 3'", "does not know 12"]),
