@@ -46,7 +46,7 @@ def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:
     return Expected(
         planned=blocks // len(spec.removals) if rule == "adaptive" else blocks,
         rule=rule,
-        consolidation=spec.consolidation,
+        consolidation=spec.consolidation and spec.rate_to == spec.rate_from,
         answer_entropy=answers.entropy,
         target_loss=target_loss(asked, answers.tokens),
         target_exact_match=asked,

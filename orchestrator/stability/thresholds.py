@@ -73,7 +73,8 @@ class Expected:
 
     ``planned``: blocks of the stage; under ``adaptive`` the budget of one removal, in blocks.
     ``rule``: ``hard`` for trials without restarts and baselines, which learn from a plateau: only
-    non-finite numbers alarm. ``consolidation``: nothing is left to remove.
+    non-finite numbers alarm. ``consolidation``: nothing is left to remove, and the
+    rate is not falling: in a cooldown a flat loss says little (two false alarms of B3, jobs/studies/README.md).
     ``answer_entropy``: unigram entropy of the answer tokens, in nats: what frequencies alone give.
     """
 
