@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
-PARTIAL, INTERRUPTED = 3, 130
+INTERRUPTED = 130
 
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
@@ -132,7 +132,7 @@ def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml"),
     store: UnusedStore = DEFAULT_STORE,
 ) -> None:
-    """Write a job file with every field, explained, at its default."""
+    """Write a job file to begin with: the fields of a multiplication job, explained. All fields: schema --markdown."""
     from orchestrator.config import template
 
     try:

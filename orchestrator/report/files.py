@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.partial import partial
 from orchestrator.plan import Plan
 from orchestrator.report.figure import frontier_figure, save_figure
 from orchestrator.report.findings import Findings
@@ -46,9 +46,9 @@ def write_report(plan: Plan, store: StageStore, folder: Path) -> ReportFiles:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    unfinished = partial(path)
     try:
-        write(partial)
-        os.replace(partial, path)
+        write(unfinished)
+        os.replace(unfinished, path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
