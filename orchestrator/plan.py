@@ -64,9 +64,7 @@ class Trial:
         """What a stage of this trial is judged by. Baselines, and what they may share, only have to stay finite."""
         if self.method != "stepwise" or spec.removed_to == 0:
             return "hard"
-        if spec.adaptive and spec.removals:
-            return "adaptive"
-        return "fixed" if self.job.stability.restarts else "hard"
+        return "all" if self.job.stability.restarts else "hard"
 
     @property
     def budget(self) -> Budget:

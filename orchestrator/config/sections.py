@@ -163,8 +163,9 @@ class Schedule(Section):
     type: Literal["linear", "reference", "adaptive"] = "linear"
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
-    ``adaptive``: a token goes once the model has recovered from the one before; a stage of Δ tokens takes at
-    most T steps, and consolidation ends at stability.min_exact_match (ours, the paper's future work)."""
+    ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before, and
+    consolidation goes over to the cooldown once half of the answers are right, or ends at
+    stability.min_exact_match where there is no cooldown (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
     """Δ: CoT tokens removed per stage, one by one and evenly inside it. May be fractional."""
     stage_epochs: Annotated[Epochs, Field(gt=0)] | None = None
@@ -271,8 +272,7 @@ class Stability(Section):
 
     restarts: bool = True
     """Go on from an earlier good stage after a diverged or stuck one: with another seed, then more slowly, then
-    from further back. False: a stage ends only if its numbers are not finite (or, under the adaptive schedule,
-    if it does not recover), and its trial with it."""
+    from further back. False: a stage ends only if its numbers are not finite, and its trial with it."""
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """What a finished trial should reach: a stage this good on the probe has recovered, whatever its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128

@@ -64,14 +64,13 @@ mean of what each adds up is the mean over the batch."""
 
 @dataclass(frozen=True)
 class Trace:
-    """What training a stage recorded on the way. ``removed_tokens``: scheduled for removal at its end."""
+    """What training a stage recorded on the way."""
 
     after_removal: tuple[RemovalPoint, ...]
     train_loss: tuple[LossPoint, ...]
     blocks: Blocks
     alarm: Alarm | None
     steps: int
-    removed_tokens: int
     seconds: float
 
 
@@ -130,7 +129,7 @@ def train_stage(
     for step, rows in enumerate(rows_of_step, begin.steps):
         at = spec.first_step + step
         consumed.add(rows.tobytes())
-        if removals and (finding == "recovered" if spec.adaptive else removals[0].step == step):
+        if removals and (removals[0].step <= step or (spec.adaptive and finding == "recovered")):
             removed, finding = removals.popleft().removed_tokens, None
             if observer:
                 points.append(observer.after_removal(model, spec, at, removed))
@@ -155,7 +154,7 @@ def train_stage(
             keep(now)
     alarm = finding if isinstance(finding, Alarm) else None
     seconds = time.perf_counter() - started
-    return Trace(tuple(points), tuple(losses), tuple(blocks), alarm, step + 1, removed, seconds)
+    return Trace(tuple(points), tuple(losses), tuple(blocks), alarm, step + 1, seconds)
 
 
 def _rate(spec: StageSpec, step: int) -> float:

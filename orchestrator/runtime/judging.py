@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import answer_entropy, answer_tokens
 from orchestrator.method.observe import Finding
-from orchestrator.method.stage import PASSED, StageSpec
+from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import Trace, block_steps
 from orchestrator.plan import Trial
 from orchestrator.stability import (
@@ -16,7 +16,7 @@ from orchestrator.stability import (
     History,
     Judgement,
     Thresholds,
-    at_target,
+    consolidated,
     gate,
     judge,
     recovered,
@@ -41,15 +41,15 @@ class Answers:
 
 def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:
     """What is asked of a stage of a trial."""
-    asked, rule = trial.job.stability.min_exact_match, trial.rule(spec)
-    blocks = -(-spec.steps // block_steps(spec))
+    asked = trial.job.stability.min_exact_match
     return Expected(
-        planned=blocks // len(spec.removals) if rule == "adaptive" else blocks,
-        rule=rule,
+        planned=-(-spec.steps // block_steps(spec)),
+        rule=trial.rule(spec),
         consolidation=spec.consolidation and spec.rate_to == spec.rate_from,
         answer_entropy=answers.entropy,
         target_loss=target_loss(asked, answers.tokens),
         target_exact_match=asked,
+        enough_exact_match=Thresholds().cooldown_from if trial.job.schedule.cooldown_stages else asked,
     )
 
 
@@ -66,16 +66,12 @@ class StageJudge:
         return judge(blocks, *self._context) or ("recovered" if self._recovered(blocks) else None)
 
     def at_end(self, trace: Trace) -> Judgement:
-        """The verdict. An adaptive stage whose budget ended before its last token went is stuck."""
-        judgement = gate(trace.blocks, *self._context)
-        left = self.spec.removed_to - trace.removed_tokens
-        if judgement.verdict not in PASSED or not left:
-            return judgement
-        return Judgement("stuck", f"budget spent with {left} tokens of the stage left", "B1")
+        return gate(trace.blocks, *self._context)
 
     def _recovered(self, blocks: Blocks) -> bool:
+        """Whether an adaptive stage can go on, or end. A cooldown never ends early."""
         if self.spec.consolidation:
-            return at_target(blocks, self.expected, self.thresholds)
+            return self.expected.consolidation and consolidated(blocks, self.expected, self.thresholds)
         return recovered(blocks, *self._context)
 
     @property

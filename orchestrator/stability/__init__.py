@@ -1,6 +1,6 @@
 """From signals to a verdict to a restart: pure numbers, no torch, no ray, no store."""
 
-from orchestrator.stability.detect import Alarm, Judgement, at_target, gate, judge, recovered
+from orchestrator.stability.detect import Alarm, Judgement, consolidated, gate, judge, recovered
 from orchestrator.stability.policy import Attempt, Budget, GiveUp, Pace, Restart, next_move, next_pace, next_seed
 from orchestrator.stability.signals import Block, Blocks, History
 from orchestrator.stability.thresholds import Expected, Rule, Thresholds, target_loss
@@ -19,7 +19,7 @@ __all__ = [
     "Restart",
     "Rule",
     "Thresholds",
-    "at_target",
+    "consolidated",
     "gate",
     "judge",
     "next_move",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Rule = Literal["hard", "fixed", "adaptive"]
+Rule = Literal["hard", "all"]
 
 LOSS_PER_MISS = 2.5
 """Loss of a whole answer over -ln(exact match): 2.3 at 0.38, 2.5 at 0.81, 4.0 at 0.95 (measured, D)."""
@@ -36,15 +36,10 @@ class Thresholds(BaseModel):
     """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
     3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
     recovered_blocks: int = 2
-    """Consecutive blocks that make a recovery (R §1.5 B)."""
-    patience: float = 0.25
-    """B1: share of a removal's budget before its recovery is projected (R §1.5 B)."""
-    slope_blocks: int = 5
-    """B1: blocks of the Theil-Sen slope (R §1.5 B)."""
-    extension: float = 0.5
-    """B1: X, the share of a removal's budget by which its projection may exceed it (R §1.5 B)."""
-    projection_factor: float = 2.0
-    """B1: a projection counts as this many times too long; R §1.5 has 1, recovery was measured to speed up (D)."""
+    """Consecutive blocks that make a recovery (R §1.5 B), or that have consolidated enough."""
+    cooldown_from: float = 0.7
+    """Exact match that is enough to cool down from: the cooldown does the rest (0.48 to 0.99 in the quickstart,
+    0.84 to 1.00 in another seed), while at the constant rate the last tenth takes thousands of steps."""
     late_factor: float = 2.0
     """B2: lost again beyond this factor over the recovery level (R §1.5 B)."""
     late_blocks: int = 3
@@ -71,10 +66,10 @@ class Thresholds(BaseModel):
 class Expected:
     """What is known of a stage, and asked of it, before it starts.
 
-    ``planned``: blocks of the stage; under ``adaptive`` the budget of one removal, in blocks.
-    ``rule``: ``hard`` for trials without restarts and baselines, which learn from a plateau: only
-    non-finite numbers alarm. ``consolidation``: nothing is left to remove, and the
-    rate is not falling: in a cooldown a flat loss says little (two false alarms of B3, jobs/studies/README.md).
+    ``planned``: blocks of the stage. ``rule``: ``hard`` for trials without restarts and baselines, which learn
+    from a plateau: only non-finite numbers alarm. ``consolidation``: nothing is left to remove, and the rate is
+    not falling: in a cooldown a flat loss says little (two false alarms of B3, jobs/studies/README.md).
+    ``enough_exact_match``: where such a stage ends, if the schedule is adaptive.
     ``answer_entropy``: unigram entropy of the answer tokens, in nats: what frequencies alone give.
     """
 
@@ -84,6 +79,7 @@ class Expected:
     answer_entropy: float
     target_loss: float
     target_exact_match: float
+    enough_exact_match: float
 
 
 def target_loss(exact_match: float, answer_tokens: int) -> float:

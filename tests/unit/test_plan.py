@@ -157,7 +157,7 @@ def test_adaptive_schedule_plans_the_linear_stages_as_its_budget():
     assert adaptive["stepwise"].stages[0].key == linear["stepwise"].stages[0].key
     assert [s.key for s in adaptive["no_cot"].stages] == [s.key for s in linear["no_cot"].stages]
     rules = [adaptive["stepwise"].rule(stage.spec) for stage in adaptive["stepwise"].stages]
-    assert rules == ["hard", "hard", *["adaptive"] * 5, "fixed", "fixed"]
+    assert rules == ["hard", "hard", *["all"] * 7]
 
 
 def test_other_methods_of_a_job_do_not_change_a_methods_keys():
