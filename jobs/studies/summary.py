@@ -1,0 +1,88 @@
+"""What the jobs of a study came to, from their store: a table to read, and ``results.json`` with the same figures.
+
+    python jobs/studies/summary.py STORE JOB... > jobs/studies/<name>/results.json
+
+The table, in Markdown, goes to standard error. A trial *internalized* its CoT if it ended with every token removed
+and at least ``stability.min_exact_match``. Seeds and steps only: who wants pictures asks ``stepwise report``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from orchestrator.plan import Plan
+from orchestrator.report.cost import cost_of
+from orchestrator.report.interval import interval, wilson
+from orchestrator.store import Chain, StageStore, replay_all, saved_plan
+
+
+def trial_figures(chain: Chain) -> dict[str, Any]:
+    """How one seed ended, and what it took."""
+    end = chain.standing[-1].manifest.metrics
+    return {
+        "trial": chain.trial.name,
+        "seed": chain.trial.seed,
+        "settings": {field: str(value) for field, value in chain.trial.settings},
+        "exact_match": end.exact_match,
+        "removed_tokens": end.removed_tokens,
+        "total_tokens": end.total_tokens,
+        "steps": sum(tried.steps for tried in chain.standing),
+        "restarts": [tried.answer.reason for tried in chain.failures if tried.answer],
+        "internalized": end.removed_tokens == end.total_tokens
+        and end.exact_match >= chain.trial.job.stability.min_exact_match,
+        "finished": chain.finished,
+    }
+
+
+def job_figures(plan: Plan, chains: list[Chain]) -> dict[str, Any]:
+    """A job's trials, and their mean and share with 95 % intervals. Trials that are not over are left out."""
+    trials = [trial_figures(chain) for chain in chains]
+    shares = [trial["exact_match"] for trial in trials]
+    internalized = sum(trial["internalized"] for trial in trials)
+    examples = chains[0].standing[-1].manifest.metrics.examples
+    return {
+        "job": plan.job.name,
+        "trials": trials,
+        "internalized": internalized,
+        "of": len(trials),
+        "internalized_interval": wilson(internalized / len(trials), len(trials)),
+        "exact_match_mean": sum(shares) / len(shares),
+        "exact_match_interval": interval(shares, examples),
+        "steps_lost_to_restarts": cost_of(chains, ()).lost.steps,
+    }
+
+
+def row(figures: dict[str, Any]) -> str:
+    trials, (low, high) = figures["trials"], figures["exact_match_interval"]
+    steps = [trial["steps"] for trial in trials]
+    cells = (
+        figures["job"],
+        ", ".join(f"{trial['exact_match']:.3f}" for trial in trials),
+        f"{figures['exact_match_mean']:.3f} ({low:.3f} to {high:.3f})",
+        f"{figures['internalized']} of {figures['of']}",
+        f"{min(steps):,} to {max(steps):,}",
+        str(sum(len(trial["restarts"]) for trial in trials)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main(root: str, *names: str) -> None:
+    store, results = StageStore(Path(root)), []
+    rows = ["| job | exact match of the seeds | mean | internalized | steps of a seed | restarts |", "|" + " --- |" * 6]
+    for name in names:
+        plan = saved_plan(name, store)
+        over = [chain for chain in replay_all(plan, store) if chain.next is None] if plan else []
+        if not plan or not over:
+            sys.exit(f"{name}: no finished trial in {root}")
+        figures = job_figures(plan, over)
+        results.append(figures)
+        rows.append(row(figures))
+    print("\n".join(rows), file=sys.stderr)
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
