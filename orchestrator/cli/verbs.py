@@ -156,6 +156,14 @@ def run(
         bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
     ] = False,
     accept_drift: AcceptDrift = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            envvar="STEPWISE_MIRROR",
+            metavar="URL",
+            help="Copy committed stages there and back, as s3://BUCKET.",
+        ),
+    ] = None,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
     from orchestrator.runtime.attach import Attachment
@@ -171,7 +179,17 @@ def run(
         plan(job, overrides, store)
         return
 
-    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), console(), at, accept_drift=accept_drift))
+    sys.exit(
+        run_job(
+            job,
+            tuple(overrides or ()),
+            store.absolute(),
+            console(),
+            at,
+            accept_drift=accept_drift,
+            mirror_url=mirror,
+        )
+    )
 
 
 for verb in (on_cluster.submit, on_cluster.status, on_cluster.logs, on_cluster.stop):
