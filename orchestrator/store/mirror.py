@@ -33,10 +33,12 @@ class Mirror:
         """Raises ``InputError`` if fsspec knows no such URL."""
         import fsspec
 
+        # Only folders need parents; asked for them, s3fs would make a bucket that is missing.
+        parents = {"auto_mkdir": True} if "://" not in url or url.startswith("file:") else {}
         self.url, self._store = without_password(url), store
         self._sent: dict[str, str] = {}
         try:
-            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
+            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **parents)
         except (ImportError, ValueError) as error:
             fix = "pip install 'stepwise[s3]' for s3://, or what fsspec asks for"
             raise InputError(Problem("MIR001", self.url, str(error).splitlines()[0], fix)) from None
@@ -104,15 +106,12 @@ class Mirror:
             folder = self._store.folder(manifest)
             for file in manifest.files:
                 target = f"{self._root}/stages/{manifest.key}/{manifest.attempt}/{file.path}"
-                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(folder / file.path), target)
             self._put(name, manifest.model_dump_json(indent=1))
         self._sent[name] = manifest.attempt
 
     def _put(self, name: str, text: str) -> None:
-        target = f"{self._root}/{name}"
-        self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(target, text.encode())
+        self._files.pipe_file(f"{self._root}/{name}", text.encode())
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:

@@ -70,6 +70,12 @@ def test_empty_store_begins_with_what_the_mirror_holds(tmp_path, url):
     assert Mirror(url, new).pull(plan) == 0
 
 
+def test_folder_is_a_mirror_too(tmp_path):
+    plan = make_plan()
+    Mirror(f"file://{tmp_path}/mirror", trained(tmp_path / "old", plan)).push(plan)
+    assert Mirror(str(tmp_path / "mirror"), StageStore(tmp_path / "new")).pull(plan) == len(plan.unique_stages)
+
+
 def test_later_stages_follow_without_sending_anything_twice(tmp_path, url):
     plan = make_plan()
     store = trained(tmp_path / "old", plan, stages=1)
