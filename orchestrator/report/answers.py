@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import NamedTuple
 
 from orchestrator.report import words
-from orchestrator.report.cost import Spent
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group
 from orchestrator.report.interval import wilson
@@ -16,6 +15,7 @@ from orchestrator.search import full_cot_rate, winners
 from orchestrator.search.winners import IMPLICIT
 from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint
+from orchestrator.store.cost import Spent
 
 
 class Answer(NamedTuple):

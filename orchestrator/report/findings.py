@@ -8,12 +8,12 @@ from functools import cached_property
 
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan import Plan
-from orchestrator.report.cost import Cost, cost_of
 from orchestrator.report.groups import Group, groups_of
 from orchestrator.report.trials import Setback, removals, setbacks
 from orchestrator.search import Standing, standings
 from orchestrator.space import Settings
 from orchestrator.store import Chain, FrontierPoint, Manifest, Pruned, StageStore, frontier, pruned_trials, replay_all
+from orchestrator.store.cost import Cost, cost_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from html import escape
 
 from orchestrator.config import job_toml
 from orchestrator.report import words
-from orchestrator.report.cost import Spent
 from orchestrator.report.findings import Findings, belongs
 from orchestrator.report.interval import wilson
 from orchestrator.report.markup import Column, paragraph, table
@@ -17,6 +16,7 @@ from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
 from orchestrator.space import sentence, symbols
 from orchestrator.store import FrontierPoint, Manifest, is_fork
+from orchestrator.store.cost import Spent
 
 PANELS = 24
 PANEL_HEIGHT = 120

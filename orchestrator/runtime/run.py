@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import Job, load_job, parse_setting
-from orchestrator.errors import InputError, Problem, TrialError
+from orchestrator.errors import InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
@@ -47,6 +47,7 @@ from orchestrator.store import (
     saved_plans,
     sweep,
 )
+from orchestrator.store.mirror import Mirror
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.shared import ADMIN, SharedServer
 
@@ -69,22 +70,43 @@ def run_job(
     at: Attachment | None = None,
     *,
     accept_drift: bool = False,
+    mirror_url: str | None = None,
 ) -> int:
     """Train what is missing, record it, report it. Returns the exit code.
 
-    On a Ray of its own, or ``at`` a running one.
+    On a Ray of its own, or ``at`` a running one. ``mirror_url``: where else committed stages are, and go.
     """
     os.environ.update(_QUIET)
     store = StageStore(root)
+    mirror = Mirror(mirror_url, store) if mirror_url else None
     if plan := named_plan(path, overrides, store):
         _check_room(plan.job, at)
         _check_writable(root)
+        _pull(mirror, plan, console)
         refuse_drift(plan, store, accept=accept_drift)
     else:
-        plan = _prepared_plan(checked_job(path, overrides, root, at), store)
+        job = checked_job(path, overrides, root, at)
+        if mirror:
+            mirror.pull_records(job.name)
+        plan = _prepared_plan(job, store)
+        _pull(mirror, plan, console)
         refuse_drift(plan, store, accept=accept_drift)
         save_job(plan, store)
-    return _run(plan, path, store, console, at)
+    return _run(plan, path, store, console, at, mirror)
+
+
+def _pull(mirror: Mirror | None, plan: Plan, console: Console) -> None:
+    if mirror and (came := mirror.pull(plan)):
+        console.print(f"{count(came, 'stage')} came from {mirror.url}")
+
+
+def _push(mirror: Mirror | None, plan: Plan, console: Console) -> None:
+    """Training does not depend on it: what fails now is tried again with the next commit, and at the end."""
+    try:
+        if mirror:
+            mirror.push(plan)
+    except StepwiseError as error:
+        console.print(f"the mirror is behind; the store has everything. {error}")
 
 
 def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]:
@@ -151,7 +173,14 @@ def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
     return place.trial, place.tried.stage
 
 
-def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attachment | None = None) -> int:
+def _run(
+    plan: Plan,
+    path: Path,
+    store: StageStore,
+    console: Console,
+    at: Attachment | None = None,
+    mirror: Mirror | None = None,
+) -> int:
     started, job = time.time(), plan.job
     sweep(store.root)
     console.print(
@@ -168,11 +197,12 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attach
     if frontier(plan, store):
         tracker.notify()
     try:
-        plan, code = _train(plan, store, tracker, console, started, at)
+        plan, code = _train(plan, store, tracker, console, started, at, mirror)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
     finally:
+        _push(mirror, plan, console)
         if not tracker.close(TRACKING_DEADLINE_SECONDS):
             console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
     console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
@@ -304,6 +334,7 @@ def _train(
     console: Console,
     started: float,
     at: Attachment | None,
+    mirror: Mirror | None,
 ) -> tuple[Plan, int]:
     """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
     seen = 0
@@ -317,6 +348,7 @@ def _train(
         if watch.committed > seen:
             seen = watch.committed
             tracker.notify()
+            _push(mirror, watch.plan, console)
 
     try:
         with Watch(plan, store, console, started) as watch:

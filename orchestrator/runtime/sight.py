@@ -15,11 +15,11 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node's answer. ``clock``: its seconds since the epoch. ``free_bytes`` of the store's disk."""
+    """A node's answer. ``skew``: seconds by which its clock is off for sure. ``free_bytes`` of the store's disk."""
 
     name: str
     sees_store: bool
-    clock: float
+    skew: float
     python: str
     free_bytes: int
 
@@ -35,18 +35,38 @@ def node_views(store: Path) -> list[NodeView]:
     marker = store / f".seen-{uuid.uuid4().hex}"
     marker.touch()
     try:
-        return [NodeView(*answer) for answer in on_every_node(_look, str(marker))]
+        return [_view(answer) for answer in on_every_node(_look, str(marker))]
     finally:
         marker.unlink()
 
 
-def on_every_node(look: Callable[..., tuple[Any, ...]], *arguments: Any) -> list[tuple[Any, ...]]:
-    """What a function returns on every live node, after the node's name."""
+def _view(answer: Answer) -> NodeView:
+    sees_store, clock, python, free_bytes = answer.value
+    return NodeView(answer.node, sees_store, certain_skew(clock, answer.asked, answer.answered), python, free_bytes)
+
+
+def certain_skew(clock: float, asked: float, answered: float) -> float:
+    """How far a clock is off, whenever between ``asked`` and ``answered`` it was read. All in seconds of the epoch."""
+    return max(asked - clock, clock - answered, 0.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a node returned, and our clock when it was asked and when the answer came."""
+
+    node: str
+    value: Any
+    asked: float
+    answered: float
+
+
+def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[Answer]:
+    """What a function returns on every live node; of one that does not answer in time, nothing."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    asked = {
+    asked = time.time()
+    waiting = {
         ray.remote(look)
         .options(
             num_cpus=0,
@@ -54,10 +74,14 @@ def on_every_node(look: Callable[..., tuple[Any, ...]], *arguments: Any) -> list
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         )
         .remote(*arguments): node["NodeManagerAddress"]
-        for node in alive
+        for node in ray.nodes()
+        if node["Alive"]
     }
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TIMEOUT_SECONDS)
-    return [(asked[answer], *ray.get(answer)) for answer in answered]
+    answers = []
+    while waiting and (left := asked + TIMEOUT_SECONDS - time.time()) > 0:
+        ready, _ = ray.wait(list(waiting), timeout=left)
+        answers += [Answer(waiting.pop(answer), ray.get(answer), asked, time.time()) for answer in ready]
+    return answers
 
 
 def _look(marker: str) -> tuple[bool, float, str, int]:

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
 from orchestrator import method
-from orchestrator.errors import Problem, StoreError
+from orchestrator.errors import Problem, StepwiseError, StoreError
 from orchestrator.failpoints import failpoint
 from orchestrator.identity import digest, field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
@@ -136,19 +136,47 @@ class StageStore:
             committed_at=time.time(),
         )
         failpoint("commit.files")
+        self._publish(attempt, manifest)
+        return self.manifest(stage) or manifest
+
+    def adopt(self, manifest: Manifest, fetch: Callable[[StoredFile, Path], None]) -> None:
+        """Commit a copy of what another store has committed. ``fetch`` writes one of its files to a path.
+
+        Raises ``StoreError``, and keeps nothing, if what came is not what the manifest names.
+        """
+        attempt = self.begin(manifest.key)
+        with self.writing(attempt):
+            try:
+                self._copy(manifest, attempt, fetch)
+            except StepwiseError:
+                shutil.rmtree(attempt)
+                raise
+            self._publish(attempt, manifest.model_copy(update={"attempt": attempt.name}))
+
+    def _copy(self, manifest: Manifest, attempt: Path, fetch: Callable[[StoredFile, Path], None]) -> None:
+        for file in manifest.files:
+            path = attempt / file.path
+            if not path.resolve().is_relative_to(attempt.resolve()):
+                raise StoreError(Problem("CKP010", file.path, "leaves the stage's folder", _NOT_COPIED))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fetch(file, path)
+        if tuple(_described(attempt)) != manifest.files:
+            raise StoreError(Problem("CKP004", manifest.key, "what came is not what was committed", _NOT_COPIED))
+
+    def _publish(self, attempt: Path, manifest: Manifest) -> None:
+        """Write the manifest beside the attempt's files and link it to its place, unless one stands there."""
         write_durably(attempt / MANIFEST, manifest.model_dump_json(indent=1).encode())
         sync_folder(attempt)
         sync_folder(attempt.parent)
         failpoint("commit.written")
         try:
-            os.link(attempt / MANIFEST, self._manifest(stage.key))
+            os.link(attempt / MANIFEST, self._manifest(manifest.key))
         except FileExistsError:
             failpoint("commit.lost")
             shutil.rmtree(attempt)
         failpoint("commit.linked")
-        sync_folder(self.stages / stage.key)
+        sync_folder(attempt.parent)
         failpoint("commit.done")
-        return self.manifest(stage) or manifest
 
     def manifest(self, stage: PlannedStage) -> Manifest | None:
         """The committed record of a stage, or None. Raises ``StoreError`` if it is not the stage's."""
@@ -167,7 +195,7 @@ class StageStore:
             state = path.stat()
             file = state.st_ino, state.st_mtime_ns, state.st_size
             if key not in self._known or self._known[key][0] != file:
-                self._known[key] = file, _parsed(path, key)
+                self._known[key] = file, parsed(path.read_bytes(), str(path), key)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -274,19 +302,21 @@ class StageStore:
 
 
 _REPAIR = "`stepwise fsck --repair` removes the stage, the next run trains it again"
+_NOT_COPIED = "remove the stage there; the next run trains it again"
 _REMOVE = "`stepwise fsck --repair` removes it"
 
 
-def _parsed(path: Path, key: str) -> Manifest:
+def parsed(data: bytes, where: str, key: str) -> Manifest:
+    """The manifest of a stage. Raises ``StoreError`` if it is none, or another stage's."""
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        document = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
         manifest = Manifest.model_validate(document)
     except (ValueError, ValidationError, RecursionError) as error:
         found = f"not a manifest: {str(error).splitlines()[0]}"
-        raise StoreError(Problem("CKP009", str(path), found, _REPAIR)) from None
+        raise StoreError(Problem("CKP009", where, found, _REPAIR)) from None
     if manifest.key != key or manifest.format != FORMAT:
         found = f"names stage {manifest.key}, format {manifest.format}"
-        raise StoreError(Problem("CKP009", str(path), found, _REPAIR))
+        raise StoreError(Problem("CKP009", where, found, _REPAIR))
     return manifest
 
 

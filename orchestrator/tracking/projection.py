@@ -18,6 +18,7 @@ from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import Standing, best_line
 from orchestrator.store import FrontierPoint, Pruned
+from orchestrator.store.cost import Cost
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Losses = Mapping[str, Sequence[LossPoint]]
@@ -77,9 +78,9 @@ def _stopped(record: RunRecord, pruned: Pruned) -> RunRecord:
 
 
 def job_record(
-    plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing], trials: Sequence[RunRecord]
+    plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing], trials: Sequence[RunRecord], cost: Cost
 ) -> RunRecord:
-    """The run beside the trials: the best exact match of any of them at every removed count.
+    """The run beside the trials: the best exact match of any of them at every removed count, and what all cost.
 
     Of a search (``ranked``) also its winner and what that is worth. FAILED as soon as one of its ``trials`` is,
     KILLED if one did not come to its end.
@@ -91,17 +92,32 @@ def job_record(
             best[point.removed_tokens] = point
     tags = {"stepwise.level": "job", "stepwise.job": plan.job.name}
     values = [standing.value for standing in ranked[:1] if standing.value is not None]
-    objective = [Value("search/objective", value, max(map(_timestamp, points)), 0) for value in values]
+    ended = max(map(_timestamp, points))
+    objective = [Value("search/objective", value, ended, 0) for value in values]
+    envelope = (value for removed in sorted(best) for value in _position(best[removed]))
     return RunRecord(
         uid=digest(tags),
         name=plan.job.name,
         status=_together(plan, trials),
         started=min(map(_started, points)),
-        ended=max(map(_timestamp, points)),
+        ended=ended,
         params={},
         tags=tags | ({"stepwise.best": best_line(plan, ranked)} if ranked else {}),
-        values=(*(value for removed in sorted(best) for value in _position(best[removed])), *objective),
+        values=(*envelope, *objective, *_cost(plan.job, cost, ended)),
     )
+
+
+def _cost(job: Job, cost: Cost, time: int) -> Iterator[Value]:
+    """Steps and seconds as in the report. GPU-hours: those seconds on the GPUs that the job gives a trial."""
+    gpus = job.resources.workers * job.resources.gpus_per_worker
+    spent = {
+        "steps": cost.total.steps,
+        "seconds": cost.total.seconds,
+        "gpu_hours": cost.total.seconds * gpus / 3600,
+        "steps_saved_by_sharing": cost.shared.steps,
+        "steps_lost_to_restarts": cost.lost.steps,
+    }
+    yield from (Value(f"cost/{key}", value, time, 0) for key, value in spent.items())
 
 
 def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:

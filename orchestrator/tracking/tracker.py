@@ -18,6 +18,7 @@ from orchestrator.plan import Plan
 from orchestrator.search import standings
 from orchestrator.stability import Restart
 from orchestrator.store import FrontierPoint, Manifest, StageStore, Tried, frontier, pruned_trials, replay_all
+from orchestrator.store.cost import cost_of
 from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
 from orchestrator.tracking.server import artifact_folder, default_uri
@@ -38,8 +39,10 @@ IDENTIFYING = (
     "frontier/examples_per_second",
     "frontier/speedup",
     "search/objective",
+    "cost/seconds",
+    "cost/steps_saved_by_sharing",
 )
-"""Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a search went on."""
+"""Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a job went on."""
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -92,9 +95,10 @@ class Tracker:
         points = frontier(self.plan, self.store)
         if not points:
             return
-        ranked = standings(self.plan, points, pruned_trials(self.plan, self.store.root))
+        pruned = pruned_trials(self.plan, self.store.root)
+        ranked = standings(self.plan, points, pruned)
         trials = self._records(points)
-        record = job_record(self.plan, points, ranked, trials)
+        record = job_record(self.plan, points, ranked, trials, cost_of(replay_all(self.plan, self.store), pruned))
         with self._mlflow():
             self._send(record)
             self._describe(record)

@@ -269,7 +269,7 @@ def test_speedup_waits_for_no_cot_and_is_one_where_as_many_tokens_are_written(st
 
 
 def test_finish_records_the_envelope_and_the_report(store: StageStore, database: str, tmp_path: Path) -> None:
-    plan = make_plan("report", database, methods=ALL)
+    plan = make_plan("report", database, methods=ALL, resources={"gpus_per_worker": 0.5})
     for trial in plan.trials:
         commit_all(store, trial)
     (tmp_path / "frontier.csv").write_text("removed_tokens\n")
@@ -281,6 +281,11 @@ def test_finish_records_the_envelope_and_the_report(store: StageStore, database:
     recorded = Recorded(plan, database)
     run = recorded.runs("job")["report"]
     assert recorded.values(run, "frontier/accuracy") == [(0, 0.9), (4, 0.7), (8, 0.9)]
+    steps, unique = sum(trial.steps for trial in plan.trials), plan.unique_stages.values()
+    assert recorded.values(run, "cost/steps") == [(0, sum(stage.spec.steps for stage in unique))]
+    assert recorded.values(run, "cost/steps_saved_by_sharing") == [(0, steps - sum(s.spec.steps for s in unique))]
+    assert recorded.values(run, "cost/steps_lost_to_restarts") == [(0, 0)]
+    assert recorded.values(run, "cost/gpu_hours") == [(0, pytest.approx(4.0 * len(unique) * 0.5 / 3600))]
     assert recorded.artifacts(run) == {"frontier.csv", "job.json", "job.toml", "report.html"}
     assert run.info.status == "FINISHED"
     note = recorded.client.get_experiment(recorded.experiment.experiment_id).tags["mlflow.note.content"]

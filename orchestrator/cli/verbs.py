@@ -9,18 +9,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from orchestrator.cli import cluster as on_cluster
+from orchestrator.cli.arguments import (
+    DEFAULT_STORE,
+    AcceptDrift,
+    AsJson,
+    DryRun,
+    JobFile,
+    Overrides,
+    StageName,
+    StoreFolder,
+    UnusedStore,
+    console,
+)
 from orchestrator.errors import InputError, Problem, StepwiseError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from orchestrator.config import Cluster, Job
+    from orchestrator.config import Job
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
@@ -33,50 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-JobFile = Annotated[
-    Path,
-    typer.Argument(help="A job file, as jobs/quickstart.toml, or the name of a job in the store.", show_default=False),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Fields to change, as schedule.tokens_per_stage=4.", show_default=False
-    ),
-]
-
-
-def _folder(text: str | Path) -> Path:
-    if not str(text).strip():
-        raise typer.BadParameter("it is empty; name a folder")
-    if Path(text).is_file():
-        raise typer.BadParameter(f"{text} is a file; name a folder")
-    return Path(text)
-
-
-StoreFolder = Annotated[
-    Path,
-    typer.Option(
-        "--store", parser=_folder, metavar="DIR", envvar="STEPWISE_STORE", help="Where stages, data and reports are."
-    ),
-]
-StageName = Annotated[
-    str, typer.Argument(help="A committed stage: enough of its key, or JOB, JOB:TRIAL, JOB:TRIAL:STAGE.")
-]
-AcceptDrift = Annotated[
-    bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
-]
-UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]
-ClusterFile = Annotated[
-    Path | None, typer.Option("--cluster", metavar="FILE", help="A cluster file, as clusters/local.yaml.")
-]
-JobServerUrl = Annotated[
-    str | None,
-    typer.Option("--address", metavar="URL", help="A cluster's dashboard instead of a file; --store is its store."),
-]
-DEFAULT_STORE = Path("stepwise-store")
 
 
 def main() -> None:
@@ -167,7 +133,7 @@ def plan(
     if as_json:
         print(json.dumps(document, indent=2))
     else:
-        _console().print(plan_table(document))
+        console().print(plan_table(document))
 
 
 @app.command()
@@ -190,6 +156,14 @@ def run(
         bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
     ] = False,
     accept_drift: AcceptDrift = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            envvar="STEPWISE_MIRROR",
+            metavar="URL",
+            help="Copy committed stages there and back, as s3://BUCKET.",
+        ),
+    ] = None,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
     from orchestrator.runtime.attach import Attachment
@@ -205,71 +179,21 @@ def run(
         plan(job, overrides, store)
         return
 
-    sys.exit(run_job(job, tuple(overrides or ()), store.absolute(), _console(), at, accept_drift=accept_drift))
-
-
-@app.command()
-def submit(
-    job: JobFile,
-    overrides: Overrides = None,
-    cluster: ClusterFile = None,
-    address: JobServerUrl = None,
-    store: StoreFolder = DEFAULT_STORE,
-    dry_run: DryRun = False,
-    accept_drift: AcceptDrift = False,
-) -> None:
-    """Run a job on a Ray cluster. Submit it again to continue."""
-    from orchestrator.runtime.submit import submit_job
-
     sys.exit(
-        submit_job(
+        run_job(
             job,
-            overrides or (),
-            _cluster(cluster, address, store),
-            _console(),
-            dry_run=dry_run,
+            tuple(overrides or ()),
+            store.absolute(),
+            console(),
+            at,
             accept_drift=accept_drift,
+            mirror_url=mirror,
         )
     )
 
 
-@app.command()
-def status(
-    job: JobFile,
-    cluster: ClusterFile = None,
-    address: JobServerUrl = None,
-    store: StoreFolder = DEFAULT_STORE,
-    as_json: AsJson = False,
-) -> None:
-    """Show where every trial of a job stands, on a cluster or in the store, while it runs or afterwards."""
-    from orchestrator.runtime.submit import job_name, show_status
-
-    there = _cluster(cluster, address, store) if cluster or address else None
-    sys.exit(show_status(job_name(job), there, store.absolute(), _console(), as_json=as_json))
-
-
-@app.command()
-def logs(
-    job: JobFile,
-    cluster: ClusterFile = None,
-    address: JobServerUrl = None,
-    store: StoreFolder = DEFAULT_STORE,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends; exit with its code.")] = False,
-) -> None:
-    """Print what a submitted job prints."""
-    from orchestrator.runtime.submit import job_name, show_logs
-
-    sys.exit(show_logs(job_name(job), _cluster(cluster, address, store), follow=follow))
-
-
-@app.command()
-def stop(
-    job: JobFile, cluster: ClusterFile = None, address: JobServerUrl = None, store: StoreFolder = DEFAULT_STORE
-) -> None:
-    """Stop a submitted job, all its trials. What is committed stays."""
-    from orchestrator.runtime.submit import job_name, stop_job
-
-    sys.exit(stop_job(job_name(job), _cluster(cluster, address, store), _console()))
+for verb in (on_cluster.submit, on_cluster.status, on_cluster.logs, on_cluster.stop):
+    app.command()(verb)
 
 
 @app.command()
@@ -282,7 +206,7 @@ def extend(
     """Add seeds to a finished job: the next unused numbers. No stage is trained twice."""
     from orchestrator.runtime.run import extend_job
 
-    _end(extend_job(job, seeds, store.absolute(), _console(), dry_run=dry_run), store)
+    _end(extend_job(job, seeds, store.absolute(), console(), dry_run=dry_run), store)
 
 
 @app.command()
@@ -299,7 +223,7 @@ def fork(
     from orchestrator.runtime.run import fork_stage
 
     _existing(store)
-    _end(fork_stage(stage, set_ or (), name, store.absolute(), _console(), dry_run=dry_run), store)
+    _end(fork_stage(stage, set_ or (), name, store.absolute(), console(), dry_run=dry_run), store)
 
 
 @app.command()
@@ -312,7 +236,7 @@ def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, a
     if as_json:
         print(json.dumps(document, indent=1))
     else:
-        _console().print(comparison_table(document))
+        console().print(comparison_table(document))
 
 
 @app.command()
@@ -327,7 +251,7 @@ def report(
     if as_json and (points := frontier(planned, stages)):
         print(json.dumps([point.model_dump(mode="json") for point in points], indent=1))
     else:
-        print_report(planned, stages, _console())
+        print_report(planned, stages, console())
 
 
 @app.command()
@@ -351,7 +275,7 @@ def data(
 def doctor(
     job: JobFile,
     overrides: Overrides = None,
-    cluster: ClusterFile = None,
+    cluster: on_cluster.ClusterFile = None,
     address: Annotated[
         str | None, typer.Option(help="A cluster's dashboard instead of a file; or, on one of its nodes, auto.")
     ] = None,
@@ -361,7 +285,7 @@ def doctor(
 ) -> None:
     """Look at a job's data: tokens, what each stage removes, leaks; or with a cluster, whether it would run there."""
     if cluster or address:
-        _cluster_doctor(job, overrides or (), cluster, address, allow_unauthenticated, store, as_json)
+        on_cluster.doctor(job, overrides or (), cluster, address, allow_unauthenticated, store, as_json)
     from orchestrator.report.diagnosis import diagnosis_table
     from orchestrator.runtime.doctor import diagnose
     from orchestrator.store import StageStore
@@ -370,32 +294,7 @@ def doctor(
     if as_json:
         print(diagnosis.model_dump_json(indent=1))
     else:
-        _console().print(diagnosis_table(diagnosis))
-
-
-def _cluster_doctor(
-    job: Path,
-    overrides: Sequence[str],
-    cluster: Path | None,
-    address: str | None,
-    allow_unauthenticated: bool,
-    store: Path,
-    as_json: bool,
-) -> NoReturn:
-    from orchestrator.runtime.attach import Attachment
-    from orchestrator.runtime.preflight import check_from_here, check_inside
-
-    if address and "://" not in address and cluster is None:
-        checks = check_inside(job, overrides, store.absolute(), Attachment(address, allow_unauthenticated))
-    else:
-        checks = check_from_here(job, overrides, _cluster(cluster, address, store))
-    if as_json:
-        print(json.dumps([check.model_dump(mode="json") for check in checks], indent=1))
-    else:
-        for check in checks:
-            fix = "" if check.sound or not check.fix else f"; {check.fix}"
-            print(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}")
-    sys.exit(0 if all(check.sound for check in checks) else 1)
+        console().print(diagnosis_table(diagnosis))
 
 
 @app.command()
@@ -457,7 +356,7 @@ def probe(
     folder = out or job_folder(store, place.plan.job.name) / "probe"
     files = write_probe(found, folder, f"{place.trial.name}-{place.tried.stage.index}-{place.tried.stage.key[:8]}")
     print(found.title)
-    _console().print(found.table())
+    console().print(found.table())
     for file in files:
         print(f"wrote {file}")
 
@@ -483,7 +382,7 @@ def track(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAUL
     """Bring MLflow up to date with the store, after an outage or on another server."""
     from orchestrator.runtime.run import track_job
 
-    sys.exit(track_job(*_planned(job, overrides, store), _console()))
+    sys.exit(track_job(*_planned(job, overrides, store), console()))
 
 
 @app.command()
@@ -540,17 +439,6 @@ def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
     return find_stage(stage, stages), stages
 
 
-def _cluster(file: Path | None, address: str | None, store: Path) -> Cluster:
-    """The cluster of a file, or of a URL and a store."""
-    from orchestrator.config import load_cluster, valid_cluster
-
-    if (file is None) == (address is None):
-        raise typer.BadParameter("say which cluster: --cluster FILE, or --address URL and --store")
-    return (
-        load_cluster(file) if file else valid_cluster({"address": address, "store": str(store.absolute())}, "--address")
-    )
-
-
 def _end(outcome: Plan | int, store: Path) -> None:
     """Exit with a code, or show the plan of a dry run."""
     if isinstance(outcome, int):
@@ -558,22 +446,10 @@ def _end(outcome: Plan | int, store: Path) -> None:
     from orchestrator.report.plan import plan_document, plan_table
     from orchestrator.store import StageStore
 
-    _console().print(plan_table(plan_document(outcome, StageStore(store.absolute()))))
+    console().print(plan_table(plan_document(outcome, StageStore(store.absolute()))))
 
 
 def _existing(store: Path) -> None:
     if not (store / "stages").is_dir():
         found = "is not a store, it has no folder `stages`" if store.is_dir() else "no such store"
         raise InputError(Problem("STO001", str(store), found, "run a job first, or name a store with --store"))
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    class Output(Console):
-        """Rich ends with exit code 1 when a pipe is closed; ``stepwise report JOB | head`` has not failed."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    return Output(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False, soft_wrap=True)

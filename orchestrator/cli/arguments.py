@@ -1,0 +1,62 @@
+"""Arguments that several verbs take, and where they print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JobFile = Annotated[
+    Path,
+    typer.Argument(help="A job file, as jobs/quickstart.toml, or the name of a job in the store.", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Fields to change, as schedule.tokens_per_stage=4.", show_default=False
+    ),
+]
+
+
+def _folder(text: str | Path) -> Path:
+    if not str(text).strip():
+        raise typer.BadParameter("it is empty; name a folder")
+    if Path(text).is_file():
+        raise typer.BadParameter(f"{text} is a file; name a folder")
+    return Path(text)
+
+
+StoreFolder = Annotated[
+    Path,
+    typer.Option(
+        "--store", parser=_folder, metavar="DIR", envvar="STEPWISE_STORE", help="Where stages, data and reports are."
+    ),
+]
+StageName = Annotated[
+    str, typer.Argument(help="A committed stage: enough of its key, or JOB, JOB:TRIAL, JOB:TRIAL:STAGE.")
+]
+AcceptDrift = Annotated[
+    bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
+]
+UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]
+DEFAULT_STORE = Path("stepwise-store")
+
+
+def console() -> Console:
+    """Output as wide as the terminal; of fixed width in a pipe."""
+    from rich.console import Console
+
+    class Output(Console):
+        """Rich ends with exit code 1 when a pipe is closed; ``stepwise report JOB | head`` has not failed."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Output(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False, soft_wrap=True)

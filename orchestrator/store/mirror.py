@@ -1,0 +1,126 @@
+"""A copy of committed stages beyond this machine: at any URL that fsspec knows, as ``s3://bucket/prefix``.
+
+The store itself is a folder: its claims are file locks and its commits links and forced writes, which object stores
+do not have. The mirror is for machines that may be taken away for good: what is committed is copied there, and a
+store that lacks it brings it back. A stage exists there when its manifest does, one object, written last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import InputError, Problem, StepwiseError, without_password
+from orchestrator.plan import Plan
+from orchestrator.store.chain import replay, replay_all
+from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+RECORDS = ("job.json", "proposals-*.json", "pruned/*.json")
+"""What a search decided: its configurations, its seeds, what was stopped. Below the job's folder."""
+
+
+class Mirror:
+    """The mirror of a store. Every method may raise ``StepwiseError``; all can be repeated."""
+
+    def __init__(self, url: str, store: StageStore) -> None:
+        """Raises ``InputError`` if fsspec knows no such URL."""
+        import fsspec
+
+        # Only folders need parents; asked for them, s3fs would make a bucket that is missing.
+        parents = {"auto_mkdir": True} if "://" not in url or url.startswith("file:") else {}
+        self.url, self._store = without_password(url), store
+        self._sent: dict[str, str] = {}
+        try:
+            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **parents)
+        except (ImportError, ValueError) as error:
+            fix = "pip install 'stepwise[s3]' for s3://, or what fsspec asks for"
+            raise InputError(Problem("MIR001", self.url, str(error).splitlines()[0], fix)) from None
+        self._files, self._root = found
+
+    def pull_records(self, job: str) -> None:
+        """Bring what a search decided, if this store knows nothing of it."""
+        folder, there = job_folder(self._store.root, job), f"{self._root}/jobs/{job}"
+        if (folder / "job.json").exists():
+            return
+        with self._reachable():
+            names = [path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)]
+            for name in sorted(names, key="job.json".__eq__):  # it last: while it lacks, all is brought again
+                if any(fnmatch(name, pattern) for pattern in RECORDS) and ".." not in name:
+                    replace_file(folder / name, self._files.cat_file(f"{there}/{name}").decode())
+
+    def pull(self, plan: Plan) -> int:
+        """Bring every stage of a plan's trials that is there and not here. Returns how many came."""
+        return sum(self._pull_chain(index, plan) for index in range(len(plan.trials)))
+
+    def push(self, plan: Plan) -> None:
+        """Copy every committed stage of a plan's trials that is not there, and what the search decided."""
+        with self._reachable():
+            for chain in replay_all(plan, self._store):
+                for tried in chain.attempts:
+                    self._push_stage(tried.manifest)
+            folder = job_folder(self._store.root, plan.job.name)
+            for path in sorted(path for pattern in RECORDS for path in folder.glob(pattern)):
+                name, text = f"jobs/{plan.job.name}/{path.relative_to(folder)}", path.read_text()
+                if self._sent.get(name) != text:
+                    self._put(name, text)
+                    self._sent[name] = text
+
+    def _pull_chain(self, index: int, plan: Plan) -> int:
+        chain, came = replay(plan.trials[index], self._store), 0
+        while chain.next and self._pull_stage(chain.next.key):
+            chain, came = chain.advanced(self._store), came + 1
+        return came
+
+    def _pull_stage(self, key: str) -> bool:
+        there = f"{self._root}/stages/{key}"
+        with self._reachable():
+            if not self._files.exists(f"{there}/{MANIFEST}"):
+                return False
+            manifest = parsed(self._files.cat_file(f"{there}/{MANIFEST}"), f"{self.url}/stages/{key}", key)
+
+        def fetch(file: StoredFile, path: Path) -> None:
+            with self._reachable():
+                self._files.get_file(f"{there}/{manifest.attempt}/{file.path}", str(path))
+
+        claim = self._store.claim(key)
+        if not claim:
+            return False  # a live process is training it
+        try:
+            self._store.adopt(manifest, fetch)
+        finally:
+            claim.release()
+        return True
+
+    def _push_stage(self, manifest: Manifest) -> None:
+        name = f"stages/{manifest.key}/{MANIFEST}"
+        if name in self._sent:
+            return
+        if not self._files.exists(f"{self._root}/{name}"):
+            folder = self._store.folder(manifest)
+            for file in manifest.files:
+                target = f"{self._root}/stages/{manifest.key}/{manifest.attempt}/{file.path}"
+                self._files.put_file(str(folder / file.path), target)
+            self._put(name, manifest.model_dump_json(indent=1))
+        self._sent[name] = manifest.attempt
+
+    def _put(self, name: str, text: str) -> None:
+        self._files.pipe_file(f"{self._root}/{name}", text.encode())
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        """Say of any failure which mirror it was: every file system has errors of its own."""
+        try:
+            yield
+        except StepwiseError:
+            raise
+        except Exception as error:
+            found = (str(error) or repr(error)).splitlines()[0]
+            fix = "is it there, may we write to it? What is committed stays in the store"
+            raise StepwiseError(Problem("MIR002", self.url, found, fix)) from error
