@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource as limits
+import select
 import signal
 import sys
 import time
@@ -175,8 +176,10 @@ def _become(work: Callable[[], None], said: Path) -> None:
 
 def _kill_if_alive(pid: int, seconds: float) -> None:
     """The child is not reaped yet, so its number cannot be another's."""
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
+    ends = os.pidfd_open(pid)
+    if not select.select([ends], [], [], seconds)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(ends)
 
 
 def _struck(said: str) -> Iterator[str]:
