@@ -167,8 +167,8 @@ def _ended(pid: int) -> bool:
 
 
 def processes_of(home: Path) -> list[int]:
-    """Everything that runs with a case's mark in its environment. Who holds a port is a process."""
-    found, mark = [], f"STEPWISE_TEST={home}\0".encode()
+    """What runs with the mark of a case in its environment, or of one below. Who holds a port is a process."""
+    found, mark = [], f"STEPWISE_TEST={home}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if mark in (process / "environ").read_bytes():
@@ -320,4 +320,6 @@ def real_kills(figures: Figures, kills: int, seed: int, seconds: float) -> None:
         if time.monotonic() < real.deadline:
             real.together()
     finally:
+        for pid in processes_of(folder):
+            os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)

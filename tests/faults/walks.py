@@ -141,18 +141,24 @@ class Ended:
         return self.code == -signal.SIGKILL
 
 
-def child(work: Callable[[], None], folder: Path, kill_after: float | None = None) -> Ended:
-    """Run ``work`` in a forked process; SIGKILL it after some seconds if it is still there."""
-    said, started = folder / "said.txt", time.monotonic()
+def started(work: Callable[[], None], said: Path) -> int:
+    """Begin ``work`` in a forked process that writes its errors to a file; its number."""
     pid = os.fork()
     if pid == 0:
         _become(work, said)
+    return pid
+
+
+def child(work: Callable[[], None], folder: Path, kill_after: float | None = None) -> Ended:
+    """Run ``work`` in a forked process; SIGKILL it after some seconds if it is still there."""
+    said, began = folder / "said.txt", time.monotonic()
+    pid = started(work, said)
     if kill_after is not None:
         _kill_if_alive(pid, kill_after)
     _, status = os.waitpid(pid, 0)
     text = said.read_text(errors="replace")
     struck = tuple(_struck(text))
-    return Ended(os.waitstatus_to_exitcode(status), text, time.monotonic() - started, struck)
+    return Ended(os.waitstatus_to_exitcode(status), text, time.monotonic() - began, struck)
 
 
 def _become(work: Callable[[], None], said: Path) -> None:
