@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -356,6 +357,8 @@ def _check_writable(root: Path) -> None:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir():
         raise InputError(Problem("STO003", str(existing), "is a file", "name a folder with --store"))
+    if existing == root and root.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise InputError(Problem("STO008", str(root), "can be written by everybody here", f"chmod o-w {root}"))
     for folder in (existing, *(root / name for name in FOLDERS)):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
             fix = "give yourself write access, or name another folder with --store"
