@@ -109,8 +109,14 @@ def test_commands_on_a_cluster_say_what_is_missing(stepwise: Callable, tmp_path:
     assert examined.out.startswith("FAIL  cluster: http://127.0.0.1:9: does not answer")
 
 
-@pytest.mark.parametrize("said", [b"[]", b"{}", b"<html>"])
-def test_server_that_is_no_ray_is_told_from_one(tmp_path: Path, said: bytes) -> None:
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        *((said, "CLU012.*is no Ray dashboard.*8265") for said in (b"[]", b"{}", b"<html>")),
+        (b'{"ray_version": "1.0"}', "CLU011.*runs Ray 1.0"),
+    ],
+)
+def test_server_that_is_no_ray_or_another_one_is_told(tmp_path: Path, said: bytes, expected: str) -> None:
     class Other(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -123,7 +129,7 @@ def test_server_that_is_no_ray_is_told_from_one(tmp_path: Path, said: bytes) -> 
     with HTTPServer(("127.0.0.1", 0), Other) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"address: http://127.0.0.1:{server.server_port}\nstore: /s\n"
-        for more, code in (("", "CLU006"), ("allow_unauthenticated: true\n", "CLU012.*8265")):
+        for more, code in (("", "CLU006"), ("allow_unauthenticated: true\n", expected)):
             with pytest.raises(InputError, match=code):
                 JobServer.connect(load_cluster(cluster_file(tmp_path, address + more)))
         server.shutdown()
