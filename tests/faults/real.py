@@ -70,6 +70,7 @@ class Sight:
     lost_steps: list[int] = field(default_factory=list)
     recovery_seconds: list[float] = field(default_factory=list)
     struck_at: float | None = None
+    """When the command was killed, until an attempt begins."""
     _reached: dict[str, int] = field(default_factory=dict)
     _files: dict[Path, int] = field(default_factory=dict)
 
@@ -87,9 +88,9 @@ class Sight:
             self.begun[key] += 1
             if key in self._reached:
                 self.lost_steps.append(self._reached[key] - step)
-        elif self.struck_at:
-            self.recovery_seconds.append(time.monotonic() - self.struck_at)
-            self.struck_at = None
+            if self.struck_at:
+                self.recovery_seconds.append(time.monotonic() - self.struck_at)
+                self.struck_at = None
         self._reached[key] = step
 
 
@@ -236,12 +237,13 @@ class Real:
                 command = Command(home)
             elif len(struck) < len(faults) and due <= time.monotonic() < self.deadline:
                 fault = faults[len(struck)]
+                due = time.monotonic() + 1
                 if hit := command.strike(fault, dice):
                     say(f"{name}: killed {hit} after {command.seconds():.0f} s")
-                    sight.struck_at = time.monotonic()
                     struck.append(hit)
                     self._acknowledge(acknowledged, home, command)
-                    command = Command(home) if fault == "driver" else command
+                    if fault == "driver":
+                        sight.struck_at, command = time.monotonic(), Command(home)
                     due = self._moment(dice, faults[len(struck)] if len(struck) < len(faults) else fault)
             elif command.seconds() > PATIENCE:
                 self.figures.failures.append(f"{name}: takes for ever: {command.words[-500:]}")
