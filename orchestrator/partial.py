@@ -15,9 +15,9 @@ def partial(path: Path) -> Path:
     return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}{SUFFIX}")
 
 
-def abandoned(folder: Path) -> Iterator[Path]:
-    """The partial files below a folder whose writer, a process of this machine, has ended."""
-    for path in folder.rglob(f"*.{socket.gethostname()}-*{SUFFIX}"):
+def abandoned(folder: Path, of: str = "**/*") -> Iterator[Path]:
+    """The partial files below a folder whose writer, a process of this machine, has ended. ``of``: of one name."""
+    for path in folder.glob(f"{of}.{socket.gethostname()}-*{SUFFIX}"):
         writer = path.name.removesuffix(SUFFIX).rpartition("-")[2]
         if not Path("/proc", writer).exists():
             yield path

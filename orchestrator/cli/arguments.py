@@ -26,6 +26,8 @@ Overrides = Annotated[
 def _folder(text: str | Path) -> Path:
     if not str(text).strip():
         raise typer.BadParameter("it is empty; name a folder")
+    if "://" in str(text):
+        raise typer.BadParameter("it is a URL; name a folder that all nodes share")
     if Path(text).is_file():
         raise typer.BadParameter(f"{text} is a file; name a folder")
     return Path(text)

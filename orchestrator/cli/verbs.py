@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 work failed, 2 bad input, 3 partial (a frontier exists, so
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
-INTERRUPTED = 130
+BAD_INPUT, INTERRUPTED = 2, 130
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the user named may not be read or written."""
 
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
@@ -61,7 +64,7 @@ def main() -> None:
         code = 0
     except OSError as error:
         print(f"error[SYS001] {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        code = 1
+        code = BAD_INPUT if error.errno in FORBIDDEN else 1
     except Exception as error:
         usage = getattr(error, "exit_code", None)
         if usage is None:
@@ -202,11 +205,13 @@ def extend(
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many seeds more for every configuration.")],
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    accept_drift: AcceptDrift = False,
 ) -> None:
     """Add seeds to a finished job: the next unused numbers. No stage is trained twice."""
     from orchestrator.runtime.run import extend_job
 
-    _end(extend_job(job, seeds, store.absolute(), console(), dry_run=dry_run), store)
+    done = extend_job(job, seeds, store.absolute(), console(), dry_run=dry_run, accept_drift=accept_drift)
+    _end(done, store)
 
 
 @app.command()
@@ -218,12 +223,14 @@ def fork(
     name: Annotated[str | None, typer.Option(help="The fork's name. Default: made from what it changes.")] = None,
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
+    accept_drift: AcceptDrift = False,
 ) -> None:
     """Start a trial from any committed stage, with other fields from there on, and a report of its own."""
     from orchestrator.runtime.run import fork_stage
 
     _existing(store)
-    _end(fork_stage(stage, set_ or (), name, store.absolute(), console(), dry_run=dry_run), store)
+    root = store.absolute()
+    _end(fork_stage(stage, set_ or (), name, root, console(), dry_run=dry_run, accept_drift=accept_drift), store)
 
 
 @app.command()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    import requests
 
 TIMEOUT_SECONDS = 10
 AUTHENTICATION_MODE = "/api/authentication_mode"
@@ -34,6 +38,15 @@ def check_private(file: Path) -> None:
         raise InputError(Problem("CLU005", str(file), f"others can read it, mode {mode:04o}", f"chmod 600 {file}"))
 
 
+def document(answer: requests.Response) -> dict[str, Any]:
+    """The JSON object of an answer, empty if it is none: whatever listens there need not be Ray."""
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def check_asks_for_token(dashboard: str, allow_unauthenticated: bool, allowed_by: str) -> bool:
     """Whether the cluster asks for a token. Raises ``InputError`` if it does not and nothing allows that.
 
@@ -42,7 +55,7 @@ def check_asks_for_token(dashboard: str, allow_unauthenticated: bool, allowed_by
     import requests
 
     answer = requests.get(dashboard + AUTHENTICATION_MODE, timeout=TIMEOUT_SECONDS, allow_redirects=False)
-    asks = answer.ok and answer.json().get("authentication_mode") == "token"
+    asks = answer.ok and document(answer).get("authentication_mode") == "token"
     if not asks and not allow_unauthenticated:
         found = "asks for no token: whoever reaches it can run code there"
         raise InputError(Problem("CLU006", dashboard, found, f"start it with RAY_AUTH_MODE=token, or {allowed_by}"))

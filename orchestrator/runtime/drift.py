@@ -1,4 +1,4 @@
-"""Whether a job that stopped half-way would go on as something else: other fields, libraries or ``method/``.
+"""Whether work that was begun would go on as something else: other fields, data, libraries or ``method/``.
 
 Nothing would be mixed up: other fields make other stages, and every manifest says what it was trained
 with. But nobody should find that out from the figures.
@@ -17,7 +17,16 @@ from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.runtime.order import open_trials
-from orchestrator.store import StageStore, job_folder, number_versions, replace_file, replay, saved_plan
+from orchestrator.store import (
+    StageStore,
+    content,
+    job_folder,
+    number_versions,
+    replace_file,
+    replay,
+    saved_job,
+    saved_plan,
+)
 
 
 class Drift(Record):
@@ -30,9 +39,13 @@ class Drift(Record):
 _RECORD = TypeAdapter(tuple[Drift, ...])
 
 
-def refuse_drift(plan: Plan, store: StageStore, *, accept: bool) -> None:
-    """Raise ``InputError`` with every difference, unless it was accepted; what is accepted is recorded."""
-    differences = list(dict.fromkeys((*_other_work(plan, store), *_other_circumstances(plan, store))))
+def refuse_drift(plan: Plan, store: StageStore, *, accept: bool, joins: bool = False) -> None:
+    """Raise ``InputError`` with every difference, unless it was accepted; what is accepted is recorded.
+
+    ``joins``: the plan adds to work that is finished, as more seeds or a fork do, and is compared with all of it.
+    """
+    found = (*_other_work(plan, store), *_other_content(plan, store), *_other_circumstances(plan, store, joins))
+    differences = list(dict.fromkeys(found))
     file = job_folder(store.root, plan.job.name) / "drift.json"
     known = _read(file)
     accepted = {line for drift in known for line in drift.lines}
@@ -40,7 +53,8 @@ def refuse_drift(plan: Plan, store: StageStore, *, accept: bool) -> None:
     if not new:
         return
     if not accept:
-        found = f"stopped half-way and would go on as something else: {'; '.join(new)}"
+        begun = "adds to what was something else" if joins else "stopped half-way and would go on as something else"
+        found = f"{begun}: {'; '.join(new)}"
         fix = "put it back; or give another name; or accept and record it with --accept-drift"
         raise InputError(Problem("RUN005", plan.job.name, found, fix))
     replace_file(file, _RECORD.dump_json((*known, Drift(accepted_at=time.time(), lines=new)), indent=1).decode())
@@ -57,18 +71,36 @@ def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
         yield from field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json"))
 
 
-def _other_circumstances(plan: Plan, store: StageStore) -> Iterator[str]:
+def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
+    """Examples or a local model that lie where they lay and are others, if a trial of the last run is left half-way.
+
+    Its chain can only be told by the keys it had; one that was restarted off them counts as half-way.
+    """
+    before, job = saved_job(plan.job.name, store), plan.job
+    if before is None or (before.job.task, before.job.model) != (job.task, job.model):
+        return
+    if any(store.read(keys[0]) and not store.read(keys[-1]) for keys in before.chains):
+        yield from field_diff(before.content, content(job))
+
+
+def _other_circumstances(plan: Plan, store: StageStore, joins: bool) -> Iterator[str]:
     """What an unfinished trial's last stage was trained with, where it is otherwise here. A job that never ran
     on this store has nothing half-way: what it shares with others was finished by them.
     """
-    if saved_plan(plan.job.name, store) is None:
+    if not joins and saved_job(plan.job.name, store) is None:
         return
-    for trial in open_trials(plan, store):
-        if standing := replay(trial, store).standing:
-            trained_with = standing[-1].manifest.versions
-            for name, here in number_versions().items():
-                if trained_with.get(name, here) != here:
-                    yield f"{name}: {trained_with[name]} -> {here}"
+    for trial in plan.trials if joins else open_trials(plan, store):
+        chain = replay(trial, store)
+        if not chain.standing:
+            continue
+        last = chain.standing[-1]
+        trained_with = last.manifest.versions
+        for name, here in number_versions().items():
+            if trained_with.get(name, here) != here and (name != "peft" or getattr(trial.job.model, "lora_rank", None)):
+                yield f"{name}: {trained_with[name]} -> {here}"
+        if chain.next:
+            for field in ("task", "model"):
+                yield from field_diff(last.stage.identity[field], chain.next.identity[field], field)
 
 
 def _read(file: Path) -> tuple[Drift, ...]:

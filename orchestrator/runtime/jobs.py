@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from orchestrator.config import Cluster
 from orchestrator.errors import InputError, Problem, StepwiseError
 from orchestrator.identity import digest
-from orchestrator.runtime.access import TIMEOUT_SECONDS, check_asks_for_token, token
+from orchestrator.runtime.access import TIMEOUT_SECONDS, check_asks_for_token, document, token
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -160,7 +160,10 @@ def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:
     if answer.status_code in (401, 403):
         fix = f"RAY_AUTH_TOKEN and {cluster.token_file} are where it is looked for"
         raise InputError(Problem("CLU004", cluster.address, "refuses the token", fix))
-    there, here = answer.json()["ray_version"], version("ray")
+    there, here = document(answer).get("ray_version"), version("ray")
+    if there is None:
+        found = f"is no Ray dashboard (HTTP {answer.status_code})"
+        raise InputError(Problem("CLU012", cluster.address, found, "name the port of Ray's dashboard, often 8265"))
     if there != here:
         fix = "install the same Ray on both sides"
         raise InputError(Problem("CLU011", cluster.address, f"runs Ray {there}, here is Ray {here}", fix))

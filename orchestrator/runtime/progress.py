@@ -12,6 +12,11 @@ from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
 from orchestrator.store import job_folder, replace_file
 
+QUIET_SECONDS = 900.0
+"""A trial in training that shows nothing for as long, ..."""
+QUIET_SHARE = 0.25
+"""... and for as long as this share of its stage would take at its pace, may hang: signs come twenty times a stage."""
+
 
 class TrialProgress(Record):
     """The attempt a worker is in. ``steps_per_second`` since it began."""
@@ -21,6 +26,12 @@ class TrialProgress(Record):
     removed_tokens: int
     steps_per_second: float
     at: float
+
+    def quiet_seconds(self, steps: int, now: float) -> float | None:
+        """How long nothing was heard from a stage of so many steps, once that is too long; else None."""
+        pace = QUIET_SHARE * steps / self.steps_per_second if self.steps_per_second else 0.0
+        quiet = now - self.at
+        return quiet if quiet > max(QUIET_SECONDS, pace) else None
 
 
 class ProgressFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -54,6 +55,8 @@ from orchestrator.tracking.shared import ADMIN, SharedServer
 DONE, FAILED, PARTIAL = 0, 1, 3
 TRACKING_DEADLINE_SECONDS = 60.0
 WAIT_SECONDS = 0.2
+FOLDERS = ("stages", "jobs", "data", "ray")
+"""Of a store: what a run writes into."""
 
 _QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -121,7 +124,9 @@ def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan 
     return plan if plan and not path.exists() else None
 
 
-def extend_job(path: Path, seeds: int, root: Path, console: Console, *, dry_run: bool) -> Plan | int:
+def extend_job(
+    path: Path, seeds: int, root: Path, console: Console, *, dry_run: bool, accept_drift: bool = False
+) -> Plan | int:
     """Add seeds to a job that is finished and run them. Returns the exit code, or the plan of a dry run.
 
     An extension that was interrupted is continued before another one is begun.
@@ -144,12 +149,20 @@ def extend_job(path: Path, seeds: int, root: Path, console: Console, *, dry_run:
         plan = plan_for(longer, store, plan.total_tokens)
     if dry_run:
         return plan
+    refuse_drift(plan, store, accept=accept_drift, joins=True)
     save_job(plan, store, new)
     return _run(plan, path, store, console)
 
 
 def fork_stage(
-    prefix: str, settings: Sequence[str], name: str | None, root: Path, console: Console, *, dry_run: bool
+    prefix: str,
+    settings: Sequence[str],
+    name: str | None,
+    root: Path,
+    console: Console,
+    *,
+    dry_run: bool,
+    accept_drift: bool = False,
 ) -> Plan | int:
     """Start a trial from a committed stage. Returns the exit code, or the plan of a dry run."""
     os.environ.update(_QUIET)
@@ -160,6 +173,7 @@ def fork_stage(
     _check_writable(root)
     if dry_run:
         return plan
+    refuse_drift(plan, store, accept=accept_drift, joins=True)
     save_fork(plan, store)
     console.print(f"fork of {trial.job.name}, {trial.name}, after stage {after.index} ({after.key})")
     return _run(plan, Path(plan.job.name), store, console)
@@ -375,8 +389,12 @@ def _check_writable(root: Path) -> None:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir():
         raise InputError(Problem("STO003", str(existing), "is a file", "name a folder with --store"))
-    if not os.access(existing, os.W_OK):
-        raise InputError(Problem("STO004", str(existing), "cannot be written", "name another folder with --store"))
+    if existing == root and root.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise InputError(Problem("STO008", str(root), "can be written by everybody here", f"chmod o-w {root}"))
+    for folder in (existing, *(root / name for name in FOLDERS)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            fix = "give yourself write access, or name another folder with --store"
+            raise InputError(Problem("STO004", str(folder), "cannot be written", fix))
 
 
 def _short(path: Path) -> str:

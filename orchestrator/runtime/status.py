@@ -33,6 +33,8 @@ class TrialState(Record):
     steps_done: int
     steps: int
     seconds_left: float | None
+    quiet_seconds: float | None = None
+    """Of a trial in training that has shown no step for too long."""
 
 
 class SearchState(Record):
@@ -85,7 +87,7 @@ def state_table(search: SearchState) -> Table:
             f"{trial.steps_done:,}/{trial.steps:,}",
             duration(trial.seconds_left),
             str(trial.restarts),
-            trial.state,
+            f"no step: {duration(trial.quiet_seconds)}" if trial.quiet_seconds else trial.state,
         )
     if hidden := Counter(trial.state for trial in trials[MOST_ROWS:]):
         table.add_row(f"{hidden.total()} more: {', '.join(f'{number} {state}' for state, number in hidden.items())}")
@@ -117,4 +119,5 @@ def _state(row: TrialStatus) -> TrialState:
         steps_done=row.steps_done,
         steps=row.steps,
         seconds_left=row.seconds_left,
+        quiet_seconds=row.quiet_seconds,
     )

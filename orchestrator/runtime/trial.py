@@ -138,6 +138,7 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
 
     from orchestrator.runtime.data import prepare_data
     from orchestrator.runtime.execute import StageRunner, walk
+    from orchestrator.runtime.memory import enough_memory
     from orchestrator.runtime.pruning import goes_on
 
     task = TrialTask(**config)
@@ -155,8 +156,9 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
             lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
             lambda: goes_on(whole, task.total_tokens, trial, store),
         )
-        for chain in walk(trial, runner):
-            _report_to_train(chain.attempts[-1], store, first)
+        with enough_memory(trial.name):
+            for chain in walk(trial, runner):
+                _report_to_train(chain.attempts[-1], store, first)
     except StepwiseError as error:
         if job.resources.workers > 1:
             raise  # the other workers wait for this one; Ray ends them

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shutil
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config import MultiplicationTask, job_toml
 from orchestrator.errors import InputError, Problem
+from orchestrator.partial import abandoned, partial
 from orchestrator.report.card import Card
 from orchestrator.report.heatmap import ProbeReport
 from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file
@@ -67,16 +68,18 @@ def export_stage(place: Place, store: StageStore, folder: Path) -> None:
     The folder appears complete or not at all. Raises ``InputError`` if it exists.
     """
     _check_free(place, folder)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}")
+    written = partial(folder)
     try:
-        partial.mkdir(parents=True)
-        _write_home(TrainedStage.load(place, store), store, partial)
-        partial.rename(folder)
+        for left in abandoned(folder.parent, glob.escape(folder.name)):
+            shutil.rmtree(left, ignore_errors=True)
+        written.mkdir(parents=True)
+        _write_home(TrainedStage.load(place, store), store, written)
+        written.rename(folder)
     except OSError as error:
         found = f"cannot be written: {error.strerror or error}"
         raise InputError(Problem("EXP002", str(folder), found, "name another folder")) from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(written, ignore_errors=True)
 
 
 def _check_free(place: Place, folder: Path) -> None:

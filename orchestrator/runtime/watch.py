@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ TREND = 7
 STATES = ("training", "waiting", "done", "gave up", "pruned")
 MOST_LINES = 12
 """Trials that a pipe is told of one by one at the beginning."""
+_MAY_HANG = "; if its worker hangs, Ctrl-C and the same command go on from what is committed"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,13 @@ class TrialStatus:
             return None
         return (self.steps - self.steps_done) / self.progress.steps_per_second
 
+    @property
+    def quiet_seconds(self) -> float | None:
+        """How long a trial in training has shown no step, if that is too long."""
+        if self.state != "training":
+            return None
+        return self.progress.quiet_seconds(self.chain.next.spec.steps, time.time())
+
 
 def _status(chain: Chain, store: StageStore, since: float, pruned: Pruned | None) -> TrialStatus:
     """Progress older than ``since`` is of a command that has ended."""
@@ -94,6 +103,7 @@ class Watch:
         self._chains = replay_all(plan, store)
         self._said = Counter({chain.trial.name: len(chain.attempts) for chain in self._chains})
         self._said_pruned = set(pruned_trials(plan, store.root))
+        self._said_quiet: set[tuple[str, float]] = set()
         self.committed = 0
         live = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False) if live else None
@@ -138,6 +148,9 @@ class Watch:
             if row.pruned and name not in self._said_pruned:
                 self._said_pruned.add(name)
                 self.console.print(f"{name}  pruned: {row.pruned.reason}", highlight=False, soft_wrap=True)
+            if row.quiet_seconds and (name, row.progress.at) not in self._said_quiet:
+                self._said_quiet.add((name, row.progress.at))
+                self.console.print(f"{name}  {quiet(row)}{_MAY_HANG}", highlight=False, soft_wrap=True)
 
 
 def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
@@ -161,9 +174,14 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
         rate = row.progress.steps_per_second if row.progress else None
         speed = [f"{rate:.1f}" if rate else "-"] * (not others)
         restarts = [str(row.restarts or "")] * restarted
-        waits = _waits_for(row, busy) if row.state == "waiting" else row.state
+        waits = _waits_for(row, busy) if row.state == "waiting" else quiet(row) or row.state
         table.add_row(*_what(row.trial, settings), *_place(row), *speed, _left(row), *restarts, _trend(row), waits)
     return Group(table, _sum(rows, len(rows) - len(shown)))
+
+
+def quiet(row: TrialStatus) -> str:
+    """That a trial in training may hang, if it seems so."""
+    return f"no step: {duration(row.quiet_seconds)}" if row.quiet_seconds else ""
 
 
 def _what(trial: Trial, settings: list[str]) -> tuple[str, ...]:

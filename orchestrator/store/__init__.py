@@ -4,7 +4,17 @@ from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file, sweep
 from orchestrator.store.frontier import FrontierPoint, frontier
-from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
+from orchestrator.store.jobs import (
+    content,
+    is_fork,
+    plan_for,
+    save_fork,
+    save_job,
+    saved_added_seeds,
+    saved_job,
+    saved_plan,
+    saved_plans,
+)
 from orchestrator.store.naming import Place, find_stage
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.snapshots import Snapshots
@@ -20,6 +30,7 @@ __all__ = [
     "Snapshots",
     "StageStore",
     "Tried",
+    "content",
     "find_stage",
     "frontier",
     "is_fork",
@@ -36,6 +47,7 @@ __all__ = [
     "save_fork",
     "save_job",
     "saved_added_seeds",
+    "saved_job",
     "saved_plan",
     "saved_plans",
     "sweep",

@@ -7,16 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from orchestrator.config import NAME, Job
 from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.fork import chain_plan
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan, build_plan, read_chain
+from orchestrator.plan import Plan, build_plan, model_content, read_chain
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore
+from orchestrator.tasks import make_task
 
 
 class SavedJob(Record):
@@ -26,6 +27,10 @@ class SavedJob(Record):
 
     job: Job
     total_tokens: int
+    content: dict[str, Any] = Field(default_factory=dict)
+    """What its examples and a local model were, whatever their files hold now."""
+    chains: tuple[tuple[str, ...], ...] = ()
+    """The keys of every trial's stages as they were planned with that."""
     added_seeds: tuple[int, ...] = ()
     """Seeds that `stepwise extend` added to those of the job file."""
     chain: tuple[dict[str, Any], ...] = ()
@@ -41,7 +46,11 @@ def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -
     """Remember the job of a plan whose tokens were counted; seeds once added stay."""
     file = _file(store.root, plan.job.name)
     added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
-    _write(file, SavedJob(job=plan.job, total_tokens=plan.total_tokens, added_seeds=added))
+    chains = tuple(tuple(stage.key for stage in trial.stages) for trial in plan.trials)
+    saved = SavedJob(
+        job=plan.job, total_tokens=plan.total_tokens, content=content(plan.job), chains=chains, added_seeds=added
+    )
+    _write(file, saved)
 
 
 def save_fork(plan: Plan, store: StageStore) -> None:
@@ -59,6 +68,17 @@ def saved_plan(name: str, store: StageStore) -> Plan | None:
     """The plan of a job that was run on this store, by its name."""
     file = _file(store.root, name)
     return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
+
+
+def content(job: Job) -> dict[str, Any]:
+    """What says which examples, and which local model, a job's files hold now."""
+    return {"task": make_task(job.task).identity, "model": model_content(job.model)}
+
+
+def saved_job(name: str, store: StageStore) -> SavedJob | None:
+    """A job as it was remembered, without a plan of it."""
+    file = _file(store.root, name)
+    return _read(file) if file.exists() else None
 
 
 def is_fork(name: str, store: StageStore) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ CLAIM = "claim"
 SNAPSHOT = "snapshot"
 """Of a stage that is not committed: where its training was (``store/snapshots.py``)."""
 KEY = re.compile("[0-9a-f]{32}")
-NUMERIC = ("torch", "transformers", "numpy")
-"""Libraries whose version may change the numbers of a stage."""
+NUMERIC = ("torch", "transformers", "tokenizers", "numpy", "peft")
+"""Libraries whose version may change the numbers of a stage; the last is not needed by all."""
 
 
 class StoredFile(Record):
@@ -333,7 +334,7 @@ def _described(attempt: Path) -> Iterator[StoredFile]:
 def number_versions() -> dict[str, str]:
     """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/``."""
     sources = sorted(Path(method.__file__).parent.glob("*.py"))
-    libraries = {name: version(name) for name in NUMERIC}
+    libraries = {name: version(name) for name in NUMERIC if find_spec(name)}
     return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
 
 

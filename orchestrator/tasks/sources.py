@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from orchestrator.tasks.base import Split
 COT_MARK, ANSWER_MARK = "||", "####"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ROWS_AT_A_TIME = 10_000
+MOST_LINE_BYTES = 1 << 20
 
 
 class Raw(NamedTuple):
@@ -73,7 +75,10 @@ def _check_file(path: Path, key: str) -> None:
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Every line that is not blank, with its place."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(partial(file.readline, MOST_LINE_BYTES + 1), b""), 1):
+            if len(line) > MOST_LINE_BYTES:
+                found = f"the line is longer than {MOST_LINE_BYTES:,} bytes"
+                raise InputError(Problem("DAT010", f"{path}:{number}", found, "is it one example a line?"))
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:

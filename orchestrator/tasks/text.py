@@ -155,5 +155,7 @@ def _check(example: Example, place: str) -> None:
             raise InputError(Problem("DAT012", place, found, "remove it"))
         if not text and name != "cot":
             raise InputError(Problem("DAT007", place, f"the {name} is empty", "remove the example or complete it"))
+        if "\0" in text:
+            raise InputError(Problem("DAT004", place, f"the {name} holds a NUL", "save it as text"))
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise InputError(Problem("DAT004", place, f"the {name} holds half a character", "save it as UTF-8"))

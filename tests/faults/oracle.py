@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,29 +25,34 @@ class Result:
     frontier: list[dict[str, Any]]
 
 
-def result(root: Path) -> Result:
+def result(root: Path, job: str = JOB.name) -> Result:
     store = StageStore(root)
     manifests = [manifest for key in store.stage_keys() if (manifest := store.read(key))]
     files = {
         manifest.key: {file.path: file.sha256 for file in manifest.files if file.path.endswith(".safetensors")}
         for manifest in manifests
     }
-    plan = saved_plan(JOB.name, store)
+    plan = saved_plan(job, store)
     points = frontier(plan, store) if plan else ()
     return Result(files, [point.model_dump(mode="json", exclude=MEASURED) for point in points])
 
 
 def lost(root: Path, log: Log) -> list[str]:
     """Acknowledged stages that are not there as they were acknowledged (I1)."""
+    return lost_of(root, [(event["key"], event["attempt"]) for event in log.events("acknowledged")])
+
+
+def lost_of(root: Path, acknowledged: Iterable[tuple[str, str]]) -> list[str]:
+    """Of these keys and attempts."""
     store, missing = StageStore(root), []
-    for event in log.events("acknowledged"):
+    for key, attempt in acknowledged:
         try:
-            manifest = store.read(event["key"])
-            if manifest is None or manifest.attempt != event["attempt"]:
+            manifest = store.read(key)
+            if manifest is None or manifest.attempt != attempt:
                 raise StoreError
             store.verify(manifest)
         except StoreError as error:
-            missing.append(f"{event['key']}: {error or 'not the acknowledged attempt'}")
+            missing.append(f"{key}: {error or 'not the acknowledged attempt'}")
     return missing
 
 

@@ -60,14 +60,24 @@ class Server:
         self.process.wait()
 
     def points(self, experiment: str) -> Counter[tuple[str, str, int, float]]:
-        """(run, metric, step, value) of every row of an experiment; the job's own run without its name."""
-        with sqlite3.connect(f"file:{self.folder / 'mlflow.db'}?mode=ro", uri=True) as database:
-            rows = database.execute(
-                "select r.name, m.key, m.step, m.value from metrics m join runs r on r.run_uuid = m.run_uuid "
-                "join experiments e on e.experiment_id = r.experiment_id where e.name = ?",
-                (f"stepwise/{experiment}",),
-            )
-            return Counter((run.removeprefix(experiment), key, step, value) for run, key, step, value in rows)
+        return points_in(self.folder / "mlflow.db", experiment)
+
+
+def points_in(database: Path, experiment: str) -> Counter[tuple[str, str, int, float]]:
+    """(run, metric, step, value) of every row of an experiment; the job's own run without its name."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as rows:
+        found = rows.execute(
+            "select r.name, m.key, m.step, m.value from metrics m join runs r on r.run_uuid = m.run_uuid "
+            "join experiments e on e.experiment_id = r.experiment_id where e.name = ?",
+            (f"stepwise/{experiment}",),
+        )
+        return Counter((run.removeprefix(experiment), key, step, value) for run, key, step, value in found)
+
+
+def unfinished_runs(root: Path) -> int:
+    """Runs that MLflow believes to be under way."""
+    with sqlite3.connect(f"file:{root / 'mlflow.db'}?mode=ro", uri=True) as database:
+        return database.execute("select count(*) from runs where status = 'RUNNING'").fetchone()[0]
 
 
 class Proxy:

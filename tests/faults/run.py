@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -19,30 +18,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, product
 from pathlib import Path
-from statistics import quantiles
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 REPOSITORY = Path(__file__).parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
+from faults.figures import PLACES, Figures  # noqa: E402
 from faults.oracle import Result, leftovers, lost, result, violations  # noqa: E402
+from faults.real import real_kills  # noqa: E402
 from faults.walks import STAGES, Armed, Ended, Log, child, drive, say, snapshots_always  # noqa: E402
 
 from orchestrator.store import StageStore  # noqa: E402
 from orchestrator.store.fsck import check_store  # noqa: E402
 
-PLACES = sorted(
-    {
-        place
-        for path in (REPOSITORY / "orchestrator").rglob("*.py")
-        for place in re.findall(r'failpoint\("(.+?)"\)', path.read_text())
-    }
-)
-"""Every failpoint there is."""
 RECOVERY = {"tidy.removed", "forget.manifest", "forget.done", "repair.removed", "commit.lost"}
 """Those a first run does not come to."""
 FORWARD = [place for place in PLACES if place not in RECOVERY]
@@ -57,76 +48,33 @@ NOTIFY_SECONDS = 0.1
 """What telling the tracker of a stage may take; it only sets a flag."""
 
 
-@dataclass
-class Figures:
-    """What is reported."""
-
-    planned: int = 0
-    delivered: int = 0
-    cases: int = 0
-    stages_lost: int = 0
-    frontiers_differing: int = 0
-    begun: int = 0
-    stages: int = 0
-    leftovers: int = 0
-    redone_twice: int = 0
-    points_missing: int | None = None
-    """None: MLflow was not part of this run."""
-    points_doubled: int | None = None
-    struck: set[str] = field(default_factory=set)
-    lost_steps: list[int] = field(default_factory=list)
-    recovery_seconds: list[float] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def document(self) -> dict[str, object]:
-        return {
-            "planned": self.planned,
-            "delivered": self.delivered,
-            "cases": self.cases,
-            "stages_lost": self.stages_lost,
-            "frontiers_identical": f"{self.cases - self.frontiers_differing}/{self.cases}",
-            "redo_factor": round(self.begun / max(1, self.stages + self.delivered), 3),
-            "redone_more_than_once_a_fault": self.redone_twice,
-            "points_missing": self.points_missing,
-            "points_doubled": self.points_doubled,
-            "leftovers": self.leftovers,
-            "failpoints_struck": f"{len(self.struck & set(PLACES))}/{len(PLACES)}",
-            "failpoints_missing": sorted(set(PLACES) - self.struck),
-            "lost_steps_p50_p95": _percentiles(self.lost_steps),
-            "recovery_seconds_p50_p95": _percentiles(self.recovery_seconds),
-            "failures": self.failures[:20],
-        }
-
-
-def _percentiles(values: list[float] | list[int]) -> list[float]:
-    if len(values) < 2:
-        return [float(value) for value in values]
-    cuts = quantiles(values, n=20)
-    return [round(cuts[9], 3), round(cuts[18], 3)]
-
-
 class Harness:
     """Runs cases and holds each to the control."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
+    def __init__(self, folder: Path, figures: Figures, seconds: float) -> None:
         """After ``seconds`` no case is begun any more: what was planned and not delivered is reported as such."""
-        self.folder, self.figures, self.number = folder, Figures(), 0
+        self.folder, self.figures, self.number = folder, figures, 0
+        snapshots_always()
         control = folder / "control"
         control.mkdir()
-        started = time.monotonic()
         drive(control / "store", Log(control / "log"))  # in this process: every child is born warm
-        self.seconds = time.monotonic() - started
         self.deadline = time.monotonic() + seconds
         self.control: Result = result(control / "store")
         if len(self.control.files) < STAGES:
             raise SystemExit(f"the control has {len(self.control.files)} stages")
+        again = folder / "again"
+        again.mkdir()
+        self.seconds = child(lambda: drive(again / "store", Log(again / "log")), again).seconds
 
-    def case(self, name: str, faults: Iterator[tuple[Callable[[Path, Log], None], float | None]], planned: int) -> None:
-        """Deliver the faults one after the other to drivers of one store, then let one end in peace."""
+    def case(self, name: str, faults: Iterator[tuple[Callable[[Path, Log], None], float | None]], planned: int) -> int:
+        """Deliver the faults one after the other to drivers of one store, then let one end in peace.
+
+        Returns how many faults struck: a driver may have ended before its turn.
+        """
         self.number += 1
         self.figures.planned += planned
         if time.monotonic() > self.deadline:
-            return
+            return 0
         home = self.folder / f"case{self.number}"
         home.mkdir()
         log, root, delivered = Log(home / "log"), home / "store", 0
@@ -140,6 +88,7 @@ class Harness:
                 break
         self._judge(name, root, log, delivered, ended)
         shutil.rmtree(home)
+        return delivered
 
     def _delivered(self, ended: Ended) -> int:
         self.figures.struck |= set(ended.struck)
@@ -306,18 +255,18 @@ def _vanishing(stage: int, root: Path, log: Log) -> None:
 def random_kills(harness: Harness, kills: int, seed: int) -> None:
     """SIGKILL at random times and random failpoints, one to three of them in the life of a store."""
     dice = random.Random(seed)
-    while kills > 0:
+    harness.figures.planned += kills
+    while kills > 0 and time.monotonic() < harness.deadline:
         number = min(kills, dice.randint(1, 3))
-        kills -= number
         faults = [_random_fault(dice, harness.seconds) for _ in range(number)]
         words = ", ".join("a random time" if after else "a random place" for _, after in faults)
-        harness.case(f"seed {seed}, killed at {words}", iter(faults), number)
+        kills -= harness.case(f"seed {seed}, killed at {words}", iter(faults), 0)
 
 
 def _random_fault(dice: random.Random, seconds: float) -> tuple[Callable[[Path, Log], None], float | None]:
     if dice.random() < 0.25:
         return armed(Armed("any", turn=dice.randint(1, 60)))
-    return (lambda root, log: drive(root, log)), dice.uniform(0.02, 0.8 * seconds)
+    return (lambda root, log: drive(root, log)), dice.uniform(0.02, seconds)
 
 
 def outbox(harness: Harness) -> None:
@@ -339,25 +288,27 @@ def outbox(harness: Harness) -> None:
 def main() -> int:
     """Figures are printed even if the run is ended by SIGTERM or Ctrl-C."""
     arguments = _arguments()
-    snapshots_always()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="stepwise-faults-", dir=arguments.folder))
-    harness, started = Harness(folder, arguments.seconds), time.monotonic()
+    figures, started = Figures(), time.monotonic()
     try:
-        _run(harness, arguments)
+        if arguments.real:
+            real_kills(figures, arguments.real, arguments.seed, arguments.seconds)
+        else:
+            _in_miniature(Harness(folder, figures, arguments.seconds), arguments)
     except KeyboardInterrupt:
-        harness.figures.failures.append("ended from outside")
+        figures.failures.append("ended from outside")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not arguments.json:
-            for line in harness.figures.failures:
+            for line in figures.failures:
                 say(line)
-        document = {"seed": arguments.seed, "seconds": round(time.monotonic() - started), **harness.figures.document()}
+        document = {"seed": arguments.seed, "seconds": round(time.monotonic() - started), **figures.document()}
         print(json.dumps(document), flush=True)
-    return 1 if harness.figures.failures else 0
+    return 1 if figures.failures else 0
 
 
-def _run(harness: Harness, arguments: argparse.Namespace) -> None:
+def _in_miniature(harness: Harness, arguments: argparse.Namespace) -> None:
     if arguments.short:
         every_place(harness, (STAGES // 2,), SHORT)
         return
@@ -377,6 +328,7 @@ def _run(harness: Harness, arguments: argparse.Namespace) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, help="at random times and places")
+    parser.add_argument("--real", type=int, default=0, help="of the real command and its Ray workers, at random times")
     parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
     parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
     parser.add_argument("--outbox", action="store_true", help="MLflow down, killed, deaf, refusing, forgetful")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource as limits
+import select
 import signal
 import sys
 import time
@@ -140,18 +141,24 @@ class Ended:
         return self.code == -signal.SIGKILL
 
 
-def child(work: Callable[[], None], folder: Path, kill_after: float | None = None) -> Ended:
-    """Run ``work`` in a forked process; SIGKILL it after some seconds if it is still there."""
-    said, started = folder / "said.txt", time.monotonic()
+def started(work: Callable[[], None], said: Path) -> int:
+    """Begin ``work`` in a forked process that writes its errors to a file; its number."""
     pid = os.fork()
     if pid == 0:
         _become(work, said)
+    return pid
+
+
+def child(work: Callable[[], None], folder: Path, kill_after: float | None = None) -> Ended:
+    """Run ``work`` in a forked process; SIGKILL it after some seconds if it is still there."""
+    said, began = folder / "said.txt", time.monotonic()
+    pid = started(work, said)
     if kill_after is not None:
         _kill_if_alive(pid, kill_after)
     _, status = os.waitpid(pid, 0)
     text = said.read_text(errors="replace")
     struck = tuple(_struck(text))
-    return Ended(os.waitstatus_to_exitcode(status), text, time.monotonic() - started, struck)
+    return Ended(os.waitstatus_to_exitcode(status), text, time.monotonic() - began, struck)
 
 
 def _become(work: Callable[[], None], said: Path) -> None:
@@ -175,8 +182,10 @@ def _become(work: Callable[[], None], said: Path) -> None:
 
 def _kill_if_alive(pid: int, seconds: float) -> None:
     """The child is not reaped yet, so its number cannot be another's."""
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
+    ends = os.pidfd_open(pid)
+    if not select.select([ends], [], [], seconds)[0]:
+        os.kill(pid, signal.SIGKILL)
+    os.close(ends)
 
 
 def _struck(said: str) -> Iterator[str]:

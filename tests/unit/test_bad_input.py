@@ -227,6 +227,11 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     "63 fsck, store is a file": ("fsck --store job.toml", ["--store", "job.toml", "is a file"]),
     "63 ui, store is a file": ("ui --store job.toml", ["--store", "job.toml", "is a file"]),
     "63 run, store below a file": ("run job.toml --store job.toml/store", ["STO003", "job.toml", "is a file"]),
+    "67 plan, store is a bucket": ("plan job.toml --store s3://bucket/x", ["--store", "URL", "folder"]),
+    "67 run, store is a bucket": ("run job.toml --store s3://bucket/x", ["--store", "URL", "folder"]),
+    "68 submit, no port": ("submit job.toml --address 10.0.0.5", ["CLU002", "--address", "http://HOST:PORT"]),
+    "68 submit, ray//": ("submit job.toml --address ray//x", ["CLU002", "--address", "http://HOST:PORT"]),
+    "68 submit, no cluster": ("submit job.toml", ["CLI002", "--cluster", "--address"]),
     "fsck without a store": ("fsck --store none", ["STO001", "none", "no such store"]),
     "ui without a store": ("ui --store none", ["STO001", "none", "no such store"]),
     "report without a store": ("report job.toml --store none", ["STO00", "none", "run"]),
@@ -255,6 +260,25 @@ def test_store_named_by_the_environment_is_checked_too(here, stepwise, monkeypat
     (here / "job.toml").write_text(GOOD)
     monkeypatch.setenv("STEPWISE_STORE", "job.toml")
     assert_refused(here, stepwise, ["plan", "job.toml"], ["STEPWISE_STORE", "is a file"])
+
+
+def test_store_that_everybody_can_write_is_refused(here, stepwise):
+    (here / "job.toml").write_text(GOOD)
+    (here / "open").mkdir()
+    (here / "open").chmod(0o777)
+    assert_refused(here, stepwise, ["run", "job.toml", "--store", "open"], ["STO008", "open", "chmod o-w"])
+
+
+@pytest.mark.parametrize("locked", ["store", "store/stages", "store/jobs"])
+def test_store_that_may_not_be_written_is_refused_with_the_folder(here, stepwise, monkeypatch, locked):
+    """The kernel's word for it, as it is for another user or on a read-only disk: root may write everything."""
+    (here / "job.toml").write_text(GOOD)
+    for name in ("stages", "jobs"):
+        (here / "store" / name).mkdir(parents=True)
+    access = os.access
+    refused = here / locked
+    monkeypatch.setattr(os, "access", lambda path, mode: path != refused and access(path, mode))
+    assert_refused(here, stepwise, ["run", "job.toml", "--store", "store"], ["STO004", locked, "--store"])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads and writes everything")

@@ -109,3 +109,16 @@ def test_compose_holds_no_secret_and_opens_no_port_to_others() -> None:
             if re.search("PASSWORD|TOKEN|SECRET", key):
                 assert str(value).startswith("/run/secrets/"), (name, key)
     assert all("file" in secret for secret in services["secrets"].values())
+
+
+def test_every_package_of_the_images_is_locked_by_hash_at_its_pinned_version() -> None:
+    """But torch for the CPU, which PyPI does not have."""
+    locked = "".join((REPOSITORY / "docker" / f"requirements{part}.lock").read_text() for part in ("", "-cuda"))
+    packages = re.findall(r"^(\S+)==(\S+)(?: \\\n +--hash=sha256:[0-9a-f]{64})+$", locked, re.M)
+    assert len(packages) == sum(not line.startswith(" ") for line in locked.splitlines()) > 100
+    pinned = dict(re.findall(r"^(\S+)==(\S+)$", (REPOSITORY / "docker/constraints.txt").read_text(), re.M))
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned.items()}
+    assert all(pinned.get(name, version) == version for name, version in packages)
+    installs = re.findall(r"pip install (.*)", (REPOSITORY / "docker/Dockerfile").read_text())
+    others = [words for words in installs if not re.search(r"--require-hashes|--no-build-isolation \. ", words)]
+    assert others == ["torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -12,6 +15,7 @@ from orchestrator.config import Resources, load_cluster
 from orchestrator.errors import InputError
 from orchestrator.runtime.access import token
 from orchestrator.runtime.cluster import Node, fitting_trials
+from orchestrator.runtime.jobs import JobServer, Unreachable
 
 GOOD = "address: http://127.0.0.1:8265\nstore: /shared/store\n"
 SECRET = "0123456789abcdef"  # noqa: S105
@@ -103,3 +107,42 @@ def test_commands_on_a_cluster_say_what_is_missing(stepwise: Callable, tmp_path:
     examined = stepwise("doctor", job, "--cluster", gone)
     assert examined.code == 1
     assert examined.out.startswith("FAIL  cluster: http://127.0.0.1:9: does not answer")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        *((said, "CLU012.*is no Ray dashboard.*8265") for said in (b"[]", b"{}", b"<html>")),
+        (b'{"ray_version": "1.0"}', "CLU011.*runs Ray 1.0"),
+    ],
+)
+def test_server_that_is_no_ray_or_another_one_is_told(tmp_path: Path, said: bytes, expected: str) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"address: http://127.0.0.1:{server.server_port}\nstore: /s\n"
+        for more, code in (("", "CLU006"), ("allow_unauthenticated: true\n", expected)):
+            with pytest.raises(InputError, match=code):
+                JobServer.connect(load_cluster(cluster_file(tmp_path, address + more)))
+        server.shutdown()
+
+
+def test_port_that_does_not_speak_http_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with server.accept()[0] as caller:
+                caller.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        Thread(target=greet, daemon=True).start()
+        address = f"address: http://127.0.0.1:{server.getsockname()[1]}\nstore: /s\n"
+        with pytest.raises(Unreachable, match=r"CLU007.*does not answer"):
+            JobServer.connect(load_cluster(cluster_file(tmp_path, address)))

@@ -45,7 +45,7 @@ def test_same_job_goes_on(store: StageStore) -> None:
     refuse_drift(make_plan(), store, accept=False)
 
 
-@pytest.mark.parametrize("library", ["torch", "transformers", "numpy", "method"])
+@pytest.mark.parametrize("library", ["torch", "transformers", "tokenizers", "numpy", "method"])
 def test_other_library_or_code_is_refused_with_what_differs(store: StageStore, library: str) -> None:
     commit(store, make_plan(), 2, **{library: "0.9"})
     with pytest.raises(InputError, match=rf"RUN005.*{library}: 0\.9 -> .*--accept-drift"):
@@ -56,6 +56,54 @@ def test_other_fields_are_refused_with_their_diff(store: StageStore) -> None:
     commit(store, make_plan(), 2)
     with pytest.raises(InputError, match=r"training\.learning_rate: 5e-05 -> 0\.001"):
         refuse_drift(make_plan(learning_rate=1e-3), store, accept=False)
+
+
+def test_peft_counts_where_it_is_used(store: StageStore) -> None:
+    commit(store, make_plan(), 2, peft="0.9")
+    refuse_drift(make_plan(), store, accept=False)
+    model = {"type": "pretrained", "name": "some/model", "lora_rank": 4}
+    whole = Job.model_validate(make_plan("lora").job.model_dump() | {"model": model})
+    commit(store, build_plan(whole, 8), 2, peft="0.9")
+    with pytest.raises(InputError, match=r"RUN005.*peft: 0\.9 -> "):
+        refuse_drift(build_plan(whole, 8), store, accept=False)
+
+
+def text_plan(folder: Path, answer: int) -> Plan:
+    """A job whose files, always the same ones, hold other answers."""
+    for split in ("train", "valid"):
+        (folder / f"{split}.txt").write_text(f"1 + 1||1 1 1 #### {answer}\n" * 64)
+    task = {"type": "text", "train": str(folder / "train.txt"), "validation": str(folder / "valid.txt")}
+    schedule = {"tokens_per_stage": 1, "stage_steps": 20, "pretrain_steps": 10}
+    return build_plan(Job.model_validate({"name": "mine", "task": task, "schedule": schedule}))
+
+
+@pytest.mark.parametrize(("stages", "asks"), [(0, False), (2, True), (None, False)])
+def test_other_data_under_the_same_path_is_refused_half_way(store: StageStore, stages: int | None, asks: bool) -> None:
+    commit(store, text_plan(store.root, 2), stages)
+    later = text_plan(store.root, 3)
+    if asks:
+        with pytest.raises(InputError, match=r"RUN005.*task\.train: .* -> .*task\.validation: "):
+            refuse_drift(later, store, accept=False)
+    else:
+        refuse_drift(later, store, accept=False)
+
+
+def test_seeds_added_to_what_is_finished_are_compared_with_it(store: StageStore) -> None:
+    commit(store, make_plan(), 4, torch="0.9")
+    longer = make_plan(seeds=(0, 1))
+    refuse_drift(longer, store, accept=False)
+    with pytest.raises(InputError, match=r"RUN005.*adds to what was.*torch: 0\.9 -> "):
+        refuse_drift(longer, store, accept=False, joins=True)
+
+
+def test_fork_asks_before_it_goes_on_with_other_libraries(store: StageStore, stepwise) -> None:
+    commit(store, make_plan(), 4, numpy="0.9")
+    finished = stepwise(
+        "fork", "small:stepwise-seed0:1", "--set", "training.learning_rate=0.001", "--store", store.root
+    )
+    assert finished.code == 2
+    assert finished.err.startswith("error[RUN005] small-fork-")
+    assert "numpy: 0.9 -> " in finished.err
 
 
 def test_accepted_drift_is_recorded_and_not_asked_again(store: StageStore) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from rich.console import Console
 
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.plan import Plan
 from orchestrator.runtime.notify import post_outcome
 from orchestrator.runtime.progress import ProgressFile
 from orchestrator.runtime.status import search_state
-from orchestrator.store import StageStore, plan_for, save_job
+from orchestrator.runtime.watch import Watch
+from orchestrator.store import StageStore, plan_for, replace_file, save_job
 
 
 def saved(folder: Path) -> tuple[Plan, StageStore]:
@@ -41,6 +45,34 @@ def test_trial_is_in_training_as_long_as_a_process_holds_its_stage(tmp_path: Pat
     assert state.trials[0].steps_done == 7
     claim.release()
     assert {t.state for t in search_state("small", store).trials} == {"waiting"}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "pace", "quiet"),
+    [(14, 1.0, False), (16, 1.0, True), (16, 0.0, True), (16, 0.001, False), (60, 0.001, True)],
+    ids=["not long", "long", "before its second sign", "long, but it is that slow", "long even for it"],
+)
+def test_trial_that_shows_no_step_is_said_to(
+    tmp_path: Path, stepwise: Callable, minutes: int, pace: float, quiet: bool
+) -> None:
+    plan, store = saved(tmp_path)
+    trial = plan.trials[0]
+    stage = trial.stages[0]
+    claim = store.claim(stage.key)
+    file = ProgressFile(store.root, "small", trial.name)
+    file.write(stage, 7, 0)
+    replace_file(
+        file.path,
+        file.read().model_copy(update={"at": time.time() - 60 * minutes, "steps_per_second": pace}).model_dump_json(),
+    )
+    assert (search_state("small", store).trials[0].quiet_seconds is not None) is quiet
+    told = f"no step: {minutes}:0" if minutes < 60 else "no step: 1 h"
+    assert (told in stepwise("status", "small", "--store", store.root).out) is quiet
+    said = io.StringIO()
+    with Watch(plan, store, Console(file=said, width=200), 0.0) as watch:
+        watch.refresh()
+    assert said.getvalue().count("no step:") == quiet
+    claim.release()
 
 
 def test_looking_at_a_stage_does_not_keep_it_from_being_taken(tmp_path: Path) -> None:

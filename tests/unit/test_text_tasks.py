@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -149,6 +150,12 @@ BAD_DATA: dict[str, tuple[str, str | bytes | None, list[str]]] = {
     "no question": ("x.txt", GOOD_LINE + "||1 #### 2", ["DAT007", "x.txt:2", "the question is empty"]),
     "no answer": ("x.txt", "Why?||1 #### ", ["DAT007", "x.txt:1", "the answer is empty"]),
     "no example": ("x.txt", "\n \n", ["DAT008", "x.txt", "holds no example"]),
+    "utf-16": ("x.txt", GOOD_LINE.encode("utf-16"), ["DAT004", "x.txt:1", "UTF-8"]),
+    "nul": ("x.txt", GOOD_LINE + "W\0hy?||1 #### 2", ["DAT004", "x.txt:2", "NUL"]),
+    "gzip": ("x.txt", gzip.compress(GOOD_LINE.encode()), ["DAT004", "x.txt:1", "UTF-8"]),
+    "endless line": ("x.txt", GOOD_LINE + "Why?||" + "1 " * (1 << 19), ["DAT010", "x.txt:2", "1,048,576 bytes"]),
+    "parquet as text": ("x.txt", b"PAR1\x15\x04\x15\x10\xff\xfePAR1", ["DAT004", "x.txt:1", "UTF-8"]),
+    "no steps anywhere": ("good.txt", None, ["CFG015", "schedule.tokens_per_stage", "(0 tokens)"]),
 }
 
 
@@ -160,7 +167,7 @@ def test_bad_data_is_refused_with_its_place(
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    Path("good.txt").write_text(GOOD_LINE)
+    Path("good.txt").write_text("Why?|| #### 2\n" if name == "good.txt" else GOOD_LINE)
     Path("job.toml").write_text(
         f'name = "x"\n[task]\ntype = "gsm8k"\ntrain = "{name}"\nvalidation = "good.txt"\n[training]\nbatch_size = 1\n'
         "[schedule]\ntokens_per_stage = 1\n"
@@ -170,6 +177,17 @@ def test_bad_data_is_refused_with_its_place(
     assert all(word in finished.err for word in expected), finished.err
     assert "Traceback" not in finished.err
     assert not Path("store").exists()
+
+
+def test_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) -> None:
+    lines = GOOD_LINE * 3
+    (tmp_path / "plain.txt").write_bytes(lines.encode())
+    (tmp_path / "windows.txt").write_bytes(b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode())
+    plain, windows = (
+        make_task(Gsm8kTask(train=str(tmp_path / name), validation=str(tmp_path / "plain.txt"))).identity
+        for name in ("plain.txt", "windows.txt")
+    )
+    assert plain == windows
 
 
 @pytest.mark.parametrize(

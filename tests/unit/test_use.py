@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,7 @@ def test_export_overwrites_nothing_and_leaves_nothing_half(store: StageStore, st
     weights = store.folder(place.tried.manifest) / "model.safetensors"
     sound = weights.read_bytes()
     weights.write_bytes(sound[:-1])
+    (tmp_path / f"other.{socket.gethostname()}-999999999.partial").mkdir()  # what a killed export left
     finished = stepwise("export", "tiny:stepwise:1", tmp_path / "other", "--store", store.root)
     weights.write_bytes(sound)
     assert (finished.code, finished.err[:13]) == (2, "error[CKP002]")

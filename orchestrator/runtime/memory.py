@@ -1,0 +1,29 @@
+"""A worker that wants more memory than there is. It would want it again, so that is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from orchestrator.errors import Problem, TrialError
+
+_FIX = "set resources.micro_batch or resources.gradient_checkpointing (same numbers, less memory), then run again"
+
+
+@contextmanager
+def enough_memory(trial: str) -> Iterator[None]:
+    """Raise ``TrialError`` instead of what Python and torch say on a CPU or a GPU without memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _for_memory(error):
+            raise
+        said = (str(error) or "Python has no more").splitlines()[0]
+        raise TrialError(Problem("RUN006", trial, f"the worker ran out of memory: {said}", _FIX)) from error
+
+
+def _for_memory(error: Exception) -> bool:
+    """torch raises a plain ``RuntimeError`` when its allocator for the CPU fails."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
