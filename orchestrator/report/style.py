@@ -1,14 +1,27 @@
 """The style sheet of the report page: light and dark, phone and paper, no file but the page itself."""
 
-CSS = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #20242b; --soft: #5c6470; --line: #e3e6ea; --tint: #f5f6f8;
-  --stepwise: #0072B2; --explicit_cot: #009E73; --no_cot: #D55E00;
-  --icot_kd: #CC79A7 }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --paper: #14171c; --ink: #e6e9ee; --soft: #a0a8b4; --line: #2c313a; --tint: #1c2027;
-    --stepwise: #56B4E9; --explicit_cot: #19B98D; --no_cot: #E69F00;
-    --icot_kd: #E3A3C6 }
-}
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.config import Method
+from orchestrator.palette import COLOURS, ON_DARK
+
+
+def _variables(colours: Mapping[Method, str]) -> str:
+    return "; ".join(f"--{method}: {colour}" for method, colour in colours.items())
+
+
+CSS = (
+    f"""
+:root {{ color-scheme: light dark; --paper: #fff; --ink: #20242b; --soft: #5c6470; --line: #e3e6ea; --tint: #f5f6f8;
+  {_variables(COLOURS)} }}
+@media screen and (prefers-color-scheme: dark) {{
+  :root {{ --paper: #14171c; --ink: #e6e9ee; --soft: #a0a8b4; --line: #2c313a; --tint: #1c2027;
+    {_variables(ON_DARK)} }}
+}}
+"""
+    """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; -webkit-text-size-adjust: 100% }
@@ -95,3 +108,4 @@ summary { cursor: pointer; font-weight: 600 }
   details::details-content { content-visibility: visible; block-size: auto }
 }
 """
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import Job, load_job, parse_setting
+from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
@@ -37,6 +38,7 @@ from orchestrator.store import (
     frontier,
     is_fork,
     job_folder,
+    jobs_like,
     plan_for,
     pruned_trials,
     replay_all,
@@ -94,9 +96,19 @@ def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]
 
 
 def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
-    """The plan of a saved job, if no file but a job of this name is there."""
-    plan = None if overrides else saved_plan(str(path), store)
-    return plan if plan and not path.exists() else None
+    """The plan of a saved job, if no file but a job of this name is there.
+
+    Raises ``InputError`` for a name that is no job's, and for overrides, which are of files.
+    """
+    if path.exists() or not re.fullmatch(NAME, str(path)) or path.suffix == ".toml":
+        return None
+    plan = saved_plan(str(path), store)
+    if plan and overrides:
+        raise InputError(Problem("RUN006", str(path), "is a job, and overrides change files", "name its file"))
+    if plan is None and any(store.root.glob("jobs/*/job.json")):
+        found = f"is no job of {_short(store.root)}, nor a file"
+        raise InputError(Problem("STO002", str(path), found, jobs_like(str(path), store)))
+    return plan
 
 
 def extend_job(path: Path, seeds: int, root: Path, console: Console, *, dry_run: bool) -> Plan | int:
