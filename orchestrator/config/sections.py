@@ -50,10 +50,10 @@ Text = Annotated[str, Field(min_length=1, max_length=500)]
 class ExampleSource(Section):
     """Where the examples of a task lie: local files, or the splits of a Hugging Face dataset."""
 
-    train: Text
+    train: Annotated[Text, Field(examples=["train.jsonl"])]
     """Training examples: a file (``.txt`` in the reference format ``question||cot #### answer``, ``.jsonl`` or
     ``.parquet``), or with ``dataset`` the name of a split, as ``train`` or ``train[:-500]``."""
-    validation: Text
+    validation: Annotated[Text, Field(examples=["valid.jsonl"])]
     """Examples that stages are measured on: a file, or a split."""
     test: Text | None = None
     """Examples that no run reads; for ``stepwise data`` and ``stepwise doctor``."""
@@ -127,7 +127,7 @@ class PretrainedModel(Section):
 
     type: Literal["pretrained"] = "pretrained"
     """A model with trained weights."""
-    name: Annotated[str, Field(min_length=1, max_length=500)]
+    name: Annotated[str, Field(min_length=1, max_length=500, examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
     separator: Literal["eos", "added"] = "eos"
     """``eos``: the model's end-of-text token stands between question, CoT and answer, as in the paper. ``added``: a

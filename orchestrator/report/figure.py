@@ -96,7 +96,8 @@ def _draw_speed(axes: Axes, groups: Sequence[Group]) -> None:
     for group in groups:
         whiskers = [(across(p), p.low, p.high) for p in group.curve]
         axes.vlines(*zip(*whiskers, strict=True), color=COLOURS[group.method], linewidth=1.2, alpha=0.6)
-        _draw_line(axes, group, across, linewidth=2)
+        places = [(across(point), point.exact_match) for point in group.front]
+        axes.plot(*zip(*places, strict=True), color=COLOURS[group.method], linewidth=2, zorder=4, clip_on=False)
         _draw_seeds(axes, group, across)
     if across is _written:
         axes.invert_xaxis()

@@ -73,6 +73,18 @@ svg { display: block; overflow: visible }
 g:focus { outline: none }
 g:focus > * { stroke: var(--ink); stroke-width: 2.5; fill-opacity: 1 }
 g:focus .tip { display: block; stroke: var(--paper); stroke-width: 5 }
+.whiskers { height: 1.1em; min-width: 8rem; vertical-align: middle }
+.whiskers line { stroke: var(--stepwise); stroke-width: 2; opacity: .55 }
+.whiskers circle { fill: var(--stepwise) }
+.whiskers rect { fill: var(--line) }
+.share { background: color-mix(in srgb, var(--stepwise) calc(var(--share, 0) * 50%), transparent); text-align: right }
+td.share, th.share { padding-left: .6rem; padding-right: .6rem }
+.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1rem 1.75rem }
+.maps figure, .maps p { margin: 0 }
+.maps p { font-size: .9rem }
+.map rect { fill: var(--stepwise) }
+.map .ground { fill: var(--tint) }
+.map text { font-size: 9px; fill: var(--soft) }
 .scroll { overflow-x: auto; margin: 1rem 0; container-type: inline-size }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; color: var(--soft); padding: 0 0 .6rem; max-width: 100cqw }
@@ -96,7 +108,7 @@ summary { cursor: pointer; font-weight: 600 }
   .plots { grid-template-columns: 1fr }
   .answers { grid-template-columns: 1fr 1fr; gap: .9rem 1.1rem }
   .plot { padding-right: .5rem }
-  tbody th.text { white-space: normal }
+  tbody :is(th.text, th.code) { white-space: normal; overflow-wrap: anywhere; min-width: 8rem }
   th, td { padding-right: .9rem }
 }
 @media print {
