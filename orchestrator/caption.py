@@ -13,7 +13,7 @@ def caption(job: Job) -> Iterator[str]:
         yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
     else:
         yield f"A stage boundary of the {job.schedule.type} schedule lies just before a removal."
-    when = "each once the probe has recovered" if job.schedule.type == "adaptive" else "evenly"
+    when = "each once the model has recovered" if job.schedule.type == "adaptive" else "evenly"
     yield f"Inside a stage tokens are removed one by one, {when}."
     searched = job.search.space if job.search else {}
     if "training.reset_optimizer" not in searched:

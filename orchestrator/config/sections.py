@@ -274,9 +274,9 @@ class Stability(Section):
     from further back. False: a stage ends only if its numbers are not finite (or, under the adaptive schedule,
     if it does not recover), and its trial with it."""
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """What a finished trial should reach: a stage this good on the probe has recovered, whatever its loss."""
+    """What a finished trial should reach: a stage this good in a spot check has recovered, whatever its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
-    """The first n validation examples are looked at up to 20 times a stage. More: surer verdicts, slower stages."""
+    """The first n validation examples, on which up to 20 spot checks are made a stage. More: surer verdicts, slower stages."""
     max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
     """Failed attempts of a stage that are answered by a restart; after one more the trial gives up."""
     max_compute: Annotated[float, Field(ge=1, le=1000)] = 2.0

@@ -52,7 +52,7 @@ class StageSpec:
     rate_from: float = 1.0
     rate_to: float = 1.0
     adaptive: bool = False
-    """The next token goes as soon as the probe has recovered, and the stage ends with the last recovery:
+    """The next token goes as soon as a spot check finds the model recovered, and the stage ends with the last one:
     its removals keep their order, and ``steps`` is what all of them may take."""
     warmup_steps: int = 0
     """Of a restart: the stage begins with a new optimizer that warms up over these steps."""

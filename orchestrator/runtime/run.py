@@ -281,8 +281,8 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
 def _await(server: subprocess.Popen[bytes], host: str, port: int) -> None:
     """Until it answers, or has ended."""
     while server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex((host, port)) == 0:
+        with socket.socket() as trying:
+            if trying.connect_ex((host, port)) == 0:
                 return
         time.sleep(WAIT_SECONDS)
 
@@ -294,10 +294,10 @@ def _has_desktop() -> bool:
 
 
 def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as trying:
+        trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            trying.bind((host, port))
         except OSError:
             raise InputError(Problem("CLI004", f"{host}:{port}", "is in use", "name another --port")) from None
 
