@@ -276,7 +276,7 @@ class Stability(Section):
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """What a finished trial should reach: a stage this good in a spot check has recovered, whatever its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
-    """The first n validation examples, on which up to 20 spot checks are made a stage. More: surer verdicts, slower stages."""
+    """The first n validation examples: up to 20 spot checks a stage. More: surer verdicts, slower stages."""
     max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
     """Failed attempts of a stage that are answered by a restart; after one more the trial gives up."""
     max_compute: Annotated[float, Field(ge=1, le=1000)] = 2.0
