@@ -9,7 +9,7 @@ from statistics import fmean
 from orchestrator.config import Scalar
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
-from orchestrator.report.interval import interval
+from orchestrator.report.interval import student
 from orchestrator.report.markup import Column, Picture, section, table
 from orchestrator.space import name_of, text
 from orchestrator.store import Chain
@@ -60,22 +60,22 @@ def ablation(findings: Findings) -> str:
         Column("from 0 to 1", "text"),
     ]
     says = (
-        "Exact match at the end of every trial that has ended, over its seeds and all other fields; "
-        "a trial that gave up counts as 0"
+        "Exact match at the end of every trial that has ended, whatever its seed and its other fields; "
+        "one that gave up counts as 0. The interval is of the mean (Student's t)"
     )
-    rows = list(_rows(found, findings.examples))
+    rows = list(_rows(found))
     return section("What does each field do?", table(says, columns, rows)) if rows else ""
 
 
-def _rows(found: Sequence[Effect], examples: int) -> Iterator[list[str]]:
+def _rows(found: Sequence[Effect]) -> Iterator[list[str]]:
     for effect in found:
-        low, high = interval(effect.shares, examples)
+        low, high = student(effect.shares) if len(effect.shares) > 1 else (effect.mean, effect.mean)
         yield [
             name_of(effect.field),
             text(effect.value),
             str(len(effect.shares)),
             words.exact(effect.mean),
-            f"{words.exact(low)}–{words.exact(high)}",
+            f"{words.exact(low)}–{words.exact(high)}" if low < high else "-",
             _whiskers(effect.mean, low, high),
         ]
 

@@ -78,7 +78,7 @@ g:focus .tip { display: block; stroke: var(--paper); stroke-width: 5 }
 .whiskers circle { fill: var(--stepwise) }
 .whiskers rect { fill: var(--line) }
 .share { background: color-mix(in srgb, var(--stepwise) calc(var(--share, 0) * 50%), transparent); text-align: right }
-td.share, th.share { padding-left: .6rem; padding-right: .6rem }
+tr > .share, tr > .share:last-child { padding-left: .6rem; padding-right: .6rem }
 .maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1rem 1.75rem }
 .maps figure, .maps p { margin: 0 }
 .maps p { font-size: .9rem }
@@ -108,7 +108,8 @@ summary { cursor: pointer; font-weight: 600 }
   .plots { grid-template-columns: 1fr }
   .answers { grid-template-columns: 1fr 1fr; gap: .9rem 1.1rem }
   .plot { padding-right: .5rem }
-  tbody :is(th.text, th.code) { white-space: normal; overflow-wrap: anywhere; min-width: 8rem }
+  tbody :is(th.text, th.code) { white-space: normal; min-width: 8rem }
+  tbody th.code { overflow-wrap: anywhere }
   th, td { padding-right: .9rem }
 }
 @media print {

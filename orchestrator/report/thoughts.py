@@ -104,7 +104,7 @@ def _trial(stages: Sequence[ProbedStage]) -> Iterator[str]:
     yield paragraph(
         "The maps: how well they are read after each layer (0: the embeddings, at the bottom), position by position, "
         "the mean over a kind; a: first factor, b: second, E: separator, z: what is left of the CoT, c: answer. "
-        "The answer is given up to each position.",
+        "The answer is given up to each position. What an untrained model shows too, training did not put there.",
         "note",
     )
     kinds = dict.fromkeys(read.family for read in stages[0].reads)
