@@ -14,7 +14,7 @@ def caption(job: Job) -> Iterator[str]:
     else:
         yield f"A stage boundary of the {job.schedule.type} schedule lies just before a removal."
     when = (
-        "each as soon as the probe has recovered, evenly at the latest" if job.schedule.type == "adaptive" else "evenly"
+        "each as soon as the model has recovered, evenly at the latest" if job.schedule.type == "adaptive" else "evenly"
     )
     yield f"Inside a stage tokens are removed one by one, {when}."
     searched = job.search.space if job.search else {}

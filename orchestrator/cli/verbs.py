@@ -130,13 +130,13 @@ def plan(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Show every trial and stage: steps, what is shared, what is in the store, time and disk."""
-    from orchestrator.report.plan import plan_document, plan_table
+    from orchestrator.report.plan import forecast, plan_table
 
-    document = plan_document(*_planned(job, overrides, store))
+    planned = forecast(*_planned(job, overrides, store))
     if as_json:
-        print(json.dumps(document, indent=2))
+        print(planned.model_dump_json(indent=2))
     else:
-        console().print(plan_table(document))
+        console().print(plan_table(planned))
 
 
 @app.command()
@@ -239,11 +239,11 @@ def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, a
     from orchestrator.report.compare import comparison, comparison_table
 
     (plan_left, stages), (plan_right, _) = _planned(left, None, store), _planned(right, None, store)
-    document = comparison(plan_left, plan_right, stages)
+    compared = comparison(plan_left, plan_right, stages)
     if as_json:
-        print(json.dumps(document, indent=1))
+        print(compared.model_dump_json(indent=1))
     else:
-        console().print(comparison_table(document))
+        console().print(comparison_table(compared))
 
 
 @app.command()
@@ -355,13 +355,13 @@ def probe(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Look inside a multiplication stage: which removed results a linear probe reads, in which layer and where."""
+    from orchestrator.report.thoughts import probe_folder, probe_name
     from orchestrator.runtime.use import probe_stage, write_probe
-    from orchestrator.store import job_folder
 
     place, stages = _found(stage, store)
     found = probe_stage(place, stages, examples)
-    folder = out or job_folder(store, place.plan.job.name) / "probe"
-    files = write_probe(found, folder, f"{place.trial.name}-{place.tried.stage.index}-{place.tried.stage.key[:8]}")
+    name = probe_name(place.trial.name, place.tried.stage.index, place.tried.stage.key)
+    files = write_probe(found, out or probe_folder(store, place.plan.job.name), name)
     print(found.title)
     console().print(found.table())
     for file in files:
@@ -450,10 +450,10 @@ def _end(outcome: Plan | int, store: Path) -> None:
     """Exit with a code, or show the plan of a dry run."""
     if isinstance(outcome, int):
         sys.exit(outcome)
-    from orchestrator.report.plan import plan_document, plan_table
+    from orchestrator.report.plan import forecast, plan_table
     from orchestrator.store import StageStore
 
-    console().print(plan_table(plan_document(outcome, StageStore(store.absolute()))))
+    console().print(plan_table(forecast(outcome, StageStore(store.absolute()))))
 
 
 def _existing(store: Path) -> None:

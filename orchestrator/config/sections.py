@@ -50,10 +50,10 @@ Text = Annotated[str, Field(min_length=1, max_length=500)]
 class ExampleSource(Section):
     """Where the examples of a task lie: local files, or the splits of a Hugging Face dataset."""
 
-    train: Text
+    train: Annotated[Text, Field(examples=["train.jsonl"])]
     """Training examples: a file (``.txt`` in the reference format ``question||cot #### answer``, ``.jsonl`` or
     ``.parquet``), or with ``dataset`` the name of a split, as ``train`` or ``train[:-500]``."""
-    validation: Text
+    validation: Annotated[Text, Field(examples=["valid.jsonl"])]
     """Examples that stages are measured on: a file, or a split."""
     test: Text | None = None
     """Examples that no run reads; for ``stepwise data`` and ``stepwise doctor``."""
@@ -127,7 +127,7 @@ class PretrainedModel(Section):
 
     type: Literal["pretrained"] = "pretrained"
     """A model with trained weights."""
-    name: Annotated[str, Field(min_length=1, max_length=500)]
+    name: Annotated[str, Field(min_length=1, max_length=500, examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
     separator: Literal["eos", "added"] = "eos"
     """``eos``: the model's end-of-text token stands between question, CoT and answer, as in the paper. ``added``: a
@@ -274,9 +274,9 @@ class Stability(Section):
     """Go on from an earlier good stage after a diverged or stuck one: with another seed, then more slowly, then
     from further back. False: a stage ends only if its numbers are not finite, and its trial with it."""
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """What a finished trial should reach: a stage this good on the probe has recovered, whatever its loss."""
+    """What a finished trial should reach: a stage this good in a spot check has recovered, whatever its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
-    """The first n validation examples are looked at up to 20 times a stage. More: surer verdicts, slower stages."""
+    """The first n validation examples: up to 20 spot checks a stage. More: surer verdicts, slower stages."""
     max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
     """Failed attempts of a stage that are answered by a restart; after one more the trial gives up."""
     max_compute: Annotated[float, Field(ge=1, le=1000)] = 2.0

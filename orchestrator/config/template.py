@@ -12,18 +12,21 @@ from orchestrator.config.wording import section_types
 
 
 def template() -> str:
-    """A commented job file with every field at its default, for ``stepwise init``."""
+    """A commented job file with every field at its default, for ``stepwise init``; of further types what they need."""
     lines = [f"# {Job.model_fields['version'].description}", "version = 1"]
     values = {"name": '"my-job"', "methods": '["no_cot", "explicit_cot", "stepwise"]', "seeds": "[0]"}
     for key, value in values.items():
         lines += ["", *_comment(Job.model_fields[key].description), f"{key} = {value}"]
     lines += ["", *_comment(Job.model_fields["max_steps"].description), "# max_steps ="]
     for key, field in Job.model_fields.items():
-        for section in section_types(field.annotation)[:1]:
+        types = section_types(field.annotation)
+        for section in types[:1]:
             table = [f"[{key}]", *_template_fields(section)]
             if field.default is None:
                 table = [line if line.startswith("#") else f"# {line}" for line in table]
             lines += ["", *_comment(section.__doc__), *table]
+        for section in types[1:]:
+            lines += ["", *_comment(f"Instead: {section.__doc__}"), f"# [{key}]", *_comment(_least(section))]
     return "\n".join(lines) + "\n"
 
 
@@ -50,6 +53,14 @@ def _template_fields(section: type[Section]) -> Iterable[str]:
             yield f"# {key} ="
         else:
             yield f"{key} = {_toml(field.default)}"
+
+
+def _least(section: type[Section]) -> str:
+    """The fields without which a table of this type is not one."""
+    fields = {key: field for key, field in section.model_fields.items() if key == "type" or field.is_required()}
+    ordered = sorted(fields, key=lambda key: key != "type")
+    values = {key: fields[key].examples[0] if fields[key].examples else fields[key].default for key in ordered}
+    return "\n".join(f"{key} = {_toml(value)}" for key, value in values.items())
 
 
 def _toml(value: Any) -> str:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Training
 from orchestrator.method.data import TokenTable
-from orchestrator.method.evaluate import Accuracy, Probe, Removed
+from orchestrator.method.evaluate import Accuracy, Removed, SpotCheck
 from orchestrator.method.model import autocast, load_weights
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut
 from orchestrator.method.stage import StageSpec
@@ -151,7 +151,7 @@ class TaughtEvaluator:
             correct, loss, units = correct + int(right_B.sum()), loss + float(summed), units + part.units(batch)
         return Accuracy(correct / size, size, loss / units)
 
-    def probe(self, part: Taught, removed: Removed, examples: int) -> Probe:
+    def spot_check(self, part: Taught, removed: Removed, examples: int) -> SpotCheck:
         """As ``accuracy``, so the loss is over all that is left to write, not the answer alone."""
         accuracy = self.accuracy(part, removed, examples)
-        return Probe(accuracy.loss, accuracy.exact_match)
+        return SpotCheck(accuracy.loss, accuracy.exact_match)

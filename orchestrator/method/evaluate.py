@@ -53,7 +53,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Probe:
+class SpotCheck:
     """The answer alone, teacher-forced after its true CoT. ``loss``: per answer token."""
 
     loss: float
@@ -108,7 +108,7 @@ class Evaluator:
         return Accuracy(correct / size, size, loss / tokens)
 
     @torch.inference_mode()
-    def probe(self, model: PreTrainedModel, removed: Removed, examples: int) -> Probe:
+    def spot_check(self, model: PreTrainedModel, removed: Removed, examples: int) -> SpotCheck:
         """One forward pass over the first examples. Draws no random number, so training is the same without it."""
         rows = np.arange(min(examples, self.size))
         batch = self._cut(rows, removed, model.device)
@@ -118,7 +118,7 @@ class Evaluator:
         labels_BK = torch.where(in_answer_BK.to(model.device), batch.tokens_BK, IGNORED)
         with _evaluating(model):
             forced = _teacher_forced(model, replace(batch, labels_BK=labels_BK))
-        return Probe(forced.loss / forced.tokens, int(forced.right_BK.all(1).sum()) / len(rows))
+        return SpotCheck(forced.loss / forced.tokens, int(forced.right_BK.all(1).sum()) / len(rows))
 
     @torch.inference_mode()
     def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:

@@ -81,7 +81,8 @@ class Observer:
 
     evaluator: Evaluator
     training: Training
-    probe_examples: int
+    examples: int
+    """Of a spot check."""
     judge: Callable[[Blocks], Finding]
 
     def after_removal(self, model: PreTrainedModel, spec: StageSpec, step: int, removed_tokens: int) -> RemovalPoint:
@@ -92,12 +93,12 @@ class Observer:
         self, model: PreTrainedModel, spec: StageSpec, step: int, removed_tokens: int, steps: BlockSteps
     ) -> Block:
         with autocast(model.device, self.training):  # as precise as a step, and as cheap
-            probe = self.evaluator.probe(model, _removed(spec, removed_tokens), self.probe_examples)
+            check = self.evaluator.spot_check(model, _removed(spec, removed_tokens), self.examples)
         return Block(
             step=step,
             removed_tokens=removed_tokens,
-            probe_loss=probe.loss,
-            probe_exact_match=probe.exact_match,
+            probe_loss=check.loss,
+            probe_exact_match=check.exact_match,
             train_loss=median(steps.losses),
             train_loss_max=max(steps.losses),
             gradient_norm=median(steps.gradient_norms),

@@ -52,8 +52,8 @@ class StageSpec:
     rate_from: float = 1.0
     rate_to: float = 1.0
     adaptive: bool = False
-    """A token goes before its step if the probe has recovered from the one before, and the stage ends with the
-    last recovery: ``steps`` and the steps of its removals are the latest."""
+    """A token goes before its step if a spot check finds the model recovered from the one before, and the stage ends
+    with the last recovery: ``steps`` and the steps of its removals are the latest."""
     warmup_steps: int = 0
     """Of a restart: the stage begins with a new optimizer that warms up over these steps."""
     kind: Kind = "train"

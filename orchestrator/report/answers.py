@@ -113,7 +113,14 @@ def _trouble(findings: Findings) -> Answer:
 def _why(findings: Findings) -> str:
     verdicts: Sequence[str] = [setback.verdict for setback in findings.setbacks]
     counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
-    return f"failed attempts: {', '.join(counted)}; the reasons are below" if counted else "none failed"
+    if not counted:
+        return "none failed"
+    trials = len({setback.trial for setback in findings.setbacks})
+    went_on = "" if any(chain.given_up for chain in findings.chains) else ", and went on"
+    return (
+        f"failed attempts: {', '.join(counted)}, in {trials} of {count(len(findings.chains), 'trial')}{went_on}; "
+        "the reasons are below"
+    )
 
 
 def _suspects(findings: Findings) -> str:

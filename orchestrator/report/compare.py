@@ -11,6 +11,7 @@ from rich.table import Table
 
 from orchestrator.config import Job, Method
 from orchestrator.identity import field_diff
+from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.report import words
 from orchestrator.report.text import count
@@ -19,37 +20,49 @@ from orchestrator.search import best_line, of_configuration, standings
 from orchestrator.store import FrontierPoint, StageStore, frontier, pruned_trials
 
 
-def comparison(left: Plan, right: Plan, store: StageStore) -> dict[str, Any]:
-    """Fields that differ, stages in common, and exact match at every removed count, averaged over seeds."""
-    jobs = [_fields(plan.job) for plan in (left, right)]
-    sides = [_side(plan, store) for plan in (left, right)]
-    return {
-        "jobs": [left.job.name, right.job.name],
-        "differences": list(field_diff(*jobs)),
-        "stages_in_common": len(left.unique_stages.keys() & right.unique_stages.keys()),
-        "best": [side["best"] for side in sides],
-        "exact_match": {
-            row: [side["exact_match"].get(row) for side in sides]
-            for row in dict.fromkeys(_ordered([*sides[0]["exact_match"], *sides[1]["exact_match"]]))
+class Comparison(Record):
+    """Two jobs, as ``stepwise compare --json`` gives them. Pairs are left, right; None where one has nothing."""
+
+    jobs: tuple[str, str]
+    differences: tuple[str, ...]
+    """Fields that differ, with both values."""
+    stages_in_common: int
+    best: tuple[str | None, str | None]
+    """Of a search its best configuration."""
+    exact_match: dict[str, tuple[float | None, float | None]]
+    """At every removed count and of every baseline, averaged over seeds."""
+
+
+def comparison(left: Plan, right: Plan, store: StageStore) -> Comparison:
+    """What differs, what is shared, and what came out, of whatever is committed."""
+    (best_left, left_means), (best_right, right_means) = _side(left, store), _side(right, store)
+    return Comparison(
+        jobs=(left.job.name, right.job.name),
+        differences=tuple(field_diff(_fields(left.job), _fields(right.job))),
+        stages_in_common=len(left.unique_stages.keys() & right.unique_stages.keys()),
+        best=(best_left, best_right),
+        exact_match={
+            row: (left_means.get(row), right_means.get(row))
+            for row in dict.fromkeys(_ordered([*left_means, *right_means]))
         },
-    }
+    )
 
 
-def comparison_table(document: dict[str, Any]) -> Group:
+def comparison_table(compared: Comparison) -> Group:
     """The comparison for a terminal."""
-    left, right = document["jobs"]
+    left, right = compared.jobs
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("exact match")
     for heading in (left, right, "difference"):
         table.add_column(heading, justify="right", overflow="fold")
-    for row, (a, b) in document["exact_match"].items():
+    for row, (a, b) in compared.exact_match.items():
         difference = "" if a is None or b is None else f"{b - a:+.3f}"
         table.add_row(row, *("-" if value is None else words.exact(value) for value in (a, b)), difference)
-    common = count(document["stages_in_common"], "stage")
-    best = [f"{name}  {line}" for name, line in zip(document["jobs"], document["best"], strict=True) if line]
+    common = count(compared.stages_in_common, "stage")
+    best = [f"{name}  {line}" for name, line in zip(compared.jobs, compared.best, strict=True) if line]
     return Group(
         f"{left} -> {right}",
-        *(f"  {line}" for line in document["differences"] or ["no field differs but the name"]),
+        *(f"  {line}" for line in compared.differences or ["no field differs but the name"]),
         f"  {common} in common",
         "",
         table,
@@ -63,12 +76,13 @@ def _fields(job: Job) -> dict[str, Any]:
     return document | {"search": document["search"] or {}}
 
 
-def _side(plan: Plan, store: StageStore) -> dict[str, Any]:
+def _side(plan: Plan, store: StageStore) -> tuple[str | None, dict[str, float]]:
+    """The best configuration's line, and its means; without a search everybody's."""
     points = frontier(plan, store)
     ranked = standings(plan, points, pruned_trials(plan, store.root))
     shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
     trials = by_trial(point for point in points if point.trial in shown)
-    return {"best": best_line(plan, ranked) if ranked else None, "exact_match": _means(trials)}
+    return best_line(plan, ranked) if ranked else None, _means(trials)
 
 
 def _means(trials: Sequence[TrialPoints]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.method.stage import RemovalPoint
+from orchestrator.palette import COLOURS
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group, MeanPoint
@@ -64,11 +65,11 @@ def _draw_removal(axes: Axes, findings: Findings) -> None:
         _draw_group(axes, group, findings.after_removal)
     for failed in findings.attempts_that_failed(findings.shown):
         cross = [(failed.removed_tokens, failed.exact_match or 0.0)]
-        _scatter(axes, cross, s=30, color=words.COLOURS[failed.method], marker="x", label="a failed attempt")
+        _scatter(axes, cross, s=30, color=COLOURS[failed.method], marker="x", label="a failed attempt")
 
 
 def _draw_group(axes: Axes, group: Group, after_removal: Mapping[str, Sequence[RemovalPoint]]) -> None:
-    colour = words.COLOURS[group.method]
+    colour = COLOURS[group.method]
     if group.method != "stepwise":
         axes.axhline(group.last.exact_match, color=colour, linewidth=1.2, linestyle=(0, (5, 4)), alpha=0.8)
         axes.axhspan(group.last.low, group.last.high, color=colour, alpha=0.12, linewidth=0)
@@ -94,8 +95,9 @@ def _draw_speed(axes: Axes, groups: Sequence[Group]) -> None:
         axes.set_xlabel("tokens written per answer")
     for group in groups:
         whiskers = [(across(p), p.low, p.high) for p in group.curve]
-        axes.vlines(*zip(*whiskers, strict=True), color=words.COLOURS[group.method], linewidth=1.2, alpha=0.6)
-        _draw_line(axes, group, across, linewidth=2)
+        axes.vlines(*zip(*whiskers, strict=True), color=COLOURS[group.method], linewidth=1.2, alpha=0.6)
+        places = [(across(point), point.exact_match) for point in group.front]
+        axes.plot(*zip(*places, strict=True), color=COLOURS[group.method], linewidth=2, zorder=4, clip_on=False)
         _draw_seeds(axes, group, across)
     if across is _written:
         axes.invert_xaxis()
@@ -119,14 +121,14 @@ def _written(point: FrontierPoint | MeanPoint) -> float:
 def _draw_line(axes: Axes, group: Group, across: Across, **look: object) -> None:
     """The mean over seeds."""
     places = [(across(point), point.exact_match) for point in group.curve]
-    axes.plot(*zip(*places, strict=True), color=words.COLOURS[group.method], zorder=4, clip_on=False, **look)
+    axes.plot(*zip(*places, strict=True), color=COLOURS[group.method], zorder=4, clip_on=False, **look)
 
 
 def _draw_seeds(axes: Axes, group: Group, across: Across) -> None:
     places = [(across(point), point.exact_match) for trial in group.trials for point in trial.curve]
     axes.plot(
         *zip(*places, strict=True),
-        color=words.COLOURS[group.method],
+        color=COLOURS[group.method],
         marker=MARKERS[group.method],
         markersize=7.5,
         markeredgecolor="white",

@@ -8,10 +8,16 @@ from typing import Literal, NamedTuple
 
 
 class Column(NamedTuple):
-    """A column and how its cells are set."""
+    """A column and how its cells are set. ``share``: numbers from 0 to 1, on a ground that is the darker for more."""
 
     heading: str
-    kind: Literal["text", "number", "code", "prose"] = "number"
+    kind: Literal["text", "number", "code", "prose", "share"] = "number"
+
+
+class Picture(str):
+    """Markup that stands in a cell as it is."""
+
+    __slots__ = ()
 
 
 def paragraph(text: str, look: str = "") -> str:
@@ -32,4 +38,16 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]
 def _cells(columns: Sequence[Column], row: Sequence[str]) -> Iterable[str]:
     for column, text in zip(columns, row, strict=True):
         tag, scope = ("th", ' scope="row"') if column is columns[0] else ("td", "")
-        yield f'<{tag}{scope} class="{column.kind}">{escape(text)}</{tag}>'
+        shade = f' style="--share:{text}"' if column.kind == "share" and text else ""
+        content = text if isinstance(text, Picture) else escape(text)
+        yield f'<{tag}{scope} class="{column.kind}"{shade}>{content}</{tag}>'
+
+
+def section(heading: str, *parts: str) -> str:
+    """A part of the page under a heading."""
+    return "\n".join([f"<section>\n<h2>{heading}</h2>", *parts, "</section>"])
+
+
+def folded(summary: str, content: str) -> str:
+    """What opens on a click, and on paper."""
+    return f"<details>\n<summary>{summary}</summary>\n{content}\n</details>"

@@ -7,12 +7,14 @@ from html import escape
 
 from orchestrator.caption import caption
 from orchestrator.report import sections, words
+from orchestrator.report.ablation import ablation
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.findings import Findings
 from orchestrator.report.markup import paragraph
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
 from orchestrator.report.svg import Drawing, legend, removal_svg, speed_svg
+from orchestrator.report.thoughts import probed_stages, thoughts
 
 
 def report_html(findings: Findings) -> str:
@@ -67,9 +69,10 @@ def _results(findings: Findings, says: str) -> list[str]:
     return [
         _figure(findings, says),
         sections.choice(findings),
-        *([sections.ranking(findings)] if findings.ranked else []),
+        *([sections.ranking(findings), ablation(findings)] if findings.ranked else []),
         *([sections.restarts(findings)] if findings.setbacks else []),
         sections.costs(findings),
+        *thoughts(probed_stages(findings)),
         sections.all_stages(findings),
     ]
 
@@ -90,3 +93,4 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield f"Exact match is measured on {findings.examples:,} validation examples; decoding is greedy."
     yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
+    yield "On the right a line joins what is worth having for its speed."

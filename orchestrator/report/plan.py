@@ -1,14 +1,14 @@
-"""The plan as a document and as a table: what will be done, and what it will cost."""
+"""The plan as a record and as a table: what will be done, and what it will cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
 from orchestrator.config import Job, ScratchModel
+from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, PlannedStage
 from orchestrator.report.text import count, duration
 from orchestrator.store import Manifest, StageStore, replay_all
@@ -21,88 +21,128 @@ BYTES_PER_PARAMETER = 12
 """Of a stage: fp32 weights and AdamW's two moments."""
 
 
-def plan_document(plan: Plan, store: StageStore) -> dict[str, Any]:
-    """Everything the plan says, as JSON. Times and bytes are estimates; None where nothing is known."""
+class StageForecast(Record):
+    """A planned stage. ``seconds``: of training it alone."""
+
+    stage: int
+    kind: str
+    key: str
+    steps: int
+    removed_from: int
+    removed_to: int
+    shared: bool
+    """Other trials have it too."""
+    in_store: bool
+    seconds: float | None
+
+
+class TrialForecast(Record):
+    """A trial as planned."""
+
+    trial: str
+    steps: int
+    stages: tuple[StageForecast, ...]
+
+
+class Forecast(Record):
+    """Everything the plan says, as ``stepwise plan --json`` gives it. Times and bytes are estimates; None where
+    nothing is known.
+    """
+
+    job: str
+    total_tokens: int
+    estimated: bool
+    """``total_tokens`` is, until the tokenizer has counted."""
+    trials: tuple[TrialForecast, ...]
+    steps: int
+    steps_shared: int
+    steps_left: int
+    to_propose: int
+    """Configurations that Optuna has yet to name, not in these sums."""
+    seconds_left: int | None
+    disk_bytes_left: int | None
+
+
+def forecast(plan: Plan, store: StageStore) -> Forecast:
+    """What is planned, what of it stands, and what the rest will take."""
     shared, unique = plan.shared, plan.unique_stages
     chains = replay_all(plan, store)
     manifests = standing_manifests(chains)
     job_of = {stage.key: trial.job for trial in plan.trials for stage in trial.stages}
     work = {key: _work(job_of[key], stage) for key, stage in unique.items()}
     rate = _seconds_per_work(plan.job, work, manifests)
-    trials = []
-    for trial in plan.trials:
-        stages = [
-            {
-                "stage": stage.index,
-                "kind": stage.spec.kind,
-                "key": stage.key,
-                "steps": stage.spec.steps,
-                "removed_from": stage.spec.removed_from,
-                "removed_to": stage.spec.removed_to,
-                "shared": stage.key in shared,
-                "in_store": stage.key in manifests,
-                "seconds": None if rate is None else round(rate * work[stage.key], 1),
-            }
-            for stage in trial.stages
-        ]
-        trials.append({"trial": trial.name, "steps": trial.steps, "stages": stages})
+
+    def stage_forecast(stage: PlannedStage) -> StageForecast:
+        return StageForecast(
+            stage=stage.index,
+            kind=stage.spec.kind,
+            key=stage.key,
+            steps=stage.spec.steps,
+            removed_from=stage.spec.removed_from,
+            removed_to=stage.spec.removed_to,
+            shared=stage.key in shared,
+            in_store=stage.key in manifests,
+            seconds=None if rate is None else round(rate * work[stage.key], 1),
+        )
+
     left = {stage.key: None for chain in chains if chain.next for stage in chain.trial.stages[len(chain.standing) :]}
     size = _stage_bytes(plan.job, manifests)
-    return {
-        "job": plan.job.name,
-        "total_tokens": plan.total_tokens,
-        "estimated": plan.estimated,
-        "trials": trials,
-        "steps": sum(trial.steps for trial in plan.trials),
-        "steps_shared": sum(t.steps for t in plan.trials) - _steps(unique.values()),
-        "steps_left": _steps(unique[key] for key in left),
-        "to_propose": plan.to_propose,
-        "seconds_left": None if rate is None else round(sum(rate * work[key] for key in left)),
-        "disk_bytes_left": None if size is None else size * len(left),
-    }
+    return Forecast(
+        job=plan.job.name,
+        total_tokens=plan.total_tokens,
+        estimated=plan.estimated,
+        trials=tuple(
+            TrialForecast(trial=trial.name, steps=trial.steps, stages=tuple(map(stage_forecast, trial.stages)))
+            for trial in plan.trials
+        ),
+        steps=sum(trial.steps for trial in plan.trials),
+        steps_shared=sum(trial.steps for trial in plan.trials) - _steps(unique.values()),
+        steps_left=_steps(unique[key] for key in left),
+        to_propose=plan.to_propose,
+        seconds_left=None if rate is None else round(sum(rate * work[key] for key in left)),
+        disk_bytes_left=None if size is None else size * len(left),
+    )
 
 
-def plan_table(document: dict[str, Any]) -> Group:
-    """The document for a terminal."""
+def plan_table(planned: Forecast) -> Group:
+    """The forecast for a terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("trial", "stage", "removed", "steps", "about", ""):
         table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
-    for trial in document["trials"]:
-        for stage in trial["stages"]:
+    for trial in planned.trials:
+        for stage in trial.stages:
             table.add_row(
-                "" if stage["stage"] else trial["trial"],
-                str(stage["stage"]),
-                f"{stage['removed_to']}/{document['total_tokens']}",
-                f"{stage['steps']:,}",
-                duration(stage["seconds"]),
+                "" if stage.stage else trial.trial,
+                str(stage.stage),
+                f"{stage.removed_to}/{planned.total_tokens}",
+                f"{stage.steps:,}",
+                duration(stage.seconds),
                 ", ".join(_remarks(stage)),
             )
-    return Group(table, "", *_summary(document))
+    return Group(table, "", *_summary(planned))
 
 
-def _remarks(stage: dict[str, Any]) -> Iterator[str]:
-    if stage["kind"] != "train":
-        yield stage["kind"].replace("_", " ")
-    if stage["in_store"] or stage["shared"]:
-        yield "in the store" if stage["in_store"] else "shared"
+def _remarks(stage: StageForecast) -> Iterator[str]:
+    if stage.kind != "train":
+        yield stage.kind.replace("_", " ")
+    if stage.in_store or stage.shared:
+        yield "in the store" if stage.in_store else "shared"
 
 
-def _summary(document: dict[str, Any]) -> list[str]:
-    disk = document["disk_bytes_left"]
-    to_propose = document["to_propose"]
-    return [
-        *(
-            [f"{count(to_propose, 'configuration')} more to be proposed while it runs, not in these sums"]
-            * bool(to_propose)
-        ),
-        *(["the longest CoT is estimated; the tokenizer counts when the job first runs"] * document["estimated"]),
-        f"{count(len(document['trials']), 'trial')}, {document['steps']:,} steps, "
-        f"{document['steps_shared']:,} of them shared; "
-        f"left to run: {document['steps_left']:,} steps",
-        "time and disk are not known before a first stage"
-        if disk is None
-        else f"about {duration(document['seconds_left'])} of one core's time and {disk / 1e6:,.0f} MB of disk",
-    ]
+def _summary(planned: Forecast) -> Iterator[str]:
+    if planned.to_propose:
+        yield f"{count(planned.to_propose, 'configuration')} more to be proposed while it runs, not in these sums"
+    if planned.estimated:
+        yield "the longest CoT is estimated; the tokenizer counts when the job first runs"
+    yield (
+        f"{count(len(planned.trials), 'trial')}, {planned.steps:,} steps, {planned.steps_shared:,} of them shared; "
+        f"left to run: {planned.steps_left:,} steps"
+    )
+    if planned.disk_bytes_left is None:
+        yield "time and disk are not known before a first stage"
+    else:
+        megabytes = planned.disk_bytes_left / 1e6
+        yield f"about {duration(planned.seconds_left)} of one core's time and {megabytes:,.0f} MB of disk"
 
 
 def _steps(stages: Iterable[PlannedStage]) -> int:

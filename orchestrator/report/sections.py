@@ -10,7 +10,7 @@ from orchestrator.config import job_toml
 from orchestrator.report import words
 from orchestrator.report.findings import Findings, belongs
 from orchestrator.report.interval import wilson
-from orchestrator.report.markup import Column, paragraph, table
+from orchestrator.report.markup import Column, folded, paragraph, section, table
 from orchestrator.report.svg import Drawing, removal_svg
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
@@ -59,7 +59,7 @@ def choice(findings: Findings) -> str:
         ]
         for _, p in sorted(best.items(), reverse=True)
     ]
-    return _section(
+    return section(
         "Which model should I use?",
         table("The Pareto set: no other stage is as accurate with as many tokens removed", columns, rows),
         '<p class="note">Folders lie below the store; load one with '
@@ -86,7 +86,7 @@ def ranking(findings: Findings) -> str:
         for standing in ranked
     ]
     says = f"Configurations by the objective, {search.aggregate} over the seeds; a diverged seed counts as 0"
-    return _section("Which configuration is best?", table(says, columns, rows), _panels(findings, ranked))
+    return section("Which configuration is best?", table(says, columns, rows), _panels(findings, ranked))
 
 
 def _panels(findings: Findings, ranked: Sequence[Standing]) -> str:
@@ -117,7 +117,7 @@ def restarts(findings: Findings) -> str:
         for f in findings.setbacks
     ]
     attempts = table("Attempts that failed: their records are kept, their weights are not", columns, rows)
-    return _section("Restarts", attempts if len(rows) <= OPEN_ROWS else _folded(f"{len(rows)} attempts", attempts))
+    return section("Restarts", attempts if len(rows) <= OPEN_ROWS else folded(f"{len(rows)} attempts", attempts))
 
 
 def costs(findings: Findings) -> str:
@@ -131,7 +131,7 @@ def costs(findings: Findings) -> str:
         *([["still to come, if nothing fails", f"{cost.planned_steps:,}", "", ""]] if cost.planned_steps else []),
     ]
     says = "Training and evaluation, summed over trials whether or not they ran side by side"
-    return _section("What did it cost?", table(says, columns, rows))
+    return section("What did it cost?", table(says, columns, rows))
 
 
 def _spent(what: str, spent: Spent, total: Spent) -> list[str]:
@@ -172,7 +172,7 @@ def all_stages(findings: Findings) -> str:
         ]
         for p in findings.points
     ]
-    return _folded("All stages, trial by trial", table("Trials that share a stage each show it", columns, rows))
+    return folded("All stages, trial by trial", table("Trials that share a stage each show it", columns, rows))
 
 
 def _lowest(manifest: Manifest) -> str:
@@ -197,7 +197,7 @@ def configuration(findings: Findings) -> str:
         if fork
         else f"As a job file, without fields at their defaults; run it again with: stepwise run {plan.job.name}.toml"
     )
-    return _section(
+    return section(
         "Configuration",
         table("What the trials differ in", columns, rows),
         paragraph(says, "note"),
@@ -226,7 +226,7 @@ def provenance(findings: Findings) -> str:
         "Versions", [Column("package", "text"), Column("version", "text")], _versions(findings.manifests.values())
     )
     keys = table("Training seconds and UTC time of every commit", columns, rows)
-    return _section("Provenance", versions, _folded(f"{len(rows)} stage keys", keys))
+    return section("Provenance", versions, folded(f"{len(rows)} stage keys", keys))
 
 
 def _versions(manifests: Iterable[Manifest]) -> list[list[str]]:
@@ -244,11 +244,3 @@ def _folder(findings: Findings, manifest: Manifest) -> str:
 
 def _between(ends: tuple[float, float]) -> str:
     return f"{words.exact(ends[0])}–{words.exact(ends[1])}"
-
-
-def _section(heading: str, *parts: str) -> str:
-    return "\n".join([f"<section>\n<h2>{heading}</h2>", *parts, "</section>"])
-
-
-def _folded(summary: str, content: str) -> str:
-    return f"<details>\n<summary>{summary}</summary>\n{content}\n</details>"

@@ -1,14 +1,27 @@
 """The style sheet of the report page: light and dark, phone and paper, no file but the page itself."""
 
-CSS = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #20242b; --soft: #5c6470; --line: #e3e6ea; --tint: #f5f6f8;
-  --stepwise: #0072B2; --explicit_cot: #009E73; --no_cot: #D55E00;
-  --icot_kd: #CC79A7 }
-@media screen and (prefers-color-scheme: dark) {
-  :root { --paper: #14171c; --ink: #e6e9ee; --soft: #a0a8b4; --line: #2c313a; --tint: #1c2027;
-    --stepwise: #56B4E9; --explicit_cot: #19B98D; --no_cot: #E69F00;
-    --icot_kd: #E3A3C6 }
-}
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.config import Method
+from orchestrator.palette import COLOURS, ON_DARK
+
+
+def _variables(colours: Mapping[Method, str]) -> str:
+    return "; ".join(f"--{method}: {colour}" for method, colour in colours.items())
+
+
+CSS = (
+    f"""
+:root {{ color-scheme: light dark; --paper: #fff; --ink: #20242b; --soft: #5c6470; --line: #e3e6ea; --tint: #f5f6f8;
+  {_variables(COLOURS)} }}
+@media screen and (prefers-color-scheme: dark) {{
+  :root {{ --paper: #14171c; --ink: #e6e9ee; --soft: #a0a8b4; --line: #2c313a; --tint: #1c2027;
+    {_variables(ON_DARK)} }}
+}}
+"""
+    """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.6 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; -webkit-text-size-adjust: 100% }
@@ -60,6 +73,18 @@ svg { display: block; overflow: visible }
 g:focus { outline: none }
 g:focus > * { stroke: var(--ink); stroke-width: 2.5; fill-opacity: 1 }
 g:focus .tip { display: block; stroke: var(--paper); stroke-width: 5 }
+.whiskers { height: 1.1em; min-width: 8rem; vertical-align: middle }
+.whiskers line { stroke: var(--stepwise); stroke-width: 2; opacity: .55 }
+.whiskers circle { fill: var(--stepwise) }
+.whiskers rect { fill: var(--line) }
+.share { background: color-mix(in srgb, var(--stepwise) calc(var(--share, 0) * 50%), transparent); text-align: right }
+tr > .share, tr > .share:last-child { padding-left: .6rem; padding-right: .6rem }
+.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1rem 1.75rem }
+.maps figure, .maps p { margin: 0 }
+.maps p { font-size: .9rem }
+.map rect { fill: var(--stepwise) }
+.map .ground { fill: var(--tint) }
+.map text { font-size: 9px; fill: var(--soft) }
 .scroll { overflow-x: auto; margin: 1rem 0; container-type: inline-size }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; color: var(--soft); padding: 0 0 .6rem; max-width: 100cqw }
@@ -83,7 +108,8 @@ summary { cursor: pointer; font-weight: 600 }
   .plots { grid-template-columns: 1fr }
   .answers { grid-template-columns: 1fr 1fr; gap: .9rem 1.1rem }
   .plot { padding-right: .5rem }
-  tbody th.text { white-space: normal }
+  tbody :is(th.text, th.code) { white-space: normal; min-width: 8rem }
+  tbody th.code { overflow-wrap: anywhere }
   th, td { padding-right: .9rem }
 }
 @media print {
@@ -95,3 +121,4 @@ summary { cursor: pointer; font-weight: 600 }
   details::details-content { content-visibility: visible; block-size: auto }
 }
 """
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
@@ -89,7 +90,7 @@ def speed_svg(drawing: Drawing, name: str, height: int = HEIGHT) -> str:
         *(
             f'<line class="curve {g.method}" {_ends(place(a), place(b), a, b, height)}/>'
             for g in drawing.groups
-            for a, b in zip(g.curve, g.curve[1:], strict=False)
+            for a, b in pairwise(g.front)
         ),
         *(_whisker(group.method, point, place(point), height) for group in drawing.groups for point in group.curve),
         *(_mark(point, place(point), "end", height, reachable=False) for point in _points(drawing, "curve")),

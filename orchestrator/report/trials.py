@@ -89,7 +89,7 @@ class Setback:
     then: str
     removed_tokens: int
     exact_match: float | None
-    """Of the probe's answers, at the last block."""
+    """In the last spot check."""
     steps: int
 
 

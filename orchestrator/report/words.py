@@ -14,14 +14,6 @@ LABELS: dict[Method, str] = {
 }
 """Every method's name, in the order of legends and sentences."""
 
-COLOURS: dict[Method, str] = {
-    "stepwise": "#0072B2",
-    "explicit_cot": "#009E73",
-    "no_cot": "#D55E00",
-    "icot_kd": "#CC79A7",
-}
-"""Of Okabe and Ito's palette, which colour-blind readers can tell apart."""
-
 
 def exact(value: float) -> str:
     """Exact match."""

@@ -11,7 +11,7 @@ from orchestrator.config import Cluster, Job, load_job
 from orchestrator.errors import InputError, StepwiseError
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan
-from orchestrator.report.plan import plan_document
+from orchestrator.report.plan import forecast
 from orchestrator.runtime.attach import Attachment, connect, placement
 from orchestrator.runtime.jobs import JobServer
 from orchestrator.runtime.sight import NodeView, node_views
@@ -94,7 +94,7 @@ def _nodes(views: list[NodeView], plan: Plan, store: StageStore) -> Iterator[Che
         f"off by more than {MAX_SKEW_SECONDS:g} s",
         "synchronise them (chrony)",
     )
-    needed = max(MIN_FREE_BYTES, plan_document(plan, store)["disk_bytes_left"] or 0)
+    needed = max(MIN_FREE_BYTES, forecast(plan, store).disk_bytes_left or 0)
     free = min((view.free_bytes for view in views if view.sees_store), default=0)
     yield Check(
         name="disk",

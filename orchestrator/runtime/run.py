@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import Job, load_job, parse_setting
+from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
@@ -38,6 +39,7 @@ from orchestrator.store import (
     frontier,
     is_fork,
     job_folder,
+    jobs_like,
     plan_for,
     pruned_trials,
     replay_all,
@@ -119,9 +121,19 @@ def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]
 
 
 def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
-    """The plan of a saved job, if no file but a job of this name is there."""
-    plan = None if overrides else saved_plan(str(path), store)
-    return plan if plan and not path.exists() else None
+    """The plan of a saved job, if no file but a job of this name is there.
+
+    Raises ``InputError`` for a name that is no job's, and for overrides, which are of files.
+    """
+    if path.exists() or not re.fullmatch(NAME, str(path)) or path.suffix == ".toml":
+        return None
+    plan = saved_plan(str(path), store)
+    if plan and overrides:
+        raise InputError(Problem("RUN006", str(path), "is a job, and overrides change files", "name its file"))
+    if plan is None and any(store.root.glob("jobs/*/job.json")):
+        found = f"is no job of {_short(store.root)}, nor a file"
+        raise InputError(Problem("STO002", str(path), found, jobs_like(str(path), store)))
+    return plan
 
 
 def extend_job(
@@ -313,8 +325,8 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
 def _await(server: subprocess.Popen[bytes], host: str, port: int) -> None:
     """Until it answers, or has ended."""
     while server.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex((host, port)) == 0:
+        with socket.socket() as trying:
+            if trying.connect_ex((host, port)) == 0:
                 return
         time.sleep(WAIT_SECONDS)
 
@@ -326,10 +338,10 @@ def _has_desktop() -> bool:
 
 
 def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as trying:
+        trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            trying.bind((host, port))
         except OSError:
             raise InputError(Problem("CLI004", f"{host}:{port}", "is in use", "name another --port")) from None
 

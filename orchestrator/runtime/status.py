@@ -12,7 +12,7 @@ from orchestrator.method.stage import Record
 from orchestrator.report.text import duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
-from orchestrator.store import Chain, StageStore, pruned_trials, replay_all, saved_plan
+from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_plan
 
 MOST_ROWS = 60
 
@@ -54,7 +54,7 @@ def search_state(job: str, store: StageStore) -> SearchState:
     plan = saved_plan(job, store)
     if plan is None:
         found = f"no job named {job} ran on this store"
-        raise InputError(Problem("STO002", str(store.root), found, "run or submit it first"))
+        raise InputError(Problem("STO002", str(store.root), found, jobs_like(job, store)))
     pruned = pruned_trials(plan, store.root)
     trials = tuple(
         _state(TrialStatus(chain, _progress(chain, store), pruned.get(chain.trial.name)))

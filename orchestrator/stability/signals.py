@@ -1,5 +1,8 @@
 """What is recorded of a stage while it trains, and what of earlier stages its judges look back on.
 
+Its answers are looked at in spot checks, on the same few examples each time. Fields that records of old stores
+have keep their names: ``probe_*`` are a spot check's. (A *probe* is a linear one, see ``method/probe.py``.)
+
 Sources in this room: R = the reliability notes (``research/reliability.md``), D = ``design.md`` §8.
 """
 
@@ -34,12 +37,12 @@ class Block(BaseModel):
     step: int
     """Optimizer steps of the stage so far."""
     removed_tokens: int
-    """Scheduled for removal when the probe was measured."""
+    """Scheduled for removal at the spot check that ends the block."""
     probe_loss: Signal
-    """Mean negative log-likelihood per answer token on the fixed probe examples, no smoothing offset.
+    """Mean negative log-likelihood per answer token in the spot check: on fixed examples, no smoothing offset.
     The same tokens at every removal, so blocks of different stages can be compared."""
     probe_exact_match: Signal
-    """Share of the probe examples whose answer is the teacher-forced arg-max as a whole."""
+    """Share of the spot check's examples whose answer is the teacher-forced arg-max as a whole."""
     train_loss: Signal
     """Median over the block's steps of the loss per learnt token."""
     train_loss_max: Signal
@@ -59,7 +62,7 @@ class Block(BaseModel):
 
     @property
     def level(self) -> float:
-        """Logarithm of the probe loss: removals and recoveries are factors."""
+        """Logarithm of the spot check's loss: removals and recoveries are factors."""
         return math.log(max(self.probe_loss, _LEAST))
 
 

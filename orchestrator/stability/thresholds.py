@@ -83,5 +83,5 @@ class Expected:
 
 
 def target_loss(exact_match: float, answer_tokens: int) -> float:
-    """The probe loss that goes with an exact match, roughly: for slopes and ratios, not for verdicts."""
+    """The spot check's loss that goes with an exact match, roughly: for slopes and ratios, not for verdicts."""
     return LOSS_PER_MISS * -math.log(exact_match) / answer_tokens

@@ -7,6 +7,7 @@ from orchestrator.store.frontier import FrontierPoint, frontier
 from orchestrator.store.jobs import (
     content,
     is_fork,
+    jobs_like,
     plan_for,
     save_fork,
     save_job,
@@ -35,6 +36,7 @@ __all__ = [
     "frontier",
     "is_fork",
     "job_folder",
+    "jobs_like",
     "number_versions",
     "plan_for",
     "proposals",

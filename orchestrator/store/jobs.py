@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -79,6 +80,13 @@ def saved_job(name: str, store: StageStore) -> SavedJob | None:
     """A job as it was remembered, without a plan of it."""
     file = _file(store.root, name)
     return _read(file) if file.exists() else None
+
+
+def jobs_like(name: str, store: StageStore) -> str:
+    """What to give instead of ``name``: the saved job that it nearly is, or those there are."""
+    names = [file.parent.name for file in sorted(store.root.glob("jobs/*/job.json"))]
+    near = difflib.get_close_matches(name, names, 1)
+    return f'did you mean "{near[0]}"?' if near else f"jobs here: {', '.join(names) or 'none'}"
 
 
 def is_fork(name: str, store: StageStore) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan, Trial
 from orchestrator.store.chain import Chain, Tried, replay_all
-from orchestrator.store.jobs import saved_plan, saved_plans
+from orchestrator.store.jobs import jobs_like, saved_plan, saved_plans
 from orchestrator.store.stages import StageStore
 
 LEAST_KEY = 4
@@ -48,13 +47,7 @@ def _of_key(prefix: str, store: StageStore) -> Place:
     keys = [key for key in store.stage_keys() if key.startswith(prefix) and store.read(key)] if enough else []
     if len(keys) != 1:
         found = f"is the beginning of {len(keys)} stage keys" if keys else "is no job here, nor the key of a stage"
-        jobs = [plan.job.name for plan in saved_plans(store)]
-        near = difflib.get_close_matches(prefix.partition(":")[0], jobs, 1)
-        fix = (
-            f'did you mean "{near[0]}"?'
-            if near
-            else f"jobs here: {', '.join(jobs) or 'none'}; keys are in `stepwise report --json`"
-        )
+        fix = f"keys are in `stepwise report --json`; {jobs_like(prefix.partition(':')[0], store)}"
         raise InputError(Problem("FRK004", prefix, found, fix))
     places = [
         Place(plan, chain.trial, tried)

@@ -15,6 +15,7 @@ from orchestrator import space
 from orchestrator.config import Job, Section
 from orchestrator.identity import canonical_json, digest, non_default
 from orchestrator.method.stage import LossPoint
+from orchestrator.palette import COLOURS
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import Standing, best_line
 from orchestrator.store import FrontierPoint, Pruned
@@ -25,8 +26,6 @@ Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
 Setbacks = Mapping[str, Sequence[str]]
 """By trial, why each failed attempt was answered by a restart, or by giving up, and how."""
-
-COLOURS = {"stepwise": "#1f77b4", "explicit_cot": "#2ca02c", "no_cot": "#d62728", "icot_kd": "#9467bd"}
 
 
 class Value(NamedTuple):

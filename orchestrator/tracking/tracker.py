@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from orchestrator.config import Job, job_toml
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ROWS_PER_CALL = 100
 """Of more, MLflow 3.17 fails to recognise metrics of models that it has already."""
 REPORT_FILES = (".csv", ".html", ".parquet", ".png", ".svg")
+LONGEST_CAUSE = 300
 NOTE = "mlflow.note.content"
 OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
 IDENTIFYING = (
@@ -148,9 +150,8 @@ class Tracker:
             self._experiment = None
             self._runs.clear()
             self.__dict__.pop("_models", None)
-            raise StepwiseError(
-                Problem("MLF001", self.uri, _cause(error), "`stepwise track JOB` delivers it later")
-            ) from error
+            fix = f"`stepwise track {self.plan.job.name}` once it is well again"
+            raise StepwiseError(Problem("MLF001", self.uri, _cause(error), fix)) from error
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -294,4 +295,4 @@ def _cause(error: BaseException) -> str:
     while inner := root.__cause__ or root.__context__:
         root = inner
     told = root if isinstance(root, OSError) else error
-    return (str(told) or repr(told)).splitlines()[0][:200]
+    return shorten((str(told) or repr(told)).splitlines()[0], LONGEST_CAUSE, placeholder=" ...")

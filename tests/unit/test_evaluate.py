@@ -170,7 +170,7 @@ def test_speed_is_faster_without_the_cot_and_in_batches(half_trained, evaluator)
     assert alone.generated_tokens == pytest.approx(6 + COT_TOKENS, abs=0.5)
 
 
-def naive_probe(model: PreTrainedModel, data: JobData, removed: Removed, examples: int) -> tuple[float, float]:
+def naive_spot_check(model: PreTrainedModel, data: JobData, removed: Removed, examples: int) -> tuple[float, float]:
     """Example by example: the answer's tokens after its true, cut CoT."""
     loss, tokens, right = 0.0, 0, 0
     for row in range(examples):
@@ -187,16 +187,16 @@ def naive_probe(model: PreTrainedModel, data: JobData, removed: Removed, example
 
 
 @pytest.mark.parametrize("tokens", [0, 3, COT_TOKENS])
-def test_probe_is_the_loss_and_exact_match_of_the_answers_alone(explicit, evaluator, data, tokens):
+def test_spot_check_is_the_loss_and_exact_match_of_the_answers_alone(explicit, evaluator, data, tokens):
     removed = Removed(tokens)
-    probe = evaluator.probe(explicit, removed, 20)
+    check = evaluator.spot_check(explicit, removed, 20)
     with torch.no_grad():
-        loss, exact_match = naive_probe(explicit.eval(), data, removed, 20)
-    assert probe.loss == pytest.approx(loss, rel=1e-4)
-    assert probe.exact_match == exact_match
+        loss, exact_match = naive_spot_check(explicit.eval(), data, removed, 20)
+    assert check.loss == pytest.approx(loss, rel=1e-4)
+    assert check.exact_match == exact_match
 
 
-def test_probe_changes_nothing_about_training(tmp_path):
+def test_spot_check_changes_nothing_about_training(tmp_path):
     jobs = [tiny_job(stability={"probe_examples": examples}) for examples in (8, 30)]
     first, second = (weights(walked(job, tmp_path / str(i))) for i, job in enumerate(jobs))
     assert first == second

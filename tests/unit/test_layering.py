@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [
     {"config", "identity", "errors", "failpoints", "partial"},
-    {"caption", "space", "plan", "fork", "stability", "method", "tasks"},
+    {"caption", "palette", "space", "plan", "fork", "stability", "method", "tasks"},
     {"store"},
     {"search"},
     {"tracking", "report"},

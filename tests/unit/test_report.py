@@ -29,7 +29,7 @@ from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student, wilson
 from orchestrator.report.page import report_html
-from orchestrator.report.plan import plan_document
+from orchestrator.report.plan import forecast
 from orchestrator.store import Chain, FrontierPoint, StageStore, frontier, save_job
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
@@ -167,7 +167,7 @@ def test_png_shows_colours_of_all_methods(finished: Finished) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
-    from orchestrator.report.words import COLOURS
+    from orchestrator.palette import COLOURS
 
     image = imread(finished.files.png)[..., :3]
     for method in finished.plan.job.methods:
@@ -269,9 +269,9 @@ def test_restart_is_told_everywhere(store: StageStore, tmp_path: Path) -> None:
 def test_plan_follows_a_restarted_trial(store: StageStore) -> None:
     plan = make_plan(methods=("stepwise",))
     commit_restarted(store, plan.trials[0], at=3)
-    document = plan_document(plan, store)
-    assert all(stage["in_store"] for stage in document["trials"][0]["stages"])
-    assert document["steps_left"] == 0
+    planned = forecast(plan, store)
+    assert all(stage.in_store for stage in planned.trials[0].stages)
+    assert planned.steps_left == 0
 
 
 def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Path) -> None:

@@ -492,10 +492,10 @@ def test_compare_shows_the_fields_then_both_frontiers(store):
     for plan, match in ((left, 0.5), (right, 0.75)):
         for trial in plan.trials:
             commit(store, trial.stages, match)
-    document = comparison(left, right, store)
-    assert "schedule.tokens_per_stage: 8.0 -> 4.0" in document["differences"]
-    assert document["best"] == ["best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0)", None]
-    assert list(document["exact_match"]) == [f"{n} of 8 removed" for n in (0, 2, 4, 6, 8)]
+    compared = comparison(left, right, store)
+    assert "schedule.tokens_per_stage: 8.0 -> 4.0" in compared.differences
+    assert compared.best == ("best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0)", None)
+    assert list(compared.exact_match) == [f"{n} of 8 removed" for n in (0, 2, 4, 6, 8)]
 
 
 # What people see
