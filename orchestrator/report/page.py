@@ -9,6 +9,7 @@ from orchestrator.caption import caption
 from orchestrator.report import sections, words
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.findings import Findings
+from orchestrator.report.groups import CROWD
 from orchestrator.report.markup import paragraph
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
@@ -90,3 +91,6 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield f"Exact match is measured on {findings.examples:,} validation examples; decoding is greedy."
     yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
+    if any(group.crowded for group in findings.shown):
+        yield f"Of more than {CROWD} seeds only the mean is marked, and the paler band holds nine in ten of them;"
+        yield "frontier.csv has every one."

@@ -3,7 +3,7 @@
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file, sweep
-from orchestrator.store.frontier import FrontierPoint, frontier
+from orchestrator.store.frontier import FrontierPoint, frontier, points_of
 from orchestrator.store.jobs import is_fork, plan_for, save_fork, save_job, saved_added_seeds, saved_plan, saved_plans
 from orchestrator.store.naming import Place, find_stage
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
@@ -26,6 +26,7 @@ __all__ = [
     "job_folder",
     "number_versions",
     "plan_for",
+    "points_of",
     "proposals",
     "pruned_trials",
     "record_proposal",
