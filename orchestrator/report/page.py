@@ -92,5 +92,5 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
     if any(group.crowded for group in findings.shown):
-        yield f"Of more than {CROWD} seeds only the mean is marked, and the paler band holds nine in ten of them;"
-        yield "frontier.csv has every one."
+        yield f"Of more than {CROWD} seeds only the mean is marked; the paler band and the whiskers hold nine in ten"
+        yield "of them, frontier.csv has every one."
