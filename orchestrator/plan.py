@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class PlannedStage:
         parents = _needed(self.spec, before)
         first_step = max((parent.spec.last_step for parent in parents), default=0)
         spec = self.spec.attempted(first_step, seed, pace, restart=restart)
+        if spec == self.spec and tuple(parent.key for parent in parents) == self.parents:
+            return self
         return _placed(self.index, spec, parents, self.identity)
 
 
@@ -142,9 +144,10 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
     trials: dict[tuple[Method, str], Trial] = {}
     for settings, variant in _variants(job, known, total).items():
         common = common_identity(variant, content)
+        specs = {method: _specs(variant, method, total) for method in job.methods}
         for seed in job.seeds:
             for method in job.methods:
-                trial = _trial(variant, method, seed, settings, total, common)
+                trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
     estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
     return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated)
@@ -241,26 +244,27 @@ def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings,
     return variants
 
 
-def _trial(job: Job, method: Method, seed: int, settings: Settings, total: int, common: dict[str, Any]) -> Trial:
+def _trial(
+    job: Job, method: Method, seed: int, settings: Settings, specs: Iterable[StageSpec], common: dict[str, Any]
+) -> Trial:
     own = tuple(s for s in settings if method == "stepwise" or s[0] not in space.STEPWISE_ONLY)
     alone = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
-    specs = _specs(job, method, seed, total)
-    if job.max_steps is not None:
-        specs = first_steps(specs, job.max_steps)
     return Trial(
         name=f"{method}-{space.path_name(own)}seed{seed}",
         method=method,
         seed=seed,
-        stages=keyed(specs, common, alone),
+        stages=keyed([replace(spec, seed=seed) for spec in specs], common, alone),
         job=alone,
         settings=own,
     )
 
 
-def _specs(job: Job, method: Method, seed: int, total: int) -> tuple[StageSpec, ...]:
+def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
+    """The stages of every seed: they differ in nothing else."""
     if method == "icot_kd":
-        return icot_kd.stages(job.icot_kd, job.schedule, seed, total, epoch_steps(job))
-    return STAGES_OF[method](job.schedule, seed, total, epoch_steps(job))
+        return icot_kd.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job))
+    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
+    return specs if job.max_steps is None else first_steps(specs, job.max_steps)
 
 
 def _not_for_icot_kd(job: Job) -> Iterator[Problem]:

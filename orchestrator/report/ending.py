@@ -22,12 +22,12 @@ MOST_CONFIGURATIONS = 20
 def ending(findings: Findings) -> Iterator[RenderableType]:
     """Of a search the best configuration stage by stage; of many trials those that failed, then those of it."""
     best = {trial.last.trial for group in findings.shown for trial in group.trials}
-    yield frontier_table(point for point in findings.points if point.trial in best)
     trials = by_trial(findings.points)
     listed = {trial.last.trial for trial in trials}
     if len(trials) > MOST_TRIALS:
         wanted = sorted(trials, key=lambda trial: (trial.verdict in PASSED, trial.last.trial not in best))
         listed = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
+    yield frontier_table(point for point in findings.points if point.trial in best & listed)
     yield summary_table((point for point in findings.points if point.trial in listed), findings.pruned)
     if hidden := len(trials) - len(listed):
         yield f"{count(hidden, 'trial')} more in the report"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.palette import COLOURS
@@ -72,17 +72,26 @@ def _draw_group(axes: Axes, group: Group, after_removal: Mapping[str, Sequence[R
     colour = COLOURS[group.method]
     if group.method != "stepwise":
         axes.axhline(group.last.exact_match, color=colour, linewidth=1.2, linestyle=(0, (5, 4)), alpha=0.8)
-        axes.axhspan(group.last.low, group.last.high, color=colour, alpha=0.12, linewidth=0)
+    _draw_band(axes, group, [(p.low, p.high) for p in group.curve], alpha=0.15, label="95 % interval")
+    if group.crowded:
+        _draw_band(axes, group, [p.middle for p in group.curve], alpha=0.1, label="nine in ten seeds")
     else:
-        ends = [(p.removed_tokens, p.low, p.high) for p in group.curve]
-        axes.fill_between(*zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0, label="95 % interval")
-    for trial in group.trials:
-        removals = [(r.removed_tokens, r.exact_match) for r in after_removal.get(trial.last.trial, ())]
-        earlier = [(p.removed_tokens, p.exact_match) for p in trial.earlier]
+        removed = [r for trial in group.trials for r in after_removal.get(trial.last.trial, ())]
+        removals = [(r.removed_tokens, r.exact_match) for r in removed]
+        earlier = [(p.removed_tokens, p.exact_match) for trial in group.trials for p in trial.earlier]
         _scatter(axes, removals, s=16, facecolor="white", edgecolor=colour, label="right after a removal", linewidth=1)
         _scatter(axes, earlier, s=16, color=colour, alpha=0.35, label="earlier stage at the same count", linewidth=0)
     _draw_line(axes, group, _removed, linewidth=2)
     _draw_seeds(axes, group, _removed)
+
+
+def _draw_band(axes: Axes, group: Group, ends: Sequence[tuple[float, float]], **look: Any) -> None:
+    """From low to high around a curve, or along a baseline's line."""
+    look |= {"color": words.COLOURS[group.method], "linewidth": 0}
+    if group.method != "stepwise":
+        axes.axhspan(*ends[-1], **look | {"label": None})
+    else:
+        axes.fill_between([_removed(p) for p in group.curve], *zip(*ends, strict=True), **look)
 
 
 def _draw_speed(axes: Axes, groups: Sequence[Group]) -> None:
@@ -94,7 +103,7 @@ def _draw_speed(axes: Axes, groups: Sequence[Group]) -> None:
     else:
         axes.set_xlabel("tokens written per answer")
     for group in groups:
-        whiskers = [(across(p), p.low, p.high) for p in group.curve]
+        whiskers = [(across(p), *(p.middle if group.crowded else (p.low, p.high))) for p in group.curve]
         axes.vlines(*zip(*whiskers, strict=True), color=COLOURS[group.method], linewidth=1.2, alpha=0.6)
         places = [(across(point), point.exact_match) for point in group.front]
         axes.plot(*zip(*places, strict=True), color=COLOURS[group.method], linewidth=2, zorder=4, clip_on=False)
@@ -125,7 +134,9 @@ def _draw_line(axes: Axes, group: Group, across: Across, **look: object) -> None
 
 
 def _draw_seeds(axes: Axes, group: Group, across: Across) -> None:
-    places = [(across(point), point.exact_match) for trial in group.trials for point in trial.curve]
+    """Every seed; of a crowd its mean."""
+    curves = [group.curve] if group.crowded else [trial.curve for trial in group.trials]
+    places = [(across(point), point.exact_match) for curve in curves for point in curve]
     axes.plot(
         *zip(*places, strict=True),
         color=COLOURS[group.method],

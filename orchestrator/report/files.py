@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.partial import partial
-from orchestrator.plan import Plan
 from orchestrator.report.figure import frontier_figure, save_figure
 from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.report.table import frontier_csv, frontier_parquet
-from orchestrator.store import StageStore
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,9 @@ class ReportFiles:
         return cls(*(folder / name for name in names))
 
 
-def write_report(plan: Plan, store: StageStore, folder: Path) -> ReportFiles:
+def write_report(findings: Findings, folder: Path) -> ReportFiles:
     """Write the report of whatever is committed, over an earlier one."""
-    findings, files = Findings.of(plan, store), ReportFiles.within(folder)
+    files = ReportFiles.within(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figure = frontier_figure(findings)
     _replace(files.csv, lambda path: path.write_text(frontier_csv(findings.points), "utf-8"))

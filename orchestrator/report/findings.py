@@ -12,7 +12,7 @@ from orchestrator.report.groups import Group, groups_of
 from orchestrator.report.trials import Setback, removals, setbacks
 from orchestrator.search import Standing, standings
 from orchestrator.space import Settings
-from orchestrator.store import Chain, FrontierPoint, Manifest, Pruned, StageStore, frontier, pruned_trials, replay_all
+from orchestrator.store import Chain, FrontierPoint, Manifest, Pruned, StageStore, points_of, pruned_trials, replay_all
 from orchestrator.store.cost import Cost, cost_of
 
 
@@ -29,7 +29,8 @@ class Findings:
     @classmethod
     def of(cls, plan: Plan, store: StageStore) -> Findings:
         """Whatever part of a job is committed."""
-        return cls(plan, store, replay_all(plan, store), frontier(plan, store), pruned_trials(plan, store.root))
+        chains = replay_all(plan, store)
+        return cls(plan, store, chains, points_of(chains), pruned_trials(plan, store.root))
 
     @cached_property
     def ranked(self) -> tuple[Standing, ...]:

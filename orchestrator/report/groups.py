@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.config import Method, Scalar
-from orchestrator.report.interval import interval
+from orchestrator.report.interval import interval, middle
 from orchestrator.report.trials import TrialPoints, by_trial
 from orchestrator.store.frontier import FrontierPoint
+
+CROWD = 30
+"""Of more seeds than this no picture shows each."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class MeanPoint:
     generated_tokens: float
     speedup: float | None
     seeds: int
+    middle: tuple[float, float]
+    """Between which exact match lies in nine of ten seeds."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Group:
     def words(self) -> str:
         """What the search set, in short."""
         return self.trials[0].settings
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it is drawn as its mean and the middle of its seeds."""
+        return len(self.trials) > CROWD
 
     @property
     def last(self) -> MeanPoint:
@@ -86,4 +96,5 @@ def _mean(removed: int, points: Sequence[FrontierPoint], examples: int) -> MeanP
         generated_tokens=fmean(point.generated_tokens for point in points),
         speedup=fmean(speedups) if speedups else None,
         seeds=len(points),
+        middle=middle(shares),
     )

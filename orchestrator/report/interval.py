@@ -29,6 +29,13 @@ def student(shares: Sequence[float]) -> tuple[float, float]:
     return max(0.0, fmean(shares) - half), min(1.0, fmean(shares) + half)
 
 
+def middle(shares: Sequence[float]) -> tuple[float, float]:
+    """Between which nine in ten of the seeds lie."""
+    ordered = sorted(shares)
+    cut = len(ordered) // 20
+    return ordered[cut], ordered[-1 - cut]
+
+
 def interval(shares: Sequence[float], examples: int) -> tuple[float, float]:
     """Of one seed what its examples leave open, of several what the seeds do."""
     return wilson(shares[0], examples) if len(shares) == 1 else student(shares)

@@ -10,6 +10,7 @@ from orchestrator.report import sections, words
 from orchestrator.report.ablation import ablation
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.findings import Findings
+from orchestrator.report.groups import CROWD
 from orchestrator.report.markup import paragraph
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
@@ -94,3 +95,6 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
     yield "On the right a line joins what is worth having for its speed."
+    if any(group.crowded for group in findings.shown):
+        yield f"Of more than {CROWD} seeds only the mean is marked; the paler band and the whiskers hold nine in ten"
+        yield "of them, frontier.csv has every one."

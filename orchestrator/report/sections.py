@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import islice
 
 from orchestrator.config import job_toml
 from orchestrator.report import words
@@ -18,6 +19,8 @@ from orchestrator.space import sentence, symbols
 from orchestrator.store import FrontierPoint, Manifest, is_fork
 from orchestrator.store.cost import Spent
 
+MOST_ROWS = 500
+"""Of the tables that grow with the trials; frontier.csv has every stage."""
 PANELS = 24
 PANEL_HEIGHT = 120
 OPEN_ROWS = 12
@@ -170,9 +173,15 @@ def all_stages(findings: Findings) -> str:
             words.minutes(p.seconds),
             p.verdict,
         ]
-        for p in findings.points
+        for p in findings.points[:MOST_ROWS]
     ]
-    return folded("All stages, trial by trial", table("Trials that share a stage each show it", columns, rows))
+    says = f"Trials that share a stage each show it{_first_of(len(findings.points))}"
+    return folded("All stages, trial by trial", table(says, columns, rows))
+
+
+def _first_of(rows: int) -> str:
+    """What to add to the caption of a table that would have so many rows."""
+    return f"; the first {MOST_ROWS} of {rows:,}, frontier.csv has all" if rows > MOST_ROWS else ""
 
 
 def _lowest(manifest: Manifest) -> str:
@@ -220,13 +229,14 @@ def provenance(findings: Findings) -> str:
     ]
     rows = [
         [key, ", ".join(trials[key]), words.utc(m.committed_at), f"{m.metrics.train_seconds:,.0f}", m.attempt]
-        for key, m in findings.manifests.items()
+        for key, m in islice(findings.manifests.items(), MOST_ROWS)
     ]
     versions = table(
         "Versions", [Column("package", "text"), Column("version", "text")], _versions(findings.manifests.values())
     )
-    keys = table("Training seconds and UTC time of every commit", columns, rows)
-    return section("Provenance", versions, folded(f"{len(rows)} stage keys", keys))
+    keys = len(findings.manifests)
+    commits = table(f"Training seconds and UTC time of every commit{_first_of(keys)}", columns, rows)
+    return section("Provenance", versions, folded(f"{keys:,} stage keys", commits))
 
 
 def _versions(manifests: Iterable[Manifest]) -> list[list[str]]:

@@ -15,7 +15,7 @@ from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
 from orchestrator.report.groups import Group, MeanPoint
-from orchestrator.report.trials import Setback
+from orchestrator.report.trials import Setback, TrialPoints
 from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
@@ -39,6 +39,16 @@ class Drawing:
     faint: Sequence[Group] = ()
 
     @property
+    def each(self) -> Iterator[TrialPoints]:
+        """The trials that are drawn one by one."""
+        return (trial for group in self.groups if not group.crowded for trial in group.trials)
+
+    @property
+    def crowds(self) -> Iterator[tuple[Group, MeanPoint]]:
+        """The means of those that are not."""
+        return ((group, point) for group in self.groups if group.crowded for point in group.curve)
+
+    @property
     def total(self) -> int:
         return self.groups[0].trials[0].last.total_tokens
 
@@ -53,19 +63,22 @@ def removal_svg(drawing: Drawing, name: str, description: str, height: int = HEI
     """Exact match against removed tokens. ``reachable``: every stage can be reached with the keyboard."""
     total = drawing.total
     across = [(tick / total, str(tick)) for tick in ticks(total)]
-    removals = [r for g in drawing.groups for t in g.trials for r in drawing.after_removal.get(t.last.trial, ())]
+    removals = [r for trial in drawing.each for r in drawing.after_removal.get(trial.last.trial, ())]
     parts = [
         *_axes(across, f"CoT tokens removed, of {total}", height),
         *(line for group in drawing.faint for line in _curve(group, total, height, "faint")),
-        *(band for group in drawing.groups for band in _band(group, total, height)),
+        *(_band(group, [p.middle for p in group.curve], total, height) for group in drawing.groups if group.crowded),
+        *(_band(group, [(p.low, p.high) for p in group.curve], total, height) for group in drawing.groups),
         *(line for group in drawing.groups for line in _curve(group, total, height, "curve")),
         *(_removal_mark(removal, total, height) for removal in removals),
         *(_setback_mark(setback, total, height) for setback in drawing.failed),
         *(
             _mark(point, point.removed_tokens / total, look, height, reachable)
             for look, which in (("earlier", "earlier"), ("end", "curve"))
-            for point in _points(drawing, which)
+            for trial in drawing.each
+            for point in getattr(trial, which)
         ),
+        *(_mean_mark(group, p, p.removed_tokens / total, height) for group, p in drawing.crowds),
     ]
     title, role = "Exact match against removed CoT tokens", "group" if reachable else "img"
     return _svg(name, title, description, parts, height, role)
@@ -92,8 +105,9 @@ def speed_svg(drawing: Drawing, name: str, height: int = HEIGHT) -> str:
             for g in drawing.groups
             for a, b in pairwise(g.front)
         ),
-        *(_whisker(group.method, point, place(point), height) for group in drawing.groups for point in group.curve),
-        *(_mark(point, place(point), "end", height, reachable=False) for point in _points(drawing, "curve")),
+        *(_whisker(group, point, place(point), height) for group in drawing.groups for point in group.curve),
+        *(_mark(p, place(p), "end", height, reachable=False) for trial in drawing.each for p in trial.curve),
+        *(_mean_mark(group, p, place(p), height) for group, p in drawing.crowds),
     ]
     return _svg(name, title, "The table below has its numbers.", parts, height)
 
@@ -102,7 +116,7 @@ def legend(groups: Sequence[Group], *, restarted: bool = False, others: bool = F
     """What the marks mean; a method has one entry, however many seeds."""
     shown = {group.method for group in groups}
     entries = [(f"end {method}", SHAPES[method], words.LABELS[method]) for method in words.LABELS if method in shown]
-    if "stepwise" in shown:
+    if any(group.method == "stepwise" and not group.crowded for group in groups):
         entries.append(("removal stepwise", '<circle r="3"/>', "right after a removal"))
         entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage at the same count"))
     if restarted:
@@ -142,10 +156,6 @@ def _svg(name: str, title: str, description: str, parts: Iterable[str], height: 
     )
 
 
-def _points(drawing: Drawing, which: str) -> Iterator[FrontierPoint]:
-    return (point for group in drawing.groups for trial in group.trials for point in getattr(trial, which))
-
-
 def _axes(across: Iterable[tuple[float, str]], label: str, height: int) -> Iterator[str]:
     for tenth in (0, 2, 4, 6, 8, 10):
         y = _y(tenth / 10, height)
@@ -157,16 +167,17 @@ def _axes(across: Iterable[tuple[float, str]], label: str, height: int) -> Itera
     yield f'<text class="axis" x="50%" y="{height + 52}" text-anchor="middle">{label}</text>'
 
 
-def _band(group: Group, total: int, height: int) -> Iterator[str]:
-    """The 95 % interval: around a curve, or along a baseline's line."""
+def _band(group: Group, ends: Sequence[tuple[float, float]], total: int, height: int) -> str:
+    """From low to high at every point of the curve: around it, or along a baseline's line."""
     if group.method != "stepwise":
-        top, bottom = _y(group.last.high, height), _y(group.last.low, height)
+        bottom, top = (_y(end, height) for end in ends[-1])
         path = f"0,{top} 100,{top} 100,{bottom} 0,{bottom}"
     else:
-        upper = [f"{100 * p.removed_tokens / total:.2f},{_y(p.high, height)}" for p in group.curve]
-        lower = [f"{100 * p.removed_tokens / total:.2f},{_y(p.low, height)}" for p in reversed(group.curve)]
-        path = " ".join(upper + lower)
-    yield (
+        across = [f"{100 * p.removed_tokens / total:.2f}" for p in group.curve]
+        upper = [f"{x},{_y(high, height)}" for x, (_, high) in zip(across, ends, strict=True)]
+        lower = [f"{x},{_y(low, height)}" for x, (low, _) in zip(across, ends, strict=True)]
+        path = " ".join(upper + lower[::-1])
+    return (
         f'<svg width="100%" height="{height}" viewBox="0 0 100 {height}" preserveAspectRatio="none" '
         f'aria-hidden="true"><polygon class="band {group.method}" points="{path}"/></svg>'
     )
@@ -186,9 +197,10 @@ def _ends(from_: float, to: float, a: MeanPoint, b: MeanPoint, height: int) -> s
     return f'x1="{_x(from_)}" y1="{ys[0]}" x2="{_x(to)}" y2="{ys[1]}"'
 
 
-def _whisker(method: Method, point: MeanPoint, place: float, height: int) -> str:
-    x, low, high = _x(place), _y(point.low, height), _y(point.high, height)
-    return f'<line class="whisker {method}" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>'
+def _whisker(group: Group, point: MeanPoint, place: float, height: int) -> str:
+    """The 95 % interval; of a crowd the middle of its seeds, as the interval hides behind the mark."""
+    x, (low, high) = _x(place), point.middle if group.crowded else (point.low, point.high)
+    return f'<line class="whisker {group.method}" x1="{x}" x2="{x}" y1="{_y(low, height)}" y2="{_y(high, height)}"/>'
 
 
 def _removal_mark(removal: RemovalPoint, total: int, height: int) -> str:
@@ -225,6 +237,20 @@ def _mark(point: FrontierPoint, place: float, look: str, height: int, reachable:
     return (
         f'<svg x="{_x(place)}" y="{_y(point.exact_match, height)}">'
         f'<g class="{look} {point.method}"{focus}>{mark}</g></svg>'
+    )
+
+
+def _mean_mark(group: Group, point: MeanPoint, place: float, height: int) -> str:
+    """Of a crowd, at its mean."""
+    settings = "".join(f"{part}, " for part in [group.words] if part)
+    low, high = map(words.exact, point.middle)
+    says = (
+        f"{words.LABELS[group.method]}, {settings}{point.seeds:,} seeds: {point.removed_tokens} removed, exact match "
+        f"{words.exact(point.exact_match)} on average, nine in ten from {low} to {high}"
+    )
+    return (
+        f'<svg x="{_x(place)}" y="{_y(point.exact_match, height)}">'
+        f'<g class="end {group.method}"><title>{escape(says)}</title>{SHAPES[group.method]}</g></svg>'
     )
 
 

@@ -177,7 +177,7 @@ def _searched(points: Iterable[FrontierPoint]) -> list[str]:
 
 
 def _records(points: Iterable[FrontierPoint]) -> Iterator[dict[str, Any]]:
-    return (point.model_dump(mode="json", exclude={"settings"}) | point.settings for point in points)
+    return ({name: getattr(point, name) for name in FIELDS} | point.settings for point in points)
 
 
 def _typed(values: list[Any]) -> list[Any]:

@@ -254,16 +254,21 @@ def _check_room(job: Job, at: Attachment | None) -> None:
 
 def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     """Write the report's files; print the frontier and where they are."""
-    points = frontier(plan, store)
-    if not points:
-        found = f"holds no stage of {plan.job.name} with this configuration"
-        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
-    folder = report_folder(plan, store)
-    write_report(plan, store, folder)
+    findings, folder = _findings(plan, store), report_folder(plan, store)
+    write_report(findings, folder)
     console.print()
-    for part in ending(Findings.of(plan, store)):
+    for part in ending(findings):
         console.print(part)
     console.print(f"report   {_short(folder / 'report.html')}")
+
+
+def _findings(plan: Plan, store: StageStore) -> Findings:
+    """What is to be reported. Raises ``InputError`` if it is nothing."""
+    findings = Findings.of(plan, store)
+    if not findings.points:
+        found = f"holds no stage of {plan.job.name} with this configuration"
+        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
+    return findings
 
 
 def report_folder(plan: Plan, store: StageStore) -> Path:
@@ -272,16 +277,13 @@ def report_folder(plan: Plan, store: StageStore) -> Path:
 
 def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     """Deliver what the store holds to MLflow, with a fresh report."""
-    if not frontier(plan, store):
-        found = f"holds no stage of {plan.job.name} with this configuration"
-        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
+    findings, folder = _findings(plan, store), report_folder(plan, store)
     tracker = Tracker(plan, store)
     tracker.sync()
-    folder = report_folder(plan, store)
-    write_report(plan, store, folder)
+    write_report(findings, folder)
     tracker.finish(folder)
     tracker.end()
-    console.print(f"{len(frontier(plan, store))} stages of {plan.job.name} are in {tracker.uri}")
+    console.print(f"{len(findings.points)} stages of {plan.job.name} are in {tracker.uri}")
     return DONE
 
 

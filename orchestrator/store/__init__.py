@@ -3,7 +3,7 @@
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file, sweep
-from orchestrator.store.frontier import FrontierPoint, frontier
+from orchestrator.store.frontier import FrontierPoint, frontier, points_of
 from orchestrator.store.jobs import (
     content,
     is_fork,
@@ -39,6 +39,7 @@ __all__ = [
     "jobs_like",
     "number_versions",
     "plan_for",
+    "points_of",
     "proposals",
     "pruned_trials",
     "record_proposal",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 from orchestrator.config import Method, Scalar
@@ -61,7 +61,11 @@ def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
 
     Of a trial that gave up also what it failed at.
     """
-    chains = replay_all(plan, store)
+    return points_of(replay_all(plan, store))
+
+
+def points_of(chains: Sequence[Chain]) -> tuple[FrontierPoint, ...]:
+    """The frontier of a plan's trials, once they are replayed."""
     passed = [(c.trial, tried.manifest) for c in chains for tried in c.standing if tried.stage.spec.answers]
     rates: dict[Work, float] = {}
     for trial, manifest in passed:

@@ -94,9 +94,9 @@ class Family:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 key = process.pid, process.create_time()
-                if key not in self.ours:
-                    self.ours[key] = process.environ().get(MARK) == self.mark
-                if self.ours[key]:
+                if key not in self.ours and (environment := process.environ()):  # empty right after the start
+                    self.ours[key] = environment.get(MARK) == self.mark
+                if self.ours.get(key):
                     times, kind = process.cpu_times(), _kind(process)
                     self.cpu[key] = kind, times.user + times.system
                     if memory:
@@ -106,11 +106,16 @@ class Family:
         if sum(sizes.values()) > sum(self.memory.values()):
             self.memory = dict(sizes)
 
+    def spent(self, begin: float, end: float) -> tuple[float, float]:
+        """CPU seconds between two moments: of training workers, of all others."""
+        moments, *kinds = zip(*self.history, strict=True)
+        training, others = (float(np.diff(np.interp([begin, end], moments, kind))[0]) for kind in kinds)
+        return training, others
+
     def others_share(self, begin: float, end: float) -> float:
         """CPU time between two moments that was not the training workers', as a share of all of it."""
-        moments, training, others = zip(*self.history, strict=True)
-        spent = [float(np.diff(np.interp([begin, end], moments, kind))[0]) for kind in (training, others)]
-        return spent[1] / sum(spent)
+        training, others = self.spent(begin, end)
+        return others / (training + others)
 
 
 TRAINING = "training worker"
@@ -153,6 +158,19 @@ class Run:
         """Seconds from the command to the first optimizer step, or a little more."""
         first = self.trials[0][0]
         return first.committed_at - first.metrics.train_seconds - first.metrics.evaluate_seconds - self.began
+
+    @property
+    def first_commit(self) -> float:
+        return self.trials[0][0].committed_at
+
+    @property
+    def end(self) -> float:
+        return self.trials[0][-1].committed_at
+
+    @property
+    def middle(self) -> float:
+        """By then MLflow is imported and its database made, which begins with the first commit."""
+        return (self.first_commit + self.end) / 2
 
     @property
     def boundaries(self) -> list[float]:
@@ -223,6 +241,7 @@ def quick_figures() -> tuple[list[Figure], list[Run]]:
     done = run(work, memory=True)
     with Side(Bare, ALLOCATOR) as bare:
         ratio = done.seconds / bare(work)
+    _others_table([done])
     return _figures((ratio,), [done], done, None), [done]
 
 
@@ -236,16 +255,19 @@ def full_figures() -> tuple[list[Figure], list[Run]]:
     extra = (many.seconds - (first.seconds + second.seconds) / 2) / 11
     console.print(f"12 stages instead of 1: {extra:.2f} s more a stage, its evaluation included")
     ratios = (first.seconds / before, second.seconds / after)
+    _others_table([first, second])
     return _figures(ratios, [first, second], many, two), [first, second, many, two]
 
 
 def _figures(ratios: tuple[float, ...], long: list[Run], many: Run, two: Run | None) -> list[Figure]:
-    shares = tuple(done.family.others_share(done.trials[0][0].committed_at, _end(done)) for done in long)
+    shares = tuple(done.family.others_share(done.first_commit, done.end) for done in long)
+    later = tuple(done.family.others_share(done.middle, done.end) for done in long)
     figures = [
         Figure("wall time of a trial over the bare walk", ratios, 1.05, at_least=False),
         Figure("a stage boundary, evaluation not included", tuple(many.boundaries), 0.5, "seconds", at_least=False),
         Figure("command to first step", tuple(d.first_step for d in [*long, many]), 15, "seconds", at_least=False),
         Figure("CPU share of all but training", shares, 0.05, at_least=False),
+        Figure("the same, in the second half of the run", later, 0.05, at_least=False),
         Figure("peak memory, one trial", (many.gib,), 3e9 / 2**30, "gib", at_least=False),
     ]
     if two:
@@ -254,8 +276,15 @@ def _figures(ratios: tuple[float, ...], long: list[Run], many: Run, two: Run | N
     return figures
 
 
-def _end(done: Run) -> float:
-    return done.trials[0][-1].committed_at
+def _others_table(long: list[Run]) -> None:
+    """What is paid once, and what a minute costs."""
+    rows = []
+    for number, done in enumerate(long, 1):
+        spent = done.family.spent
+        once = [spent(done.began, done.first_commit)[1], spent(done.first_commit, done.middle)[1]]
+        rows.append([number, *once, 60 * spent(done.middle, done.end)[1] / (done.end - done.middle)])
+    headings = ("run", "to the first commit", "first half after it", "a minute of the second half")
+    table("CPU-seconds of all but training", headings, rows)
 
 
 def _memory_table(run: Run) -> None:

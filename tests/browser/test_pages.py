@@ -91,7 +91,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     save_job(plan, store)
     for trial in plan.trials:
         commit(store, trial)
-    return Finished(plan, store, write_report(plan, store, store.root / "jobs/seen/report"))
+    return Finished(plan, store, write_report(Findings.of(plan, store), store.root / "jobs/seen/report"))
 
 
 @pytest.fixture(scope="module")

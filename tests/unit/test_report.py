@@ -99,7 +99,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     plan, store = make_plan(), StageStore(folder / "store")
     for trial in plan.trials:
         commit(store, trial, trial.stages)
-    return Finished(plan, store, write_report(plan, store, folder / "report"))
+    return Finished(plan, store, write_report(Findings.of(plan, store), folder / "report"))
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_restart_is_told_everywhere(store: StageStore, tmp_path: Path) -> None:
     for trial in plan.trials[:2]:
         commit(store, trial, trial.stages)
     commit_restarted(store, plan.trials[2], at=3)
-    files, points = write_report(plan, store, tmp_path / "r"), frontier(plan, store)
+    files, points = write_report(Findings.of(plan, store), tmp_path / "r"), frontier(plan, store)
     html = files.html.read_text("utf-8")
     page = Page(html)
     assert "(after 1 restart)" in lead(html)
@@ -276,7 +276,7 @@ def test_plan_follows_a_restarted_trial(store: StageStore) -> None:
 
 def test_empty_store_gives_all_files_and_says_so(store: StageStore, tmp_path: Path) -> None:
     plan = make_plan()
-    files = write_report(plan, store, tmp_path / "r")
+    files = write_report(Findings.of(plan, store), tmp_path / "r")
     assert files.csv.read_text().splitlines() == [",".join(n for n in FrontierPoint.model_fields if n != "settings")]
     assert files.png.stat().st_size > 0
     html = files.html.read_text("utf-8")
@@ -390,7 +390,7 @@ def test_parquet_has_searched_fields_as_numbers(store: StageStore, tmp_path: Pat
     plan = make_plan(methods=("stepwise",), search=search)
     for trial in plan.trials:
         commit(store, trial, trial.stages)
-    frame = pd.read_parquet(write_report(plan, store, tmp_path).parquet)
+    frame = pd.read_parquet(write_report(Findings.of(plan, store), tmp_path).parquet)
     assert set(frame["schedule.smoothing_lambda"]) == {4.0, float("inf")}
     assert set(frame["schedule.removal_side"]) == {"left", "right"}
     html = html_of(plan, store)
@@ -405,7 +405,7 @@ def test_package_is_light_to_import() -> None:
 
 
 def test_svg_for_a_paper_is_the_same_every_time(finished: Finished, tmp_path: Path) -> None:
-    again = write_report(finished.plan, finished.store, tmp_path)
+    again = write_report(Findings.of(finished.plan, finished.store), tmp_path)
     assert again.svg.read_bytes() == finished.files.svg.read_bytes()
     assert 'href="http' not in again.svg.read_text()
 
@@ -421,6 +421,23 @@ def test_picture_in_characters_has_the_ends_of_all_methods(finished: Finished) -
 
 def test_sparkline_shows_the_last_values() -> None:
     assert sparkline([0.5, 0.0, 0.5, 1.0], 3) == "▁▅█"
+
+
+def test_page_of_many_seeds_has_their_mean_and_the_middle_of_them(
+    store: StageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(seeds=tuple(range(40)), methods=("stepwise",))
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    monkeypatch.setattr("orchestrator.report.sections.MOST_ROWS", 100)
+    files = write_report(Findings.of(plan, store), tmp_path / "r")
+    html = files.html.read_text("utf-8")
+    counts = len({point.removed_tokens for point in frontier(plan, store)})
+    assert len(re.findall('class="end stepwise"><title>', html)) == 2 * counts
+    assert "40 seeds: 10 removed, exact match 0.735 on average, nine in ten from 0.560 to 0.910" in html
+    assert "Of more than 30 seeds only the mean is marked" in html and 'class="removal' not in html
+    assert html.count("<caption>") == html.count("first 100 of 280, frontier.csv has all</caption>") + 4
+    assert "nine in ten seeds" in files.svg.read_text()
 
 
 def test_ending_of_many_trials_stays_short_and_shows_what_failed(store: StageStore) -> None:
