@@ -87,7 +87,7 @@ def _draw_group(axes: Axes, group: Group, after_removal: Mapping[str, Sequence[R
 
 def _draw_band(axes: Axes, group: Group, ends: Sequence[tuple[float, float]], **look: Any) -> None:
     """From low to high around a curve, or along a baseline's line."""
-    look |= {"color": words.COLOURS[group.method], "linewidth": 0}
+    look |= {"color": COLOURS[group.method], "linewidth": 0}
     if group.method != "stepwise":
         axes.axhspan(*ends[-1], **look | {"label": None})
     else:

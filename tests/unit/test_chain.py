@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -211,7 +212,7 @@ def test_live_table_counts_restarts_within_80_columns(store):
     with pytest.raises(Killed):
         walked(plan, store, fails(4, 4), lives=9)
     chain = replay(plan.trials[0], store)
-    progress = TrialProgress(stage_key=chain.next.key, step=5, removed_tokens=3, steps_per_second=20.0, at=1.0)
+    progress = TrialProgress(stage_key=chain.next.key, step=5, removed_tokens=3, steps_per_second=20.0, at=time.time())
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(live_table([TrialStatus(chain, progress)], 21))
     *_, row, total = console.file.getvalue().splitlines()

@@ -351,7 +351,10 @@ def test_cost_counts_what_restarts_threw_away(store: StageStore) -> None:
     assert cost.total.steps - cost.lost.steps == plan.trials[0].steps
     assert (cost.lost.steps, cost.shared.steps, cost.planned_steps) == (200, 0, 0)
     trouble = answered(plan, store)["What went wrong?"]
-    assert (trouble.value, trouble.detail) == ("1 restart", "failed attempts: 1 stuck; the reasons are below")
+    assert (trouble.value, trouble.detail) == (
+        "1 restart",
+        "failed attempts: 1 stuck, in 1 of 1 trial, and went on; the reasons are below",
+    )
 
 
 def test_cost_of_a_partial_run_names_what_is_to_come(store: StageStore) -> None:
