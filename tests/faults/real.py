@@ -32,7 +32,7 @@ from orchestrator.store import StageStore, saved_plan
 NAME = "small"
 JOB = f"""
 name = "{NAME}"
-methods = ["no_cot", "explicit_cot", "stepwise"]
+methods = ["explicit_cot", "stepwise"]
 [task]
 digits = [1, 2]
 [model]

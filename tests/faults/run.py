@@ -317,6 +317,7 @@ def _in_miniature(harness: Harness, arguments: argparse.Namespace) -> None:
         every_place(harness, stages, FORWARD)
         tidying(harness, stages)
         repairs(harness, stages)
+    if arguments.recovery:
         every_recovery(harness, STAGES // 2, arguments.turns)
     if arguments.disk:
         disk(harness, (STAGES // 2,))
@@ -329,10 +330,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0, help="at random times and places")
     parser.add_argument("--real", type=int, default=0, help="of the real command and its Ray workers, at random times")
-    parser.add_argument("--failpoints", action="store_true", help="every failpoint, forward and while recovering")
+    parser.add_argument("--failpoints", action="store_true", help="every failpoint, in three of the stages")
+    parser.add_argument("--recovery", action="store_true", help="every failpoint, then another fault while recovering")
     parser.add_argument("--disk", action="store_true", help="failing writes at every place, failing fsyncs, torn files")
     parser.add_argument("--outbox", action="store_true", help="MLflow down, killed, deaf, refusing, forgetful")
-    parser.add_argument("--turns", type=int, default=6, help="faults while recovering: at the first so many places")
+    parser.add_argument("--turns", type=int, default=6, help="of --recovery: the second fault at so many places")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case later than that")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--short", action="store_true", help="the deterministic part that CI runs")

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from orchestrator.config import Evaluation, Gsm8kTask, Job, TextTask
+from orchestrator.config import Evaluation, Gsm8kTask, Job, ScratchModel, TextTask
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import load_weights
+from orchestrator.method.hub import load_tokenizer
+from orchestrator.method.model import initial_model, load_weights, save_weights
 from orchestrator.method.removal import IGNORED, Batch, cut, without_long
 from orchestrator.plan import build_plan
 from orchestrator.runtime.data import JobData, prepare_data
@@ -274,6 +275,17 @@ def test_text_that_holds_the_separator_is_refused_with_file_and_line(gsm8k, smal
         file.write("Why <|endoftext|>?||1 #### 1\n")
     job = gsm8k_job(gsm8k, model={"type": "pretrained", "name": str(small_gpt2)})
     with pytest.raises(Exception, match=r"DAT012.*valid\.txt:16.*endoftext.*4 times"):
+        prepare_data(job, StageStore(tmp_path / "store"))
+
+
+def test_word_that_the_tokenizer_does_not_know_is_refused_with_file_and_line(gsm8k, tmp_path):
+    shape = ScratchModel(layers=1, width=32, heads=2)
+    tokenizer = load_tokenizer(shape, make_task(gsm8k_job(gsm8k).task).symbols)
+    save_weights(initial_model(shape, tokenizer, 64, 0), tokenizer, tmp_path / "model")
+    with (gsm8k / "valid.txt").open("a") as file:
+        file.write("Wherefore?||1 #### 1\n")
+    job = gsm8k_job(gsm8k, model={"type": "pretrained", "name": str(tmp_path / "model")})
+    with pytest.raises(Exception, match=r"DAT013.*valid\.txt:16.*does not know Wherefore\?"):
         prepare_data(job, StageStore(tmp_path / "store"))
 
 
