@@ -18,7 +18,7 @@ from bench import Figure, Side, arguments, finish, interleaved, table
 from ours import ALLOCATOR, CPU, Size
 
 from orchestrator.config import load_job
-from orchestrator.method.evaluate import Evaluator, Removed, _greedy
+from orchestrator.method.evaluate import Evaluator, Removed, greedy
 from orchestrator.method.model import load_weights, place
 from orchestrator.method.removal import CutBatch, cut
 from orchestrator.plan import Trial
@@ -73,7 +73,7 @@ def forced(case: Case, folder: Path) -> tuple[tuple, Figure]:
 def _seconds(model: torch.nn.Module, batch: CutBatch, prompt: int, tokens: int, repeats: int) -> float:
     began = time.perf_counter()
     for _ in range(repeats):
-        _greedy(model, batch, prompt, NEVER, tokens)
+        greedy(model, batch.tokens_BK[:, :prompt], batch.positions_BK[:, :prompt], NEVER, tokens)
     return time.perf_counter() - began
 
 

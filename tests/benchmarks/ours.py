@@ -15,11 +15,11 @@ from orchestrator.method.model import initial_model, place
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage
-from orchestrator.runtime.cluster import _ENVIRONMENT
+from orchestrator.runtime.cluster import WORKER_ENVIRONMENT
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.store import StageStore
 
-ALLOCATOR = {name: value for name, value in _ENVIRONMENT.items() if name.startswith("MALLOC_")}
+ALLOCATOR = {name: value for name, value in WORKER_ENVIRONMENT.items() if name.startswith("MALLOC_")}
 """What the product sets for its training workers; glibc reads it when a process starts."""
 
 CPU = torch.device("cpu")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,15 @@ def test_module_imports_only_from_its_level_down(module):
         return
     above = {name for name in own_imports(module) if level(name) > level(room(module))}
     assert above == set()
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "browser", "cluster", "faults"])
+def test_programs_that_ci_does_not_run_import_what_there_is(folder):
+    for program in sorted((PACKAGE.parent / "tests" / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(program.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("orchestrator"):
+                missing = [name.name for name in node.names if not hasattr(import_module(node.module), name.name)]
+                assert not missing, f"{program}: {node.module} has no {missing}"
 
 
 def test_rooms_import_each_other_without_a_circle():
