@@ -274,7 +274,9 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
         "model.lora_rank": getattr(job.model, "lora_rank", None),
         "training.max_train_tokens": job.training.max_train_tokens,
         "resources.micro_batch": job.resources.micro_batch,
+        "resources.micro_batch_tokens": job.resources.micro_batch_tokens,
         "resources.gradient_checkpointing": job.resources.gradient_checkpointing,
+        "resources.shard": job.resources.shard,
     }
     for field, value in fields.items():
         if value:

@@ -295,10 +295,34 @@ class Resources(Section):
     micro_batch: Count | None = None
     """Examples in one forward pass of a worker. The gradients of a step's batch are added up over as many passes
     as it takes: less memory, the same step. Default: a worker's whole share."""
+    micro_batch_tokens: Count | None = None
+    """Tokens in one forward pass of a worker, padding included, instead of micro_batch. The examples of a step's batch
+    are sorted by length for it, so that little is padded; the batch, and the step, stay the same."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, about a third slower."""
+    shard: bool = False
+    """Split weights, gradients and AdamW's moments over the workers (FSDP2) instead of giving each a copy, for models
+    that are too large for one. The first worker holds a whole copy of the weights beside its share, to measure with."""
     max_concurrent_trials: Count | None = None
     """At most this many trials at a time. Default: as many as fit."""
+
+    @model_validator(mode="after")
+    def _shards_over_workers(self) -> Resources:
+        if self.shard and self.workers == 1:
+            raise PydanticCustomError(
+                "conflict", "shard splits the weights over workers and there is 1; raise workers or remove shard"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_size_of_pass(self) -> Resources:
+        if self.micro_batch_tokens and (self.micro_batch or self.shard):
+            raise PydanticCustomError(
+                "conflict",
+                "micro_batch_tokens goes neither with micro_batch, which says the same in examples, nor with shard, "
+                "whose workers must all take as many passes; keep one",
+            )
+        return self
 
 
 class Tracking(Section):

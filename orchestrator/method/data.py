@@ -119,7 +119,7 @@ def _separators(
     positions = separators(ids, tokenizer.eos_token_id, before)
     if len(positions) != 3:
         found = f"the separator {tokenizer.eos_token!r} occurs {len(positions)} times in the tokens, 3 expected"
-        fix = 'the text may not contain it; model.separator = "added" takes a token of its own'
+        fix = 'the text may not contain it; model.separator = "added" gives a pretrained model one of its own'
         raise InputError(Problem("DAT012", place(), found, fix))
     return positions[0], positions[1]
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.config import Training
 from orchestrator.method.data import TokenTable
@@ -25,12 +25,10 @@ from orchestrator.method.model import autocast, load_weights
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.thoughts import (
-    Coupled,
     Emulator,
     Part,
     Student,
-    load_emulator,
-    load_student,
+    coupled,
     teacher_thoughts,
 )
 from orchestrator.method.train import Step, Terms, own_rows, ranked
@@ -116,14 +114,14 @@ def taught_loss(model: torch.nn.Module, table: TokenTable, rows: np.ndarray, at:
 
 
 def begin_part(
-    spec: StageSpec, parents: Sequence[Path], initial: Callable[[], PreTrainedModel], separator: int
+    spec: StageSpec, parents: Sequence[Path], initial: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerBase
 ) -> Part:
     """A part before its first step. ``parents``: the folders of the stages it needs.
 
     Student and emulator begin as the teacher began: with the job's ``initial`` weights, and new heads.
     """
     if spec.kind == "coupling":
-        return Coupled(load_student(parents[0]), load_emulator(parents[1]), separator)
+        return coupled(*parents, tokenizer)
     teacher, network = load_weights(parents[0]), initial()
     torch.manual_seed(spec.seed)
     if spec.kind == "mind_reading":

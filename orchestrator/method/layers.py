@@ -28,7 +28,8 @@ def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     found = f"{type(network).__name__} has no list of its {count} decoder layers"
-    raise InputError(Problem("MOD010", "model.name", found, "icot_kd needs a model as GPT-2 or Llama"))
+    fix = "icot_kd and resources.shard need a model as GPT-2 or Llama"
+    raise InputError(Problem("MOD010", "model.name", found, fix))
 
 
 @contextmanager

@@ -78,11 +78,10 @@ def save_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     tokenizer.save_pretrained(folder)
 
 
-def place(model: PreTrainedModel, device: torch.device, training: Training) -> PreTrainedModel:
-    """On its device, with eager attention on a CPU (measured: twice as fast here), SDPA on a GPU (not measured)."""
+def set_attention(model: PreTrainedModel, device: torch.device, training: Training) -> None:
+    """Eager on a CPU (measured: twice as fast here), SDPA on a GPU (not measured), unless the job says otherwise."""
     by_device = "eager" if device.type == "cpu" else "sdpa"
     model.set_attn_implementation(by_device if training.attention == "auto" else training.attention)
-    return model.to(device)
 
 
 def autocast(device: torch.device, training: Training) -> AbstractContextManager[None]:

@@ -18,6 +18,7 @@ from orchestrator.config import Training
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import autocast
 from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.sharding import over_all
 from orchestrator.method.stage import RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Block, Blocks
 
@@ -64,7 +65,7 @@ class Meter:
             dist.all_reduce(losses)
             losses /= dist.get_world_size()
         updates = [after - old for after, old in zip(weights(optimizer), before, strict=True)]
-        ratio = get_total_norm(updates) / get_total_norm(before)
+        ratio = over_all(get_total_norm(updates)) / over_all(get_total_norm(before))
         steps = BlockSteps(tuple(losses.tolist()), tuple(torch.stack(self._norms).tolist()), float(ratio))
         self._losses.clear()
         self._norms.clear()

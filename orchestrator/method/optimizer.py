@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from orchestrator.config import Training
+from orchestrator.method.sharding import gathered, over_all, split_like
 
 
 class Optimizer:
@@ -35,15 +36,15 @@ class Optimizer:
         warmth = min(1.0, self.steps / self.training.warmup_steps) if self.training.warmup_steps else 1.0
         for group in self.adamw.param_groups:
             group["lr"] = self.training.learning_rate * warmth * share
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm)
+        norm = over_all(torch.nn.utils.clip_grad_norm_(self.parameters, self.training.max_grad_norm))
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state under flat names, for safetensors."""
+        """The state under flat names, for the first worker's safetensors. Collective where weights are split."""
         state = self.adamw.state_dict()["state"]
-        moments = {f"{i}.{name}": value.contiguous() for i, entry in state.items() for name, value in entry.items()}
+        moments = {f"{i}.{name}": gathered(value) for i, entry in state.items() for name, value in entry.items()}
         return {**moments, "steps": torch.tensor(self.steps)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -54,5 +55,6 @@ class Optimizer:
         for name, value in tensors.items():
             if name != "steps":
                 index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
+                share = split_like(value, self.parameters[int(index)]) if value.dim() else value
+                state.setdefault(int(index), {})[key] = share
         self.adamw.load_state_dict({**self.adamw.state_dict(), "state": state})

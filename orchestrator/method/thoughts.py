@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from orchestrator.method.encoding import added_before
 from orchestrator.method.layers import decoder_layers, entering
 from orchestrator.method.model import load_weights
 from orchestrator.method.removal import Batch
@@ -172,11 +173,14 @@ class Part(nn.Module):
 
 
 class Coupled(Part):
-    """Emulator and student as one model: called, and greedily decoded, as a causal language model."""
+    """Emulator and student as one model: called, and greedily decoded, as a causal language model.
 
-    def __init__(self, student: Student, emulator: Emulator, separator: int) -> None:
+    ``before``: tokens that every text begins with. A BOS that is also the separator is none.
+    """
+
+    def __init__(self, student: Student, emulator: Emulator, separator: int, before: int) -> None:
         super().__init__()
-        self.student, self.emulator, self.separator = student, emulator, separator
+        self.student, self.emulator, self.separator, self.before = student, emulator, separator, before
         self.train()
 
     @property
@@ -188,7 +192,7 @@ class Coupled(Part):
         options |= {"input_ids": input_ids, "past_key_values": past_key_values}
         if past_key_values is not None and past_key_values.get_seq_length():
             return self.student.network(**options)
-        separator_B = (input_ids == self.separator).int().argmax(1)
+        separator_B = (input_ids[:, self.before :] == self.separator).int().argmax(1) + self.before
         return self.student(self.emulator(input_ids, separator_B), separator_B, **options)
 
 
@@ -209,8 +213,13 @@ def load_emulator(folder: Path) -> Emulator:
 
 def load_coupled(folder: Path) -> Coupled:
     """The model of a committed ICoT-KD trial: ``student/``, ``emulator/`` and, beside them, the tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return Coupled(load_student(folder), load_emulator(folder), tokenizer.eos_token_id)
+    return coupled(folder, folder, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+
+
+def coupled(student: Path, emulator: Path, tokenizer: PreTrainedTokenizerBase) -> Coupled:
+    """The student of one committed stage with the emulator of another."""
+    before = len(added_before(tokenizer))
+    return Coupled(load_student(student), load_emulator(emulator), tokenizer.eos_token_id, before)
 
 
 def _read(network: PreTrainedModel, tokens_BS: Tensor) -> None:

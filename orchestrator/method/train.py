@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +22,14 @@ import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from orchestrator.config import Training
+from orchestrator.config import Resources, Training
 from orchestrator.method.data import TokenTable, batch_rows
 from orchestrator.method.model import autocast
 from orchestrator.method.observe import Finding, Meter, Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut, draw_removed, without_long
 from orchestrator.method.resume import Consumed, Moment, generators, restore_generators
+from orchestrator.method.sharding import Gather, is_split
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Blocks
 
@@ -85,12 +86,14 @@ def train_stage(
     objective: Objective | None = None,
     begin: Moment | None = None,
     keep: Callable[[Callable[[], Moment]], None] = lambda now: None,
+    gather: Gather | None = None,
 ) -> Trace:
     """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
     ``observer`` measures, and judges for all; None on all workers but the first. ``objective``: default is
     that of training with removal. ``keep`` is offered where the stage is after every block but its last; to
-    go on from there, ``begin`` with the weights and the optimizer of that moment.
+    go on from there, ``begin`` with the weights and the optimizer of that moment. ``gather``: of a model whose
+    weights are split over the workers.
     """
     begin = begin or Moment()
     started = time.perf_counter() - begin.seconds
@@ -98,8 +101,9 @@ def train_stage(
     torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
     # An emulator has no use for its network's last layer.
     unused = spec.kind in ("thought_emulation", "coupling")
-    parallel = DistributedDataParallel(model, find_unused_parameters=unused) if world > 1 else model
-    objective = objective or removal_loss
+    copies = world > 1 and not is_split(model)
+    parallel = DistributedDataParallel(model, find_unused_parameters=unused) if copies else model
+    objective, gather = objective or removal_loss, gather or (lambda: model)
     model.train()
     if begin.generators:
         restore_generators(begin.generators[rank], model.device)
@@ -131,8 +135,9 @@ def train_stage(
         consumed.add(rows.tobytes())
         if removals and (removals[0].step <= step or (spec.adaptive and finding == "recovered")):
             removed, finding = removals.popleft().removed_tokens, None
+            whole = gather()
             if observer:
-                points.append(observer.after_removal(model, spec, at, removed))
+                points.append(observer.after_removal(whole, spec, at, removed))
             if training.reset_optimizer:
                 optimizer.reset()
         loss = _backward(parallel, objective(parallel, table, rows, Step(spec, at, removed), training))
@@ -145,8 +150,9 @@ def train_stage(
         watch(Progress(step + 1, removed))
         if math.isfinite(steps.mean_loss):
             losses.append(LossPoint(step=at + 1, loss=steps.mean_loss))
+        whole = gather()
         if observer:
-            blocks.append(observer.block(model, spec, step + 1, removed, steps))
+            blocks.append(observer.block(whole, spec, step + 1, removed, steps))
         finding = told(observer.judge(tuple(blocks)) if observer else None)
         if isinstance(finding, Alarm) or (spec.adaptive and finding == "recovered" and not removals):
             break
@@ -186,18 +192,18 @@ def removal_loss(
     rows: np.ndarray,
     at: Step,
     training: Training,
-    micro_batch: int | None = None,
+    resources: Resources | None = None,
 ) -> Terms:
-    """Next-token cross-entropy on all that is left to write. ``micro_batch``: examples of one forward pass;
-    by default a worker's whole share.
+    """Next-token cross-entropy on all that is left to write. ``resources`` say how much goes into one forward
+    pass; by default a worker's whole share.
     """
-    parts, learnt_tokens = _share(table, rows, at, training, micro_batch)
+    parts, learnt_tokens = _share(table, rows, at, training, resources or Resources())
     scale = ranked()[1] / learnt_tokens
     return [partial(_scaled_loss, model, part, training, scale) for part in parts]
 
 
 def _share(
-    table: TokenTable, rows: np.ndarray, at: Step, training: Training, micro_batch: int | None
+    table: TokenTable, rows: np.ndarray, at: Step, training: Training, resources: Resources
 ) -> tuple[list[CutBatch], int]:
     """This worker's part of the step's batch, cut and in micro-batches, and the learnt tokens of the whole batch
     (at least 1).
@@ -211,12 +217,29 @@ def _share(
     whole = table.batch(rows)
     batch = _cut(whole, removed_B, spec, training)
     learnt_tokens = max(1, int((batch.labels_BK != IGNORED).sum()))
-    own = own_rows(len(rows))
-    size = micro_batch or own.stop - own.start
-    if size >= len(rows):
+    parts = list(_passes(batch.lengths_B[own_rows(len(rows))], resources))
+    if len(parts) == 1 and len(parts[0]) == len(rows):
         return [batch], learnt_tokens
-    slices = [slice(begin, min(begin + size, own.stop)) for begin in range(own.start, own.stop, size)]
-    return [_cut(whole.rows(part), removed_B[part], spec, training) for part in slices], learnt_tokens
+    first = own_rows(len(rows)).start
+    return [_cut(whole.rows(first + part), removed_B[first + part], spec, training) for part in parts], learnt_tokens
+
+
+def _passes(lengths_B: torch.Tensor, resources: Resources) -> Iterator[torch.Tensor]:
+    """The rows of each forward pass over a worker's share."""
+    if resources.micro_batch_tokens:
+        return by_length(lengths_B, resources.micro_batch_tokens)
+    return iter(torch.arange(len(lengths_B)).split(resources.micro_batch or len(lengths_B)))
+
+
+def by_length(lengths_B: torch.Tensor, most_tokens: int) -> Iterator[torch.Tensor]:
+    """Rows sorted by length, as many at a time as take up at most so many tokens with their padding, or one."""
+    group: list[int] = []
+    for row in lengths_B.argsort(stable=True).tolist():
+        if group and (len(group) + 1) * int(lengths_B[row]) > most_tokens:
+            yield torch.tensor(group)
+            group = []
+        group.append(row)
+    yield torch.tensor(group)
 
 
 def _cut(batch: Batch, removed_B: torch.Tensor, spec: StageSpec, training: Training) -> CutBatch:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.failpoints import failpoint
 from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
-from orchestrator.method.model import initial_model, place, save_weights, stage_model
+from orchestrator.method.model import initial_model, save_weights, set_attention, stage_model
 from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.sharding import Gather, split
 from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
 from orchestrator.method.train import Progress, Trace, removal_loss, train_stage
 from orchestrator.plan import PlannedStage, Trial
@@ -65,6 +67,16 @@ class _Position:
     key: str | None
     model: PreTrainedModel
     optimizer: Optimizer
+    gather: Gather
+
+
+@dataclass(frozen=True)
+class _End:
+    """What an attempt leaves, whole: on the first worker, which commits it."""
+
+    model: PreTrainedModel | None
+    moments: dict[str, Tensor]
+    trace: Trace
 
 
 class StageRunner:
@@ -158,17 +170,19 @@ class StageRunner:
             self.job.training,
             observer if self.first else None,
             lambda progress: self.watch(stage, progress),
-            partial(removal_loss, micro_batch=self.job.resources.micro_batch) if stage.spec.answers else taught_loss,
+            partial(removal_loss, resources=self.job.resources) if stage.spec.answers else taught_loss,
             keeper.restored(self.data.train, self.job.training),
             keeper.after_block,
+            start.gather,
         )
-        ours = self._agreed(lambda: self._commit(stage, start, trace, judge))
+        end = _End(start.gather(), start.optimizer.tensors(), trace)
+        ours = self._agreed(lambda: self._commit(stage, end, judge))
         keeper.forget()
         manifest = self.store.manifest(stage)
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
         if ours and manifest.passed:
-            self._at = _Position(stage.key, start.model, start.optimizer)
+            self._at = replace(start, key=stage.key)
         return manifest
 
     def _start(self, stage: PlannedStage, parents: list[Manifest]) -> _Position:
@@ -182,17 +196,24 @@ class StageRunner:
             self.store.verify(parent)
         folders = [self.store.folder(parent) for parent in parents]
         if spec.kind != "train":
-            separator = self.data.tokenizer.eos_token_id
-            model = begin_part(spec, folders, lambda: self._initial(spec), separator)
+            model = begin_part(spec, folders, lambda: self._initial(spec), self.data.tokenizer)
         else:
             model = stage_model(self.job.model, folders[0]) if folders else self._initial(spec)
-        model = place(model, self.device, self.job.training)
-        if self.job.resources.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+        gather = self._placed(model)
         optimizer = Optimizer(model, self.job.training)
         if spec.kind == "train" and folders:
             optimizer.load(load_file(folders[0] / OPTIMIZER_FILE))
-        return _Position(None, model, optimizer)
+        return _Position(None, model, optimizer, gather)
+
+    def _placed(self, model: PreTrainedModel) -> Gather:
+        """Put a model, or this worker's share of it, on its device."""
+        set_attention(model, self.device, self.job.training)
+        if self.job.resources.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        if self.job.resources.shard:
+            return split(model, self.device)
+        model.to(self.device)
+        return lambda: model
 
     def _initial(self, spec: StageSpec) -> PreTrainedModel:
         return initial_model(self.job.model, self.data.tokenizer, self.data.longest, spec.seed)
@@ -202,11 +223,11 @@ class StageRunner:
             return self.evaluator
         return TaughtEvaluator(self.data.validation, self.evaluator.size, self.job.evaluation.batch_size)
 
-    def _commit(self, stage: PlannedStage, end: _Position, trace: Trace, judge: StageJudge) -> bool:
+    def _commit(self, stage: PlannedStage, end: _End, judge: StageJudge) -> bool:
         """Whether the stage that stands is this attempt."""
-        judgement = judge.at_end(trace)
+        judgement = judge.at_end(end.trace)
         if judgement.verdict in PASSED:
-            metrics = self._measured(stage, end.model, trace, judgement)
+            metrics = self._measured(stage, end.model, end.trace, judgement)
             judgement = _last_look(end, metrics) or judgement
         for key in stage.parents:
             self.store.expect(key)
@@ -216,10 +237,10 @@ class StageRunner:
                 save_weights(end.model, self.data.tokenizer, attempt)
                 failpoint("commit.weights")
                 if stage.spec.kind == "train":
-                    save_file(end.optimizer.tensors(), attempt / OPTIMIZER_FILE)
+                    save_file(end.moments, attempt / OPTIMIZER_FILE)
                 failpoint("commit.optimizer")
             else:
-                metrics = _no_metrics(stage, trace, judgement)
+                metrics = _no_metrics(stage, end.trace, judgement)
             manifest = self.store.commit(stage, attempt, judgement.verdict, metrics, judgement.reason)
         return manifest.attempt == attempt.name
 
@@ -253,11 +274,11 @@ class StageRunner:
         )
 
 
-def _last_look(end: _Position, metrics: StageMetrics) -> Judgement | None:
+def _last_look(end: _End, metrics: StageMetrics) -> Judgement | None:
     """Nothing that is not a number is ever committed as good, whenever it came in."""
     if not math.isfinite(metrics.validation_loss):
         return Judgement("diverged", "the validation loss is not finite", "A1")
-    tensors = [*end.model.parameters(), *end.optimizer.tensors().values()]
+    tensors = [*end.model.parameters(), *end.moments.values()]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         return Judgement("diverged", "a weight or a moment of AdamW is not finite", "A1")
     return None

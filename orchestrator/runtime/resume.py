@@ -19,6 +19,7 @@ from orchestrator.method.data import TokenTable
 from orchestrator.method.observe import told
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.resume import Consumed, Moment
+from orchestrator.method.sharding import gathered, is_split, split_like
 from orchestrator.plan import PlannedStage
 from orchestrator.store import Snapshots, StageStore, number_versions, unwritten
 
@@ -30,14 +31,15 @@ SHARE = 0.01
 _WEIGHT, _OPTIMIZER = "weight.", "optimizer."
 
 
-def circumstances(device: torch.device) -> dict[str, str]:
+def circumstances(model: PreTrainedModel) -> dict[str, str]:
     """What decides, beside the work itself, on the last bits of its numbers."""
+    device, workers = model.device, str(dist.get_world_size() if dist.is_initialized() else 1)
     processor = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
     return {
         **number_versions(),
         "device": f"{device.type} {processor}",
         "threads": str(torch.get_num_threads()),
-        "workers": str(dist.get_world_size() if dist.is_initialized() else 1),
+        "workers": f"{workers}, weights split" if is_split(model) else workers,
     }
 
 
@@ -47,7 +49,7 @@ class Keeper:
     def __init__(
         self, store: StageStore, stage: PlannedStage, model: PreTrainedModel, optimizer: Optimizer, *, first: bool
     ) -> None:
-        self._snapshots = Snapshots(store, stage, circumstances(model.device))
+        self._snapshots = Snapshots(store, stage, circumstances(model))
         self._stage, self._model, self._optimizer, self._first = stage, model, optimizer, first
         self._last, self._cost = time.monotonic(), 0.0
 
@@ -60,7 +62,7 @@ class Keeper:
         tensors = load_file(path)
         with torch.no_grad():
             for name, parameter in self._trained():
-                parameter.copy_(tensors[_WEIGHT + name])
+                parameter.copy_(split_like(tensors[_WEIGHT + name], parameter))
         self._optimizer.load(
             {name.removeprefix(_OPTIMIZER): value for name, value in tensors.items() if name.startswith(_OPTIMIZER)}
         )
@@ -83,20 +85,20 @@ class Keeper:
         elapsed = time.monotonic() - self._last
         if not told(elapsed >= LEAST_SECONDS and elapsed * SHARE >= self._cost):
             return
-        started, moment = time.monotonic(), now()
+        started, moment, tensors = time.monotonic(), now(), self._tensors()
         if self._first:
-            self._save(moment)
+            self._save(moment, tensors)
         self._last = time.monotonic()
         self._cost = self._last - started
 
-    def _save(self, moment: Moment) -> None:
+    def _save(self, moment: Moment, tensors: dict[str, torch.Tensor]) -> None:
         try:
-            self._snapshots.save(moment.model_dump(mode="json"), lambda path: save_file(self._tensors(), path))
+            self._snapshots.save(moment.model_dump(mode="json"), lambda path: save_file(tensors, path))
         except (OSError, SafetensorError) as error:
             raise StoreError(unwritten(self._snapshots.folder, error)) from error
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        weights = {_WEIGHT + name: value.detach().contiguous() for name, value in self._trained()}
+        weights = {_WEIGHT + name: gathered(value.detach()) for name, value in self._trained()}
         return weights | {_OPTIMIZER + name: value for name, value in self._optimizer.tensors().items()}
 
     def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

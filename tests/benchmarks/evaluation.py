@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from orchestrator.config import Evaluation, Job, MultiplicationTask, ScratchModel, Training
 from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import OVERTIME, Evaluator, Removed, extract_answer
-from orchestrator.method.model import initial_model, place
+from orchestrator.method.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage
@@ -57,7 +57,8 @@ class Bench:
         rows, figures = [], []
         for share in (0.0, 1.0) if quick else (0.0, 0.5, 1.0):
             removed = Removed(round(share * data.total_tokens))
-            model = place(initial_model(JOB.model, data.tokenizer, data.longest, seed=0), CPU, JOB.training)
+            model = initial_model(JOB.model, data.tokenizer, data.longest, seed=0)
+            set_attention(model, CPU, JOB.training)
             train(model, one_answer, removed, evaluator(one_answer, data))
             for wanted, examples in ((0.0, none), (0.5, half), (1.0, one_answer)):
                 row, figure = compared(model, evaluator(examples, data), removed, wanted, share, 1 if quick else 7)

@@ -195,7 +195,7 @@ def test_emulation_is_half_the_squared_distance_and_teaches_all_that_is_used():
 
 
 def test_coupling_teaches_the_emulator_through_the_student():
-    coupled = Coupled(Student(network()), Emulator(network(), 1, 0.05), E)
+    coupled = Coupled(Student(network()), Emulator(network(), 1, 0.05), E, 0)
     coupled(**asked(torch.tensor([[5, 6, E, E, 7]]))).logits[:, 3:].sum().backward()
     assert untouched(coupled.student) == set()
     last = coupled.emulator.heads["predict"][LAYERS - 1]

@@ -28,6 +28,7 @@ from orchestrator.errors import InputError
 from orchestrator.method.encoding import prompt_ids
 from orchestrator.method.evaluate import Evaluator, Removed, greedy
 from orchestrator.method.model import initial_model, load_weights, stage_model, whole_model
+from orchestrator.method.thoughts import load_coupled
 from orchestrator.plan import build_plan
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
@@ -220,6 +221,19 @@ def test_what_a_tokenizer_adds_is_kept_in_front_and_left_out_at_the_end(tmp_path
     assert measures.mark_tokens == 1
 
 
+def test_thoughts_of_icot_kd_go_to_the_separator_and_not_to_a_bos_that_is_the_same_token(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", GPT2, make_tokenizer(bos=True, bos_token="</s>"))
+    epochs = {"teacher_epochs": 0.4, "student_epochs": 0.2, "emulator_epochs": 0.2, "coupling_epochs": 0.2}
+    run = walked(make_job(folder, methods=["icot_kd"], icot_kd=epochs), tmp_path / "store")
+    coupled = load_coupled(run.store.folder(run.manifests[-1]))
+    ids = torch.tensor([prompt_ids("3 * 2 1", run.data.tokenizer)])
+    at = torch.tensor([ids.shape[1] - 1])
+    assert ids[0, 0] == ids[0, at] == EOS
+    with torch.no_grad():
+        expected = coupled.student(coupled.emulator(ids, at), at, input_ids=ids).logits
+        assert torch.equal(coupled(ids).logits, expected)
+
+
 def test_gpt2_gets_the_positions_it_lacks(tmp_path: Path) -> None:
     config = GPT2Config(**GPT2.to_dict() | {"n_positions": 12})
     folder = save_checkpoint(tmp_path / "checkpoint", config, make_tokenizer())
@@ -301,7 +315,9 @@ def test_tokens_that_the_model_does_not_embed_are_refused(tmp_path: Path) -> Non
         prepare_data(make_job(folder), StageStore(tmp_path / "store"))
 
 
-@pytest.mark.parametrize("resources", [{"micro_batch": 5}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize(
+    "resources", [{"micro_batch": 5}, {"micro_batch_tokens": 60}, {"gradient_checkpointing": True}], ids=str
+)
 def test_less_memory_is_the_same_work(tmp_path: Path, resources: dict[str, Any]) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", SHAPES["llama"].config, make_tokenizer())
     plain = walked(make_job(folder, schedule=HASTY), tmp_path / "plain", stages=1)

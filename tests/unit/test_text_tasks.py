@@ -17,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.config import Evaluation, Gsm8kTask, Job, ScratchModel, TextTask
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.hub import load_tokenizer
 from orchestrator.method.model import initial_model, load_weights, save_weights
 from orchestrator.method.removal import IGNORED, Batch, cut, without_long
+from orchestrator.method.train import by_length
 from orchestrator.plan import build_plan
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
@@ -374,3 +377,33 @@ def test_evaluator_says_the_same_with_and_without_looking_first(gsm8k, tmp_path)
     model = load_weights(StageStore(tmp_path / "store").folder(manifests[-1]))
     for removed in (0, 2, 4):
         assert evaluator.accuracy(model, Removed(removed)) == evaluator.accuracy(model, Removed(removed), verify=False)
+
+
+@given(st.lists(st.integers(2, 90), min_size=1, max_size=40), st.integers(1, 300))
+def test_passes_take_every_example_once_and_no_more_tokens_than_allowed(lengths: list[int], most: int) -> None:
+    lengths_B = torch.tensor(lengths)
+    passes = [part.tolist() for part in by_length(lengths_B, most)]
+    assert sorted(row for part in passes for row in part) == list(range(len(lengths)))
+    assert all(len(part) == 1 or len(part) * int(lengths_B[part].max()) <= most for part in passes)
+    padded = sum(len(part) * int(lengths_B[part].max()) for part in passes)
+    assert padded <= len(lengths) * max(lengths)
+
+
+def test_passes_by_length_are_the_same_work_with_less_padding(tmp_path: Path, gsm8k: Path) -> None:
+    tables = {
+        "name": "x",
+        "task": {"type": "gsm8k", "train": f"{gsm8k}/train.txt", "validation": f"{gsm8k}/valid.txt"},
+        "schedule": {"pretrain_steps": 8, "tokens_per_stage": 2, "stage_steps": 4, "remove_all_beyond": 2},
+        "training": {"learning_rate": 3e-3, "batch_size": 12, "precision": "fp32"},
+        **SMALL,
+    }
+    runs = []
+    for folder, resources in (("plain", {}), ("grouped", {"micro_batch_tokens": 60})):
+        _, manifests = walked(Job.model_validate(tables | {"resources": resources}), tmp_path / folder)
+        store = StageStore(tmp_path / folder)
+        runs.append({m.key: load_weights(store.folder(m)).state_dict() for m in manifests})
+    plain, grouped = runs
+    assert plain.keys() == grouped.keys() and len(plain) > 2
+    for key, expected in plain.items():
+        for name, weight in expected.items():
+            torch.testing.assert_close(grouped[key][name], weight, atol=1e-3, rtol=1e-2)

@@ -1,0 +1,144 @@
+"""Weights split over two gloo workers: the same stages on disk as one worker's, to be gone on from by either."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from orchestrator.config import Job
+from orchestrator.errors import InputError
+from orchestrator.plan import build_plan
+from orchestrator.runtime import resume
+from orchestrator.runtime.data import prepare_data
+from orchestrator.runtime.execute import OPTIMIZER_FILE, StageRunner, walk
+from orchestrator.store import Manifest, StageStore
+
+WORKERS = 2
+SHARDED = {"workers": WORKERS, "shard": True}
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def make_job(**resources: Any) -> Job:
+    return Job.model_validate(
+        {
+            "name": "sharded",
+            "task": {"digits": [1, 2]},
+            "model": {"layers": 2, "width": 32, "heads": 2},
+            "schedule": {"pretrain_steps": 6, "tokens_per_stage": 3, "stage_steps": 6},
+            "training": {"learning_rate": 3e-3, "precision": "fp32"},
+            "evaluation": {"examples": 12, "speed_examples": 1, "speed_batch": 1},
+            "stability": {"probe_examples": 12},
+            "resources": resources,
+        }
+    )
+
+
+def walked(job: Job, root: Path, stages: int = 99, killed_at: int | None = None) -> list[Manifest]:
+    """The first stages of a trial, until it is killed in the third one after so many steps."""
+    store = StageStore(root)
+    data = prepare_data(job, store)
+
+    def watch(stage: Any, progress: Any) -> None:
+        if stage.index == 2 and progress.step == killed_at:
+            raise Killed
+
+    runner = StageRunner(job, data, store, torch.device("cpu"), watch)
+    chains = walk(build_plan(job, data.total_tokens).trials[0], runner)
+    return [chain.attempts[-1].manifest for _, chain in zip(range(stages), chains, strict=False)]
+
+
+def work(rank: int, root: Path) -> None:
+    """What a worker does: a trial of split weights, its first stage leaner and with copies, and it again, killed."""
+    torch.set_num_threads(1)
+    resume.LEAST_SECONDS, resume.SHARE = 0.0, 1e9
+    dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=WORKERS)
+    walked(make_job(**SHARDED), root / "split")
+    walked(make_job(**SHARDED, micro_batch=5, gradient_checkpointing=True), root / "lean", stages=1)
+    walked(make_job(workers=WORKERS, micro_batch=64), root / "copies", stages=1)
+    with pytest.raises(Killed):
+        walked(make_job(**SHARDED), root / "killed", killed_at=4)
+    dist.barrier()
+    walked(make_job(**SHARDED), root / "killed")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """Stores of two workers, and ``one`` of a single one."""
+    root = tmp_path_factory.mktemp("sharding")
+    walked(make_job(), root / "one")
+    mp.spawn(work, (root,), WORKERS)
+    return root
+
+
+def committed(root: Path) -> list[tuple[Manifest, dict[str, torch.Tensor]]]:
+    """The stages of a store with their tensors, adopted and not trained."""
+    store = StageStore(root)
+    manifests = [m for stage in planned() if (m := store.manifest(stage))]
+    folders = [store.folder(manifest) for manifest in manifests]
+    return [
+        (manifest, load_file(folder / "model.safetensors") | load_file(folder / OPTIMIZER_FILE))
+        for manifest, folder in zip(manifests, folders, strict=True)
+    ]
+
+
+def planned() -> Any:
+    return build_plan(make_job()).trials[0].stages
+
+
+def assert_alike(root: Path, other: Path) -> None:
+    for (ours, tensors), (theirs, expected) in zip(committed(root), committed(other), strict=False):
+        assert ours.key == theirs.key
+        assert ours.verdict == theirs.verdict == "good"
+        assert ours.metrics.validation_loss == pytest.approx(theirs.metrics.validation_loss, rel=1e-3)
+        assert [b.gradient_norm for b in ours.metrics.blocks] == pytest.approx(
+            [b.gradient_norm for b in theirs.metrics.blocks], rel=1e-2
+        )
+        assert [b.update_ratio for b in ours.metrics.blocks] == pytest.approx(
+            [b.update_ratio for b in theirs.metrics.blocks], rel=1e-2
+        )
+        assert tensors.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(tensors[name], tensor, atol=2e-3, rtol=1e-2, msg=name)
+
+
+@pytest.mark.parametrize("layout", ["split", "lean", "copies"])
+def test_stages_of_two_workers_are_those_of_one_up_to_rounding(roots: Path, layout: str) -> None:
+    assert len(committed(roots / layout)) == (len(planned()) if layout == "split" else 1)
+    assert_alike(roots / layout, roots / "one")
+
+
+def test_one_worker_goes_on_from_stages_of_split_weights(roots: Path) -> None:
+    shutil.copytree(roots / "split", roots / "mixed")
+    for stage in planned()[2:]:
+        shutil.rmtree(roots / "mixed" / "stages" / stage.key)
+    walked(make_job(), roots / "mixed")
+    assert_alike(roots / "mixed", roots / "split")
+
+
+def test_killed_stage_of_split_weights_ends_with_the_same_weights(roots: Path) -> None:
+    for (_, tensors), (_, expected) in zip(committed(roots / "killed"), committed(roots / "split"), strict=True):
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("job", "found"),
+    [
+        ({"resources": {"shard": True}}, r"shard splits the weights over workers and there is 1"),
+        ({"resources": SHARDED, "methods": ["icot_kd"]}, r"CFG035.*resources.shard: does not go with icot_kd"),
+    ],
+)
+def test_what_shard_does_not_go_with_is_refused(job: dict[str, Any], found: str) -> None:
+    tables = {"name": "x", "task": {"digits": [2, 2]}} | job
+    with pytest.raises((InputError, ValueError), match=found):
+        build_plan(Job.model_validate(tables))
