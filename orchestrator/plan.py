@@ -44,6 +44,8 @@ class PlannedStage:
         parents = _needed(self.spec, before)
         first_step = max((parent.spec.last_step for parent in parents), default=0)
         spec = self.spec.attempted(first_step, seed, pace, restart=restart)
+        if spec == self.spec and tuple(parent.key for parent in parents) == self.parents:
+            return self
         return _placed(self.index, spec, parents, self.identity)
 
 
