@@ -30,7 +30,7 @@ class Tried:
         taken = self.manifest.metrics.steps_taken
         return self.stage.spec.steps if taken is None else taken
 
-    @property
+    @cached_property
     def attempt(self) -> Attempt:
         """As the restart policy sees it."""
         metrics = self.manifest.metrics

@@ -12,6 +12,8 @@ from orchestrator.tracking.tracker import Tracker
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
+REST = 4.0
+"""Times what a delivery took, before the next: every one looks at all stages, so with thousands they are few."""
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 
 
@@ -57,7 +59,7 @@ class BackgroundTracker:
         while not self._abandoned.is_set():
             self._wake.wait()
             self._wake.clear()
-            closing = self._closing.is_set()
+            closing, began = self._closing.is_set(), time.monotonic()
             try:
                 self._deliver(closing)
             except Exception as error:
@@ -70,6 +72,7 @@ class BackgroundTracker:
                 if closing:
                     self._delivered = True
                     return
+                self._closing.wait(REST * (time.monotonic() - began))
 
     def _deliver(self, closing: bool) -> None:
         report = self._report

@@ -10,8 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from commands import start
-from test_cluster import free_port
+from commands import free_port, start
 
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.store import StageStore, plan_for, save_job

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 DEADLINE_SECONDS = 240
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def stepwise(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
