@@ -115,7 +115,8 @@ summary { cursor: pointer; font-weight: 600 }
 @media print {
   main { max-width: none; padding: 0 }
   body { font-size: 10.5pt }
-  figure, tr, .answers div { break-inside: avoid }
+  figure, tr, .answers div, section > .scroll { break-inside: avoid }
+  .share { print-color-adjust: exact }
   h2 { break-after: avoid }
   .scroll { overflow: visible }
   details::details-content { content-visibility: visible; block-size: auto }
