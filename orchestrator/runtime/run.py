@@ -175,7 +175,8 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attach
     if open_trials(plan, store) or plan.to_propose:
         doing = f"attaching to the Ray at {at.address}" if at else "starting Ray"
         console.print(f"{doing}; the first step comes in about half a minute")
-    tracker = BackgroundTracker(Tracker(plan, store), console.print)
+    records = Tracker(plan, store)
+    tracker = BackgroundTracker(records, console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
@@ -187,7 +188,7 @@ def _run(plan: Plan, path: Path, store: StageStore, console: Console, at: Attach
     finally:
         if not tracker.close(TRACKING_DEADLINE_SECONDS):
             console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
-    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
+    console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
     if problem := post_outcome(plan, store, code):
         console.print(problem)
     return code
@@ -237,7 +238,7 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     write_report(plan, store, folder)
     tracker.finish(folder)
     tracker.end()
-    console.print(f"{len(frontier(plan, store))} stages of {plan.job.name} are in {tracker.uri}")
+    console.print(f"{len(frontier(plan, store))} stages of {plan.job.name} are in {tracker.page() or tracker.uri}")
     return DONE
 
 
