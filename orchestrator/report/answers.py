@@ -115,12 +115,10 @@ def _why(findings: Findings) -> str:
     counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
     if not counted:
         return "none failed"
-    trials = len({setback.trial for setback in findings.setbacks})
-    went_on = "" if any(chain.given_up for chain in findings.chains) else ", and went on"
-    return (
-        f"failed attempts: {', '.join(counted)}, in {trials} of {count(len(findings.chains), 'trial')}{went_on}; "
-        "the reasons are below"
-    )
+    where, trials = "", len(findings.chains)
+    if trials > 1:
+        where = f", in {len({setback.trial for setback in findings.setbacks})} of {trials:,} trials"
+    return f"failed attempts: {', '.join(counted)}{where}; the reasons are below"
 
 
 def _suspects(findings: Findings) -> str:

@@ -32,7 +32,7 @@ p { margin: 0 0 1rem }
 .over { color: var(--soft); font-size: .85rem; margin: 0 0 .25rem }
 .lead { line-height: 1.5; text-wrap: pretty; margin: 0 }
 .note, figcaption { color: var(--soft); font-size: .85rem; line-height: 1.5 }
-.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: 1rem 1.5rem;
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(10rem, 1fr)); gap: 1rem 1.5rem;
   margin: 1.5rem 0 0; padding: 1rem 0 0; border-top: 1px solid var(--line) }
 dt { color: var(--soft); font-size: .85rem }
 dd { margin: 0; font-size: .85rem; line-height: 1.4; color: var(--soft) }
@@ -115,7 +115,8 @@ summary { cursor: pointer; font-weight: 600 }
 @media print {
   main { max-width: none; padding: 0 }
   body { font-size: 10.5pt }
-  figure, tr, .answers div { break-inside: avoid }
+  figure, tr, .answers div, section > .scroll { break-inside: avoid }
+  .share { print-color-adjust: exact }
   h2 { break-after: avoid }
   .scroll { overflow: visible }
   details::details-content { content-visibility: visible; block-size: auto }

@@ -218,7 +218,8 @@ def _run(
     if open_trials(plan, store) or plan.to_propose:
         doing = f"attaching to the Ray at {at.address}" if at else "starting Ray"
         console.print(f"{doing}; the first step comes in about half a minute")
-    tracker = BackgroundTracker(Tracker(plan, store), console.print)
+    records = Tracker(plan, store)
+    tracker = BackgroundTracker(records, console.print)
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
@@ -231,7 +232,7 @@ def _run(
         _push(mirror, plan, console)
         if not tracker.close(TRACKING_DEADLINE_SECONDS):
             console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
-    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
+    console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
     if problem := post_outcome(plan, store, code):
         console.print(problem)
     return code
@@ -283,7 +284,7 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     write_report(findings, folder)
     tracker.finish(folder)
     tracker.end()
-    console.print(f"{len(findings.points)} stages of {plan.job.name} are in {tracker.uri}")
+    console.print(f"{len(findings.points)} stages of {plan.job.name} are in {tracker.page() or tracker.uri}")
     return DONE
 
 

@@ -155,6 +155,7 @@ def _trial_record(
             "stepwise.seed": str(trial.seed),
             "stepwise.verdict": points[-1].verdict,
             "mlflow.runColor": COLOURS[trial.method],
+            "stepwise.lineage": " ".join(point.stage_key[:8] for point in points),
             "stepwise.restarts": str(points[-1].restarts),
             **{f"stepwise.restart.{number}": says for number, says in enumerate(setbacks, start=1)},
         },

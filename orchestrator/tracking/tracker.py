@@ -22,7 +22,7 @@ from orchestrator.store import FrontierPoint, Manifest, StageStore, Tried, front
 from orchestrator.store.cost import cost_of
 from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
-from orchestrator.tracking.server import artifact_folder, default_uri
+from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.views import experiment_note, experiment_views
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ class Tracker:
         """MLflow's id of the job's experiment, which is made if it does not exist."""
         with self._mlflow():
             return self._known_experiment()
+
+    def page(self) -> str | None:
+        """Of a server that has the job's records, the page that shows its frontier. Asks nobody."""
+        served = self.uri.startswith(("http://", "https://"))
+        return frontier_url(self.uri, self._experiment) if served and self._experiment else None
 
     def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
         setbacks = {

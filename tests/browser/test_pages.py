@@ -156,6 +156,24 @@ def test_every_stage_of_the_picture_can_be_reached_and_read_with_the_keyboard(fi
     assert len(read) == sum(len(trial.curve) + len(trial.earlier) for trial in trials)
 
 
+def test_report_is_whole_in_a_sandboxed_frame_as_mlflow_shows_artifacts(finished: Finished, browser: Any) -> None:
+    page, outside = opened(browser, "about:blank", "about:")
+    page.evaluate(
+        """html => {
+            const frame = document.createElement("iframe");
+            frame.setAttribute("sandbox", "allow-scripts");
+            frame.src = URL.createObjectURL(new Blob([html], {type: "text/html"}));
+            document.body.append(frame);
+        }""",
+        finished.files.html.read_text("utf-8"),
+    )
+    framed = page.frame_locator("iframe")
+    assert framed.locator("dd strong").first.inner_text() == answers(finished.findings)[0].value
+    assert framed.locator("svg.frontier").first.bounding_box()["height"] > 200
+    picture(page, "report-framed")
+    assert outside == []
+
+
 def test_print_unfolds_every_table(finished: Finished, browser: Any) -> None:
     page, _ = opened(browser, finished.files.html.as_uri(), "file:")
     page.emulate_media(media="print")

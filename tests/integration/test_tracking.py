@@ -233,6 +233,7 @@ def test_restarts_are_tags_and_a_score(store: StageStore, database: str) -> None
     assert run.data.tags["stepwise.restarts"] == "1"
     assert run.data.tags["stepwise.restart.1"].endswith("restart 1 from stage 3: another seed")
     assert run.data.metrics["score/restarts"] == 1
+    assert run.data.tags["stepwise.lineage"].split() == [tried.stage.key[:8] for tried in chain.standing]
 
 
 def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: StageStore, database: str) -> None:
