@@ -42,6 +42,8 @@ def frontier_figure(findings: Findings) -> Figure:
         _legend(figure, by_removal)
     else:
         figure.text(0.5, 0.5, "No stage is committed yet.", ha="center", color=INK)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out; each saving would do so again
     return figure
 
 
