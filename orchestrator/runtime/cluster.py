@@ -41,9 +41,15 @@ DRIVER_ENVIRONMENT = WORKER_ENVIRONMENT | {
 }
 """For the process that runs Tune."""
 
+OWN_RAY = "STEPWISE_OWN_RAY"
+"""Set for every process of a Ray that a command started for itself."""
+
 _LOCAL_ENVIRONMENT = DRIVER_ENVIRONMENT | {
+    OWN_RAY: "1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_worker_maximum_startup_concurrency": "16",
+    # Trials and their helpers are actors with processes of their own; nobody takes those that Ray has ready.
+    "RAY_prestart_worker_first_driver": "0",
 }
 
 

@@ -17,6 +17,9 @@ from orchestrator.runtime.trial import TrialTask, drive_trial
 from orchestrator.store import StageStore
 
 TICK_SECONDS = 0.5
+LEAVE_SECONDS = 10.0
+INTERRUPTED = "interrupted"
+"""The file that tells Tune's thread to end: what Tune holds is pickled, so it cannot be an event."""
 
 
 def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None], at: Attachment | None = None) -> None:
@@ -41,6 +44,9 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None], at: Atta
         while search.is_alive() and not interrupted.is_set():
             tick()
             search.join(TICK_SECONDS)
+        if interrupted.is_set():
+            (storage / INTERRUPTED).touch()
+            search.join(LEAVE_SECONDS)
     if interrupted.is_set():
         raise KeyboardInterrupt
     tick()
@@ -52,6 +58,13 @@ def _search(
     plan: Plan, store: StageStore, trials: list[Trial], placement: Placement, storage: Path, problems: list[Problem]
 ) -> None:
     from ray import tune
+
+    class EndsWithTheCommand(tune.Callback):
+        """Leaves Tune's loop, whose questions would end the process once Ray is gone."""
+
+        def on_step_begin(self, iteration: int, trials: list[object], **info: object) -> None:
+            if (storage / INTERRUPTED).exists():
+                raise SystemExit  # ends this thread alone, and past Tune's own cleaning up, which takes seconds
 
     job = plan.job
     if job.search and plan.to_propose:
@@ -71,6 +84,7 @@ def _search(
             name="tune",
             storage_path=str(storage),
             verbose=0,
+            callbacks=[EndsWithTheCommand()],
             failure_config=tune.FailureConfig(max_failures=placement.driver_retries),
         ),
     )

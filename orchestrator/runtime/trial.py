@@ -8,6 +8,7 @@ the Tune function watches the store and reports every committed stage to Tune fr
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial, read_chain
+from orchestrator.runtime.cluster import OWN_RAY
 from orchestrator.runtime.progress import ProgressFile
 from orchestrator.store import Chain, StageStore, Tried
 
 if TYPE_CHECKING:
-    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+    from ray.train.backend import BackendConfig
 
 POLL_SECONDS = 0.3
 
@@ -95,12 +97,15 @@ def _fit(task: TrialTask) -> tuple[Problem, ...]:
     """One Ray Train run; its name is never used again, the store alone says what is done."""
     import ray.train
 
+    from orchestrator.runtime.lean import LeanTrainer, LocalTrainer
+
     trial, _ = task.load()
     resources = trial.job.resources
     use_gpu = resources.gpus_per_worker > 0
-    trainer = _trainer_class(resources.workers)(
+    trainer = (LocalTrainer if OWN_RAY in os.environ else LeanTrainer)(
         train_trial,
         train_loop_config=asdict(task),
+        backend_config=_backend(resources.workers),
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=use_gpu,
@@ -119,13 +124,13 @@ def _fit(task: TrialTask) -> tuple[Problem, ...]:
     return trainer.fit().return_value
 
 
-def _trainer_class(workers: int) -> type[DataParallelTrainer]:
+def _backend(workers: int) -> BackendConfig | None:
     """One worker needs no process group, so the trial and its controller need not import torch (2 x 2 s)."""
     if workers == 1:
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Trainer
-    else:
-        from ray.train.torch import TorchTrainer as Trainer
-    return Trainer
+        return None
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig()
 
 
 def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:

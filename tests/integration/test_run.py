@@ -126,8 +126,6 @@ def test_interrupted_run_keeps_what_is_committed_and_leaves_no_process(
     monkeypatch.setenv("STEPWISE_TEST", str(tmp_path))
     process = start("run", job, cwd=tmp_path)
     output = kill_after_first_commit(process, signal.SIGINT)
-    if "The core worker has already been shutdown" in output:
-        pytest.xfail("Ray ended the process with code 1 while it was shut down: seen once in five runs")
     assert process.returncode == 130, output
     assert "Traceback" not in output
     assert manifests(tmp_path)
