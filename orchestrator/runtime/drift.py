@@ -80,7 +80,7 @@ def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
     if before is None or (before.job.task, before.job.model) != (job.task, job.model):
         return
     if any(store.read(keys[0]) and not store.read(keys[-1]) for keys in before.chains):
-        yield from field_diff(before.content, content(job))
+        yield from field_diff(before.content, content(plan))
 
 
 def _other_circumstances(plan: Plan, store: StageStore, joins: bool) -> Iterator[str]:

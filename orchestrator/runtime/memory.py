@@ -9,7 +9,7 @@ import torch
 
 from orchestrator.errors import Problem, TrialError
 
-_FIX = "set resources.micro_batch or resources.gradient_checkpointing (same numbers, less memory), then run again"
+_FIX = "set resources.micro_batch or resources.gradient_checkpointing (the same steps in less memory), then run again"
 
 
 @contextmanager

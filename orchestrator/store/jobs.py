@@ -14,11 +14,10 @@ from orchestrator.config import NAME, Job
 from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.fork import chain_plan
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan, build_plan, model_content, read_chain
+from orchestrator.plan import Plan, build_plan, read_chain
 from orchestrator.store.folders import job_folder, replace_file
 from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore
-from orchestrator.tasks import make_task
 
 
 class SavedJob(Record):
@@ -29,7 +28,7 @@ class SavedJob(Record):
     job: Job
     total_tokens: int
     content: dict[str, Any] = Field(default_factory=dict)
-    """What its examples and a local model were, whatever their files hold now."""
+    """What its examples and model were, whatever their files hold now."""
     chains: tuple[tuple[str, ...], ...] = ()
     """The keys of every trial's stages as they were planned with that."""
     added_seeds: tuple[int, ...] = ()
@@ -49,7 +48,7 @@ def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -
     added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
     chains = tuple(tuple(stage.key for stage in trial.stages) for trial in plan.trials)
     saved = SavedJob(
-        job=plan.job, total_tokens=plan.total_tokens, content=content(plan.job), chains=chains, added_seeds=added
+        job=plan.job, total_tokens=plan.total_tokens, content=content(plan), chains=chains, added_seeds=added
     )
     _write(file, saved)
 
@@ -71,9 +70,10 @@ def saved_plan(name: str, store: StageStore) -> Plan | None:
     return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
 
 
-def content(job: Job) -> dict[str, Any]:
-    """What says which examples, and which local model, a job's files hold now."""
-    return {"task": make_task(job.task).identity, "model": model_content(job.model)}
+def content(plan: Plan) -> dict[str, Any]:
+    """What says which examples, and which model, a plan's stages are made of."""
+    identity = plan.trials[0].stages[0].identity if plan.trials else {}
+    return {field: identity[field] for field in ("task", "model") if field in identity}
 
 
 def saved_job(name: str, store: StageStore) -> SavedJob | None:

@@ -227,6 +227,7 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     "63 fsck, store is a file": ("fsck --store job.toml", ["--store", "job.toml", "is a file"]),
     "63 ui, store is a file": ("ui --store job.toml", ["--store", "job.toml", "is a file"]),
     "63 run, store below a file": ("run job.toml --store job.toml/store", ["STO003", "job.toml", "is a file"]),
+    "63 run, where nobody may write": ("run job.toml --store /sys/stepwise", ["/sys"]),
     "67 plan, store is a bucket": ("plan job.toml --store s3://bucket/x", ["--store", "URL", "folder"]),
     "67 run, store is a bucket": ("run job.toml --store s3://bucket/x", ["--store", "URL", "folder"]),
     "68 submit, no port": ("submit job.toml --address 10.0.0.5", ["CLU002", "--address", "http://HOST:PORT"]),
