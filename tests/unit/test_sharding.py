@@ -34,7 +34,7 @@ def make_job(**resources: Any) -> Job:
             "name": "sharded",
             "task": {"digits": [1, 2]},
             "model": {"layers": 2, "width": 32, "heads": 2},
-            "schedule": {"pretrain_steps": 6, "tokens_per_stage": 3, "stage_steps": 6},
+            "schedule": {"pretrain_steps": 3, "tokens_per_stage": 3, "stage_steps": 4},
             "training": {"learning_rate": 3e-3, "precision": "fp32"},
             "evaluation": {"examples": 12, "speed_examples": 1, "speed_batch": 1},
             "stability": {"probe_examples": 12},
@@ -66,7 +66,7 @@ def work(rank: int, root: Path) -> None:
     walked(make_job(**SHARDED, micro_batch=5, gradient_checkpointing=True), root / "lean", stages=1)
     walked(make_job(workers=WORKERS, micro_batch=64), root / "copies", stages=1)
     with pytest.raises(Killed):
-        walked(make_job(**SHARDED), root / "killed", killed_at=4)
+        walked(make_job(**SHARDED), root / "killed", killed_at=2)
     dist.barrier()
     walked(make_job(**SHARDED), root / "killed")
     dist.destroy_process_group()
