@@ -7,9 +7,23 @@ from pathlib import Path
 
 import pytest
 from commands import manifests, stepwise
-from test_cluster import JOB
+from test_tracking import commit_all
+
+from orchestrator.config import load_job
+from orchestrator.plan import build_plan
+from orchestrator.store import StageStore
 
 URL = "s3://stages/search"
+SECRET = "canary-of-the-s3-key"  # noqa: S105
+JOB = """
+name = "small"
+methods = ["stepwise"]
+[task]
+digits = [1, 2]
+[schedule]
+tokens_per_stage = 3
+stage_steps = 20
+"""
 
 
 @pytest.fixture
@@ -24,7 +38,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-s3-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     boto3.client("s3").create_bucket(Bucket="stages")
     yield
@@ -36,16 +50,19 @@ def test_job_goes_on_from_the_bucket(tmp_path: Path, bucket: None) -> None:
     for folder in (here, there):
         folder.mkdir()
         (folder / "small.toml").write_text(JOB)
-    ran = stepwise("run", "small.toml", "schedule.stage_steps=20", "--mirror", URL, cwd=here)
+    (trial,) = build_plan(load_job(here / "small.toml")).trials
+    commit_all(StageStore(here / "stepwise-store"), trial)
+    ran = stepwise("run", "small.toml", "--mirror", URL, cwd=here)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    again = stepwise("run", "small.toml", "schedule.stage_steps=20", "--mirror", URL, cwd=there)
+    again = stepwise("run", "small.toml", "--mirror", URL, cwd=there)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert f"5 stages came from {URL}" in again.stdout
+    assert f"{len(trial.stages)} stages came from {URL}" in again.stdout
     assert "starting Ray" not in again.stdout
     metrics = [{key: m["metrics"] for key, m in manifests(folder).items()} for folder in (here, there)]
     assert metrics[0] == metrics[1]
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert b"canary-of-the-s3-key" not in written
+    assert SECRET.encode() not in written
 
-    missing = stepwise("run", "small.toml", "schedule.stage_steps=20", "--mirror", "s3://no-such-bucket", cwd=there)
+    missing = stepwise("run", "small.toml", "--mirror", "s3://no-such-bucket", cwd=there)
+    assert missing.returncode == 0, missing.stdout + missing.stderr
     assert "the mirror is behind" in missing.stdout
