@@ -301,7 +301,7 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
     host = shared.host if shared else "127.0.0.1"
     _check_free(host, port)
     base = f"http://{host}:{port}"
-    pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id()) for plan in plans}
+    pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id(), plan.job) for plan in plans}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command, environment = (
         (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())

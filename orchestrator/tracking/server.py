@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from orchestrator.config import Job
 from orchestrator.tracking.views import view_path
 
 
@@ -54,6 +55,7 @@ def unreachable(uri: str) -> str:
     return ""
 
 
-def frontier_url(base: str, experiment_id: str) -> str:
-    """The page that shows an experiment's frontier, on the server at ``base``."""
-    return f"{base.rstrip('/')}/{view_path(experiment_id)}"
+def frontier_url(base: str, experiment_id: str, job: Job) -> str:
+    """The page that shows a job's frontier, on the server at ``base``: of several seeds their mean and band."""
+    view = "frontier-mean" if len(job.seeds) > 1 else "frontier"
+    return f"{base.rstrip('/')}/{view_path(experiment_id, view)}"

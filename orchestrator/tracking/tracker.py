@@ -130,7 +130,7 @@ class Tracker:
     def page(self) -> str | None:
         """Of a server that has the job's records, the page that shows its frontier. Asks nobody."""
         served = self.uri.startswith(("http://", "https://"))
-        return frontier_url(self.uri, self._experiment) if served and self._experiment else None
+        return frontier_url(self.uri, self._experiment, self.plan.job) if served and self._experiment else None
 
     def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
         setbacks = {
@@ -185,7 +185,7 @@ class Tracker:
         experiment = client.get_experiment_by_name(name)
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
-        tags = experiment_views(experiment.creation_time)
+        tags = experiment_views(experiment.creation_time, self.plan.job)
         if NOTE not in experiment.tags:
             tags[NOTE] = experiment_note(experiment.experiment_id, self.plan.job)
         for key, value in tags.items():

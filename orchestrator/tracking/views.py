@@ -24,16 +24,8 @@ ACCURACY: Chart = (("frontier/accuracy", "baseline/accuracy"), REMOVED)
 SPEED: Chart = (("frontier/examples_per_second",), REMOVED)
 PROGRESS: Chart = (("stage/exact_match",), None)
 RESTARTS: Chart = (("frontier/restarts",), REMOVED)
-CHARTS: tuple[Chart, ...] = (ACCURACY, (("frontier/accuracy",), "frontier/speedup"), SPEED, PROGRESS, RESTARTS)
-MEAN_CHARTS: tuple[Chart, ...] = (
-    ACCURACY,
-    (("frontier/speedup",), None),
-    (("frontier/examples_per_second",), None),
-    PROGRESS,
-    RESTARTS,
-)
-"""MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
-it pairs a single value with the wrong end of its line. The step of ``frontier/*`` is the removed tokens."""
+CARD_HEIGHT = 320
+"""Of a chart, so that the first two are seen whole in a window of 1280 x 800; the list of runs opens on a click."""
 
 
 def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> str:
@@ -55,12 +47,19 @@ def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> 
     )
 
 
-def experiment_views(created_at: int) -> dict[str, str]:
-    """The two saved views, as tags of the experiment."""
-    single = _state(CHARTS, group_by=None)
-    keys = ("method", "tokens_per_stage", "smoothing_lambda")
+def experiment_views(created_at: int, job: Job) -> dict[str, str]:
+    """The two saved views, as tags of the experiment: every run, and seeds together.
+
+    MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
+    it pairs a single value with the wrong end of its line. So the means go by step, which for ``frontier/*`` is the
+    removed tokens.
+    """
+    fast = "frontier/speedup" if "no_cot" in job.methods else "frontier/examples_per_second"
+    single = _state((ACCURACY, (("frontier/accuracy",), fast), SPEED, PROGRESS, RESTARTS), group_by=None)
+    searched = [field.rsplit(".", 1)[-1] for field in (job.search.space if job.search else ())]
+    keys = dict.fromkeys(("method", "tokens_per_stage", "smoothing_lambda", *searched))
     grouped = _state(
-        MEAN_CHARTS,
+        tuple(dict.fromkeys((ACCURACY, ((fast,), None), (SPEED[0], None), PROGRESS, RESTARTS))),
         group_by={
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": key} for key in keys],
@@ -88,7 +87,7 @@ def _view(name: str, state: dict[str, Any], created_at: int) -> str:
 
 
 def _state(charts: tuple[Chart, ...], group_by: dict[str, Any] | None) -> dict[str, Any]:
-    section = {"uuid": SECTION, "name": "Frontier", "display": True, "columns": 2, "cardHeight": 420}
+    section = {"uuid": SECTION, "name": "Frontier", "display": True, "columns": 2, "cardHeight": CARD_HEIGHT}
     return {
         "searchFilter": "tags.`stepwise.level` = 'trial'",
         "orderByKey": "metrics.`score/auc`",
@@ -98,6 +97,7 @@ def _state(charts: tuple[Chart, ...], group_by: dict[str, Any] | None) -> dict[s
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "runsHiddenMode": "SHOW_ALL",
+        "runListHidden": True,
         "isAccordionReordered": True,
         "hideEmptyCharts": True,
         "compareRunSections": [{**section, "isReordered": True, "deleted": False, "isGenerated": False}],
