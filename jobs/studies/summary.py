@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from orchestrator.report.cost import cost_of
 from orchestrator.report.interval import interval, wilson
 from orchestrator.store import Chain, StageStore, replay_all, saved_plan
+from orchestrator.store.cost import cost_of
 
 
 def trial_figures(chain: Chain) -> dict[str, Any]:
