@@ -100,7 +100,7 @@ def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan 
 
     Raises ``InputError`` for a name that is no job's, and for overrides, which are of files.
     """
-    if path.exists() or not re.fullmatch(NAME, str(path)) or path.suffix == ".toml":
+    if not re.fullmatch(NAME, str(path)) or path.suffix == ".toml" or path.exists():
         return None
     plan = saved_plan(str(path), store)
     if plan and overrides:
