@@ -19,7 +19,7 @@ from ours import ALLOCATOR, CPU, Size
 
 from orchestrator.config import load_job
 from orchestrator.method.evaluate import Evaluator, Removed, greedy
-from orchestrator.method.model import load_weights, place
+from orchestrator.method.model import load_weights, set_attention
 from orchestrator.method.removal import CutBatch, cut
 from orchestrator.plan import Trial
 from orchestrator.runtime.data import prepare_data
@@ -54,7 +54,8 @@ def cases(*, quick: bool) -> list[Case]:
 def forced(case: Case, folder: Path) -> tuple[tuple, Figure]:
     """A row of the table and its figure, on random weights."""
     data = case.size.data(folder)
-    model = place(case.size.model(data), CPU, case.size.job.training).eval()
+    model = case.size.model(data).eval()
+    set_attention(model, CPU, case.size.job.training)
     whole = data.validation.batch(np.arange(case.size.batch))
     batch = cut(whole, torch.zeros(case.size.batch, dtype=torch.long))
     prompt = int(data.validation.cot_start[0])

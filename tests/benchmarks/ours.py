@@ -11,7 +11,7 @@ import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from orchestrator.config import Job, MultiplicationTask, ScratchModel, Training
-from orchestrator.method.model import initial_model, place
+from orchestrator.method.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage
@@ -65,7 +65,8 @@ class Ours:
 
     def __init__(self, size: Size, store: Path) -> None:
         self.size, self.data, self.training = size, size.data(store), size.job.training
-        self.model = place(size.model(self.data), CPU, self.training)
+        self.model = size.model(self.data)
+        set_attention(self.model, CPU, self.training)
         self.optimizer = Optimizer(self.model, self.training)
         self.steps_done = 0
 
