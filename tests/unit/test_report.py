@@ -353,7 +353,7 @@ def test_cost_counts_what_restarts_threw_away(store: StageStore) -> None:
     trouble = answered(plan, store)["What went wrong?"]
     assert (trouble.value, trouble.detail) == (
         "1 restart",
-        "failed attempts: 1 stuck, in 1 of 1 trial, and went on; the reasons are below",
+        "failed attempts: 1 stuck; the reasons are below",
     )
 
 
