@@ -226,6 +226,8 @@ def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
     if job.methods == ("stepwise",) and spec.removed_to:
         fields |= {"restarts", "min_exact_match"}
     judging = job.stability.model_dump(include=fields, exclude_defaults=True)
+    if spec.adaptive and spec.consolidation and not job.schedule.cooldown_stages:
+        judging["min_exact_match"] = job.stability.min_exact_match  # where it ends; with a cooldown: earlier
     return {"stability": judging} if judging else {}
 
 

@@ -49,7 +49,7 @@ def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:
         answer_entropy=answers.entropy,
         target_loss=target_loss(asked, answers.tokens),
         target_exact_match=asked,
-        enough_exact_match=Thresholds().cooldown_from if trial.job.schedule.cooldown_stages else asked,
+        cools_down=trial.job.schedule.cooldown_stages > 0,
     )
 
 

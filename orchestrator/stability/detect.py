@@ -58,8 +58,9 @@ def recovered(blocks: Blocks, expected: Expected, history: History, thresholds: 
 
 
 def consolidated(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
-    """Whether the last blocks know the answer as well as a consolidation stage can end with."""
-    last, enough = blocks[-thresholds.recovered_blocks :], expected.enough_exact_match
+    """Whether the last blocks know the answer as well as is asked, or as a cooldown needs."""
+    last, asked = blocks[-thresholds.recovered_blocks :], expected.target_exact_match
+    enough = min(asked, thresholds.cooldown_from) if expected.cools_down else asked
     return len(last) == thresholds.recovered_blocks and all(block.probe_exact_match >= enough for block in last)
 
 

@@ -30,7 +30,7 @@ Signal = Annotated[float, BeforeValidator(_plain)]
 
 
 class Block(BaseModel):
-    """One of the at most 20 blocks of a stage, measured at its end (R §1.4)."""
+    """A twentieth of a stage (adaptive: or a tenth of a token), measured at its end (R §1.4)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

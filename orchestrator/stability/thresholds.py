@@ -69,7 +69,7 @@ class Expected:
     ``planned``: blocks of the stage. ``rule``: ``hard`` for trials without restarts and baselines, which learn
     from a plateau: only non-finite numbers alarm. ``consolidation``: nothing is left to remove, and the rate is
     not falling: in a cooldown a flat loss says little (two false alarms of B3, jobs/studies/README.md).
-    ``enough_exact_match``: where such a stage ends, if the schedule is adaptive.
+    ``cools_down``: a cooldown comes after it.
     ``answer_entropy``: unigram entropy of the answer tokens, in nats: what frequencies alone give.
     """
 
@@ -79,7 +79,7 @@ class Expected:
     answer_entropy: float
     target_loss: float
     target_exact_match: float
-    enough_exact_match: float
+    cools_down: bool
 
 
 def target_loss(exact_match: float, answer_tokens: int) -> float:

@@ -276,3 +276,13 @@ def test_keys_of_the_quickstart_are_as_they_ever_were(repository):
         "explicit_cot": "31e9de455909a6d0e9ac0f44204e3379",
         "stepwise": "dcb0ceb0234e0cc7d4562a04edb02119",
     }
+
+
+def test_key_of_an_adaptive_consolidation_says_where_it_ends():
+    def last(**changes):
+        schedule = LINEAR | {"type": "adaptive", "consolidation_stages": 3} | changes.pop("schedule", {})
+        return trials(schedule=schedule, **changes)["stepwise"].stages[-3].key
+
+    ends_at_target = last()
+    assert last(schedule={"cooldown_stages": 2}) != ends_at_target
+    assert last(stability={"min_exact_match": 0.9}) != ends_at_target

@@ -32,7 +32,7 @@ from orchestrator.stability import (
 )
 
 ENTROPY = math.log(10)
-EXPECTED = Expected(20, "all", False, ENTROPY, 0.02, 0.95, 0.7)
+EXPECTED = Expected(20, "all", False, ENTROPY, 0.02, 0.95, cools_down=True)
 CONSOLIDATION = replace(EXPECTED, consolidation=True)
 HARD = replace(EXPECTED, rule="hard")
 DEFAULT = Thresholds()
@@ -172,7 +172,7 @@ def test_recorded_quickstart_raises_no_alarm():
     for index, losses in enumerate(QUICKSTART):
         removed = [0] * 10 if index == 0 else [min(10, 2 * index - (i < 5)) for i in range(10)]
         stage = tuple(block(x * ANSWER_SHARE, r) for x, r in zip(losses, removed, strict=True))
-        expected = Expected(10, "all", index > 5, ENTROPY, target_loss(0.95, 5), 0.95, 0.7)
+        expected = Expected(10, "all", index > 5, ENTROPY, target_loss(0.95, 5), 0.95, cools_down=True)
         assert alarms(stage, expected, history) == []
         assert gate(stage, expected, history, DEFAULT).verdict == "good"
         history = history.grown(stage)
@@ -210,6 +210,8 @@ def test_consolidation_has_had_enough_after_consecutive_blocks():
     assert consolidated((below, above, above), CONSOLIDATION, DEFAULT)
     assert not consolidated((above, below, above), CONSOLIDATION, DEFAULT)
     assert not consolidated((above,), CONSOLIDATION, DEFAULT)
+    assert not consolidated((above, above), replace(CONSOLIDATION, cools_down=False), DEFAULT)
+    assert consolidated((below, below), replace(CONSOLIDATION, target_exact_match=0.5), DEFAULT)
 
 
 def test_late_collapse_is_divergence():
