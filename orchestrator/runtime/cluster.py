@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config import Resources
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, StepwiseError
 
 DRIVER = "stepwise_driver"
 """Custom resource that Tune's light driver functions take, so that they never take a training core."""
@@ -75,7 +75,7 @@ class Placement:
 
 @contextmanager
 def local_ray(resources: Resources) -> Iterator[Placement]:
-    """Ray with all cores of this machine, token-protected, without dashboard."""
+    """Ray with all cores of this machine, token-protected, without dashboard. Raises ``StepwiseError``."""
     # Ray reads these when it is imported, so they are set before.
     os.environ.update(_LOCAL_ENVIRONMENT)
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -83,16 +83,22 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=_cores(),
-        num_gpus=_gpus(),
-        resources={DRIVER: 1_000},
-        include_dashboard=False,
-        object_store_memory=100 << 20,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=_cores(),
+            num_gpus=_gpus(),
+            resources={DRIVER: 1_000},
+            include_dashboard=False,
+            object_store_memory=100 << 20,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except Exception as error:  # Ray raises bare ones where a process of its own did not come up or was killed
+        found = str(error).strip().splitlines()[0]
+        raise StepwiseError(
+            Problem("RAY001", "Ray", f"did not start: {found}", "run the same command again")
+        ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         yield Placement(concurrent_trials(resources), {DRIVER: 1})
