@@ -51,15 +51,16 @@ def experiment_views(created_at: int, job: Job) -> dict[str, str]:
     """The two saved views, as tags of the experiment: every run, and seeds together.
 
     MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
-    it pairs a single value with the wrong end of its line. So the means go by step, which for ``frontier/*`` is the
-    removed tokens.
+    it pairs a single value with the wrong end of its line. So the means of a speed go by step, which for
+    ``frontier/*`` is the removed tokens.
     """
     fast = "frontier/speedup" if "no_cot" in job.methods else "frontier/examples_per_second"
     single = _state((ACCURACY, (("frontier/accuracy",), fast), SPEED, PROGRESS, RESTARTS), group_by=None)
     searched = [field.rsplit(".", 1)[-1] for field in (job.search.space if job.search else ())]
     keys = dict.fromkeys(("method", "tokens_per_stage", "smoothing_lambda", *searched))
+    speeds = dict.fromkeys((fast, "frontier/examples_per_second"))
     grouped = _state(
-        tuple(dict.fromkeys((ACCURACY, ((fast,), None), (SPEED[0], None), PROGRESS, RESTARTS))),
+        (ACCURACY, *(((speed,), None) for speed in speeds), PROGRESS, RESTARTS),
         group_by={
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": key} for key in keys],
