@@ -282,9 +282,9 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
         "resources.gradient_checkpointing": job.resources.gradient_checkpointing,
         "resources.shard": job.resources.shard,
     }
-    for field, value in fields.items():
+    for name, value in fields.items():
         if value:
-            yield Problem("CFG035", field, "does not go with icot_kd", "remove it, or icot_kd from methods")
+            yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
 
 
 def _problems(job: Job, total: int) -> Iterator[Problem]:
