@@ -73,7 +73,7 @@ def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
 def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
     """Examples or a local model that lie where they lay and are others, if a stage was made of the old ones.
 
-    Even when all are finished: a run would make every stage again. What was begun can only be told by the keys it had.
+    Even of finished trials: a run would make every stage again. What was begun can only be told by the keys it had.
     """
     before, job = saved_job(plan.job.name, store), plan.job
     if before is None or (before.job.task, before.job.model) != (job.task, job.model):

@@ -1,4 +1,4 @@
-"""A job that stopped half-way does not go on as something else without being told to."""
+"""A job that was begun does not go on as something else without being told to."""
 
 from __future__ import annotations
 
