@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,8 @@ class Plan:
     """Configurations that Optuna has not proposed yet."""
     estimated: bool = False
     """Whether ``total_tokens`` is a guess, without a tokenizer; a run counts, and has its last stages by that."""
+    content: dict[str, Any] = field(default_factory=dict)
+    """What says which examples, and which model, its stages are made of, before a search sets anything."""
 
     @property
     def groups(self) -> dict[Settings, tuple[Trial, ...]]:
@@ -150,7 +152,9 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
                 trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
     estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
-    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated)
+    common = common_identity(job, content)
+    made_of = {name: common[name] for name in ("task", "model")}
+    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
 
 
 def epoch_steps(job: Job) -> int:
@@ -280,9 +284,9 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
         "resources.gradient_checkpointing": job.resources.gradient_checkpointing,
         "resources.shard": job.resources.shard,
     }
-    for field, value in fields.items():
+    for name, value in fields.items():
         if value:
-            yield Problem("CFG035", field, "does not go with icot_kd", "remove it, or icot_kd from methods")
+            yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
 
 
 def _problems(job: Job, total: int) -> Iterator[Problem]:

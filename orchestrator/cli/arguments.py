@@ -43,7 +43,7 @@ StageName = Annotated[
     str, typer.Argument(help="A committed stage: enough of its key, or JOB, JOB:TRIAL, JOB:TRIAL:STAGE.")
 ]
 AcceptDrift = Annotated[
-    bool, typer.Option("--accept-drift", help="Go on although fields, libraries or code changed half-way.")
+    bool, typer.Option("--accept-drift", help="Go on although fields, data, libraries or code changed.")
 ]
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

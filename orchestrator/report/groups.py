@@ -27,7 +27,7 @@ class MeanPoint:
     speedup: float | None
     seeds: int
     middle: tuple[float, float]
-    """Between which exact match lies in nine of ten seeds."""
+    """Between which exact match lies in nine of ten seeds; in all where there are fewer than 20."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def student(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def middle(shares: Sequence[float]) -> tuple[float, float]:
-    """Between which nine in ten of the seeds lie."""
+    """Between which nine in ten of the seeds lie; of fewer than 20 seeds all do."""
     ordered = sorted(shares)
     cut = len(ordered) // 20
     return ordered[cut], ordered[-1 - cut]

@@ -19,7 +19,6 @@ from orchestrator.plan import Plan
 from orchestrator.runtime.order import open_trials
 from orchestrator.store import (
     StageStore,
-    content,
     job_folder,
     number_versions,
     replace_file,
@@ -53,7 +52,7 @@ def refuse_drift(plan: Plan, store: StageStore, *, accept: bool, joins: bool = F
     if not new:
         return
     if not accept:
-        begun = "adds to what was something else" if joins else "stopped half-way and would go on as something else"
+        begun = "adds to what was something else" if joins else "was begun as something else"
         found = f"{begun}: {'; '.join(new)}"
         fix = "put it back; or give another name; or accept and record it with --accept-drift"
         raise InputError(Problem("RUN005", plan.job.name, found, fix))
@@ -72,15 +71,15 @@ def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
 
 
 def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
-    """Examples or a local model that lie where they lay and are others, if a trial of the last run is left half-way.
+    """Examples or a local model that lie where they lay and are others, if a stage was made of the old ones.
 
-    Its chain can only be told by the keys it had; one that was restarted off them counts as half-way.
+    Even of finished trials: a run would make every stage again. What was begun can only be told by the keys it had.
     """
     before, job = saved_job(plan.job.name, store), plan.job
     if before is None or (before.job.task, before.job.model) != (job.task, job.model):
         return
-    if any(store.read(keys[0]) and not store.read(keys[-1]) for keys in before.chains):
-        yield from field_diff(before.content, content(plan))
+    if any(store.read(keys[0]) for keys in before.chains):
+        yield from field_diff(before.content, plan.content)
 
 
 def _other_circumstances(plan: Plan, store: StageStore, joins: bool) -> Iterator[str]:

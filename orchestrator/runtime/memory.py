@@ -1,4 +1,7 @@
-"""A worker that wants more memory than there is. It would want it again, so that is said at once."""
+"""A worker that wants more memory than there is. It would want it again, so a worker that is alone says so at once.
+
+Where there are several, Ray ends them all and tries twice more before it says the same (``trial.problems_of``).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import torch
 
 from orchestrator.errors import Problem, TrialError
 
-_FIX = "set resources.micro_batch or resources.gradient_checkpointing (the same steps in less memory), then run again"
+_FIX = (
+    "find it more memory or, without icot_kd, set resources.micro_batch or resources.gradient_checkpointing "
+    "(the same steps in less memory), then run again"
+)
 
 
 @contextmanager

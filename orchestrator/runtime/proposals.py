@@ -27,7 +27,7 @@ from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.trial import TrialTask
 from orchestrator.search import standings
 from orchestrator.space import Settings, rounded
-from orchestrator.store import StageStore, frontier, plan_for, proposals, pruned_trials, record_proposal
+from orchestrator.store import StageStore, frontier, plan_for, proposals, pruned_trials, record_proposal, save_job
 
 OBJECTIVE = "objective"
 
@@ -65,6 +65,7 @@ class GroupSearch(Searcher):
         build_plan(self._plan.job, self._plan.total_tokens, [settings])  # what cannot be a job is not recorded
         record_proposal(self._plan.job, self._store.root, settings)
         self._plan = plan_for(self._plan.job, self._store, self._plan.total_tokens)
+        save_job(self._plan, self._store)
         self._untold.append((settings, asked))
         new = [trial for trial in open_trials(self._plan, self._store) if trial.name not in known]
         self._queue += in_order(new, self._store)

@@ -148,6 +148,8 @@ def extend_job(
     plan = named_plan(path, (), store) or _prepared_plan(checked_job(path, (), root), store)
     if is_fork(plan.job.name, store):
         raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
+    if not (dry_run and accept_drift):  # a dry run records nothing
+        refuse_drift(plan, store, accept=accept_drift, joins=True)
     added = saved_added_seeds(plan.job.name, store)
     unfinished = {trial.seed for trial in open_trials(plan, store)}
     if plan.to_propose or not unfinished <= set(added):
@@ -161,7 +163,6 @@ def extend_job(
         plan = plan_for(longer, store, plan.total_tokens)
     if dry_run:
         return plan
-    refuse_drift(plan, store, accept=accept_drift, joins=True)
     save_job(plan, store, new)
     return _run(plan, path, store, console)
 

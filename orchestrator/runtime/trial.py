@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,16 +135,12 @@ def _backend(workers: int) -> BackendConfig | None:
 
 
 def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
-    """What every Train worker runs: walk the stages and report each attempt to Ray with a checkpoint.
-
-    A problem of the user's is returned, not raised: Ray would only try it again.
-    """
+    """What every Train worker runs: walk the stages and report each attempt to Ray with a checkpoint."""
     import ray.train.torch
     import torch
 
     from orchestrator.runtime.data import prepare_data
     from orchestrator.runtime.execute import StageRunner, walk
-    from orchestrator.runtime.memory import enough_memory
     from orchestrator.runtime.pruning import goes_on
 
     task = TrialTask(**config)
@@ -152,7 +149,8 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
     progress = ProgressFile(store.root, job.name, trial.name)
     first = ray.train.get_context().get_world_rank() == 0
-    try:
+
+    def work() -> None:
         runner = StageRunner(
             job,
             prepare_data(job, store),
@@ -161,12 +159,25 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
             lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
             lambda: goes_on(whole, task.total_tokens, trial, store),
         )
+        for chain in walk(trial, runner):
+            _report_to_train(chain.attempts[-1], store, first)
+
+    return problems_of(trial, work)
+
+
+def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
+    """What is wrong with a trial that Ray would only try again; nothing if its work got done.
+
+    Raised where there are several workers, who wait for one another until Ray ends them: there Ray does try again.
+    """
+    from orchestrator.runtime.memory import enough_memory
+
+    try:
         with enough_memory(trial.name):
-            for chain in walk(trial, runner):
-                _report_to_train(chain.attempts[-1], store, first)
+            work()
     except StepwiseError as error:
-        if job.resources.workers > 1:
-            raise  # the other workers wait for this one; Ray ends them
+        if trial.job.resources.workers > 1:
+            raise
         return tuple(error.problems)
     return ()
 

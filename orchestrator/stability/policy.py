@@ -2,8 +2,7 @@
 
 A ladder, climbed while a trial stands before the same stage: another seed, fewer tokens per stage,
 gentler training, then back over more and more good stages. The same seed would repeat the failure
-bit for bit (R §0.4); it is for infrastructure faults alone, which have a budget of their own. All
-numbers here are proposals (R §2.7), none is measured.
+bit for bit (R §0.4). All numbers here are proposals (R §2.7), none is measured.
 
 Fewer tokens per stage means that the schedule's clock runs slower: Δ/2 in T steps is Δ in 2T. So the
 stages of a trial keep their indices and ends, whatever the ladder does inside them.
@@ -45,7 +44,7 @@ class Attempt:
     """One execution of a stage, as recorded. ``stage``: its index in the trial. ``steps``: really taken."""
 
     stage: int
-    verdict: Literal["good", "suspect", "diverged", "stuck", "infra"]
+    verdict: Literal["good", "suspect", "diverged", "stuck"]
     steps: int
     detector: str = ""
     pace: Pace = Pace()
@@ -65,7 +64,6 @@ class Budget:
     """Steps of all attempts, as a multiple of the trial's nominal steps. Looked at before every restart."""
     fruitless_attempts: int = 8
     """Failed attempts since a stage was good for the first time."""
-    infra_per_stage: int = 10
 
 
 @dataclass(frozen=True)
@@ -124,14 +122,13 @@ def attempt_seed(seed: int, stage: int, attempt: int) -> int:
 
 
 def next_seed(attempts: tuple[Attempt, ...], stage: int, budget: Budget) -> int:
-    """The seed of the next attempt at a stage. Infrastructure faults do not change it."""
-    return attempt_seed(budget.seed, stage, sum(a.stage == stage for a in _without_infra(attempts)))
+    """The seed of the next attempt at a stage."""
+    return attempt_seed(budget.seed, stage, sum(a.stage == stage for a in attempts))
 
 
 def next_pace(attempts: tuple[Attempt, ...]) -> Pace:
     """The pace of the stage after one that passed: Δ rises slowly, having fallen fast."""
-    own = _without_infra(attempts)
-    pace, last = (own[-1].pace if own else Pace()), own[-RAISE_AFTER:]
+    pace, last = (attempts[-1].pace if attempts else Pace()), attempts[-RAISE_AFTER:]
     if len(last) < RAISE_AFTER or {(a.verdict, a.pace) for a in last} != {("good", pace)}:
         return pace
     return Pace(tokens_per_stage=min(1.0, RAISE * pace.tokens_per_stage))
@@ -140,16 +137,13 @@ def next_pace(attempts: tuple[Attempt, ...]) -> Pace:
 def next_move(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp:
     """What to do about the last attempt, which failed."""
     last = attempts[-1]
-    if last.verdict == "infra":
-        return _same_again(attempts, budget)
     if last.verdict not in ("diverged", "stuck"):
         raise ValueError(f"the last attempt is {last.verdict}: there is nothing to restart")
-    own = _without_infra(attempts)
-    failures = [a for a in own[_progress(own) :] if a.verdict in ("diverged", "stuck")]
+    failures = [a for a in attempts[_progress(attempts) :] if a.verdict in ("diverged", "stuck")]
     here = [a for a in failures if a.stage == last.stage]
-    if exhausted := _exhausted(own, failures, here, budget):
+    if exhausted := _exhausted(attempts, failures, here, budget):
         return GiveUp(exhausted, tuple(map(_line, failures)))
-    rung, standing = _LADDER[min(len(here), len(_LADDER)) - 1], _standing(own)
+    rung, standing = _LADDER[min(len(here), len(_LADDER)) - 1], _standing(attempts)
     kept = standing[: max(0, len(standing) - rung.rewind)]
     stage = kept[-1] + 1 if kept else 0
     pace, seed = _slower(here[0].pace, rung), next_seed(attempts, stage, budget)
@@ -157,21 +151,11 @@ def next_move(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp
     return Restart(stage, seed, pace, len(here), rung.words, failure)
 
 
-def _same_again(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp:
-    last = attempts[-1]
-    faults = sum(a.verdict == "infra" and a.stage == last.stage for a in attempts)
-    if faults > budget.infra_per_stage:
-        reason = f"stage {last.stage}: {faults} infrastructure faults, at most {budget.infra_per_stage} are allowed"
-        return GiveUp(reason, ())
-    seed, failure = next_seed(attempts, last.stage, budget), f"stage {last.stage} was interrupted"
-    return Restart(last.stage, seed, last.pace, faults, "the same again", failure)
-
-
-def _exhausted(own: list[Attempt], failures: list[Attempt], here: list[Attempt], budget: Budget) -> str:
+def _exhausted(attempts: tuple[Attempt, ...], failures: list[Attempt], here: list[Attempt], budget: Budget) -> str:
     """Which budget is spent, in words; nothing while none is."""
     stage = here[-1].stage
     lost = sum(a.steps / (a.pace.stretch * budget.nominal_steps[stage]) for a in here)
-    spent, planned = sum(a.steps for a in own), sum(budget.nominal_steps)
+    spent, planned = sum(a.steps for a in attempts), sum(budget.nominal_steps)
     if not budget.attempts_per_stage:
         return f"stage {stage} failed, and it is not to be restarted"
     if len(here) > budget.attempts_per_stage:
@@ -185,23 +169,19 @@ def _exhausted(own: list[Attempt], failures: list[Attempt], here: list[Attempt],
     return ""
 
 
-def _without_infra(attempts: tuple[Attempt, ...]) -> list[Attempt]:
-    return [a for a in attempts if a.verdict != "infra"]
-
-
-def _progress(own: list[Attempt]) -> int:
+def _progress(attempts: tuple[Attempt, ...]) -> int:
     """How many attempts there were when a stage was last good for the first time."""
     first: dict[int, int] = {}
-    for count, attempt in enumerate(own, start=1):
+    for count, attempt in enumerate(attempts, start=1):
         if attempt.verdict == "good":
             first.setdefault(attempt.stage, count)
     return max(first.values(), default=0)
 
 
-def _standing(own: list[Attempt]) -> list[int]:
+def _standing(attempts: tuple[Attempt, ...]) -> list[int]:
     """The good stages that the last attempt stands on, in order."""
     standing: list[int] = []
-    for attempt in own:
+    for attempt in attempts:
         standing = [stage for stage in standing if stage < attempt.stage]
         if attempt.verdict == "good":
             standing.append(attempt.stage)

@@ -5,7 +5,6 @@ from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file, sweep
 from orchestrator.store.frontier import FrontierPoint, frontier, points_of
 from orchestrator.store.jobs import (
-    content,
     is_fork,
     jobs_like,
     plan_for,
@@ -31,7 +30,6 @@ __all__ = [
     "Snapshots",
     "StageStore",
     "Tried",
-    "content",
     "find_stage",
     "frontier",
     "is_fork",

@@ -48,7 +48,7 @@ def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -
     added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
     chains = tuple(tuple(stage.key for stage in trial.stages) for trial in plan.trials)
     saved = SavedJob(
-        job=plan.job, total_tokens=plan.total_tokens, content=content(plan), chains=chains, added_seeds=added
+        job=plan.job, total_tokens=plan.total_tokens, content=plan.content, chains=chains, added_seeds=added
     )
     _write(file, saved)
 
@@ -68,12 +68,6 @@ def saved_plan(name: str, store: StageStore) -> Plan | None:
     """The plan of a job that was run on this store, by its name."""
     file = _file(store.root, name)
     return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
-
-
-def content(plan: Plan) -> dict[str, Any]:
-    """What says which examples, and which model, a plan's stages are made of."""
-    identity = plan.trials[0].stages[0].identity if plan.trials else {}
-    return {field: identity[field] for field in ("task", "model") if field in identity}
 
 
 def saved_job(name: str, store: StageStore) -> SavedJob | None:

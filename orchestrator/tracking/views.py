@@ -22,6 +22,8 @@ Chart = tuple[tuple[str, ...], str | None]
 
 ACCURACY: Chart = (("frontier/accuracy", "baseline/accuracy"), REMOVED)
 SPEED: Chart = (("frontier/examples_per_second",), REMOVED)
+MEAN_SPEED: Chart = (("frontier/examples_per_second",), None)
+MEAN_SPEEDUP: Chart = (("frontier/speedup",), None)
 PROGRESS: Chart = (("stage/exact_match",), None)
 RESTARTS: Chart = (("frontier/restarts",), REMOVED)
 CARD_HEIGHT = 320
@@ -51,22 +53,25 @@ def experiment_views(created_at: int, job: Job) -> dict[str, str]:
     """The two saved views, as tags of the experiment: every run, and seeds together.
 
     MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
-    it pairs a single value with the wrong end of its line. So the means go by step, which for ``frontier/*`` is the
-    removed tokens.
+    it pairs a single value with the wrong end of its line. So a mean speed goes by step, which for
+    ``frontier/*`` is the removed tokens, and accuracy is not drawn over it.
     """
-    fast = "frontier/speedup" if "no_cot" in job.methods else "frontier/examples_per_second"
-    single = _state((ACCURACY, (("frontier/accuracy",), fast), SPEED, PROGRESS, RESTARTS), group_by=None)
+    each = (ACCURACY, (("frontier/accuracy",), "frontier/examples_per_second"), SPEED, PROGRESS, RESTARTS)
+    mean = (ACCURACY, MEAN_SPEED, PROGRESS, RESTARTS)
+    if "no_cot" in job.methods:
+        each = (ACCURACY, (("frontier/accuracy",), "frontier/speedup"), SPEED, PROGRESS, RESTARTS)
+        mean = (ACCURACY, MEAN_SPEEDUP, MEAN_SPEED, PROGRESS, RESTARTS)
     searched = [field.rsplit(".", 1)[-1] for field in (job.search.space if job.search else ())]
     keys = dict.fromkeys(("method", "tokens_per_stage", "smoothing_lambda", *searched))
     grouped = _state(
-        tuple(dict.fromkeys((ACCURACY, ((fast,), None), (SPEED[0], None), PROGRESS, RESTARTS))),
+        mean,
         group_by={
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "param", "groupByData": key} for key in keys],
         },
     )
     return {
-        "mlflow.sharedViewState.frontier": _view("Frontier", single, created_at),
+        "mlflow.sharedViewState.frontier": _view("Frontier", _state(each, group_by=None), created_at),
         "mlflow.sharedViewState.frontier-mean": _view("Frontier: mean over seeds", grouped, created_at),
     }
 

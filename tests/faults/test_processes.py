@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from faults.oracle import Result, result, violations
-from faults.walks import STAGES, Log, child, drive, snapshots_always, started
+from faults.walks import JOB, STAGES, Log, child, drive, snapshots_always, started
 
-from orchestrator.runtime.memory import enough_memory
+from orchestrator.errors import TrialError
+from orchestrator.plan import build_plan
+from orchestrator.runtime.trial import problems_of
 from orchestrator.store import StageStore
 
 DEADLINE_SECONDS = 120.0
@@ -99,8 +101,8 @@ def test_worker_without_memory_ends_with_one_clear_line_and_the_next_goes_on(tmp
             if len(log.events("acknowledged")) == 2:
                 torch.empty(1 << 50)
 
-        with enough_memory("stepwise-seed0"):
-            drive(root, log, after=want)
+        problems = problems_of(build_plan(JOB).trials[0], partial(drive, root, log, after=want))
+        raise TrialError(*problems)
 
     ended = child(starved, tmp_path)
     assert ended.code == 1, ended.said

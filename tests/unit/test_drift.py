@@ -1,8 +1,9 @@
-"""A job that stopped half-way does not go on as something else without being told to."""
+"""A job that was begun does not go on as something else without being told to."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method.stage import StageMetrics
-from orchestrator.plan import Plan, build_plan
+from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.runtime.drift import refuse_drift
-from orchestrator.store import StageStore, save_job
+from orchestrator.runtime.trial import TrialTask
+from orchestrator.store import StageStore, plan_for, save_job
 
 
 def make_plan(name: str = "small", seeds: tuple[int, ...] = (0,), **training: float) -> Plan:
@@ -24,7 +26,11 @@ def make_plan(name: str = "small", seeds: tuple[int, ...] = (0,), **training: fl
 def commit(store: StageStore, plan: Plan, stages: int, **versions: str) -> None:
     """The first stages of the first trial, trained with these versions."""
     save_job(plan, store)
-    for stage in plan.trials[0].stages[:stages]:
+    finish(store, plan.trials[0].stages[:stages], **versions)
+
+
+def finish(store: StageStore, stages: Sequence[PlannedStage], **versions: str) -> None:
+    for stage in stages:
         rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0)
         times = dict.fromkeys(("train_seconds", "evaluate_seconds", "validation_loss"), 1.0)
         metrics = StageMetrics(removed_tokens=0, total_tokens=8, exact_match=0.5, examples=10, **rates, **times)
@@ -77,8 +83,8 @@ def text_plan(folder: Path, answer: int) -> Plan:
     return build_plan(Job.model_validate({"name": "mine", "task": task, "schedule": schedule}))
 
 
-@pytest.mark.parametrize(("stages", "asks"), [(0, False), (2, True), (None, False)])
-def test_other_data_under_the_same_path_is_refused_half_way(store: StageStore, stages: int | None, asks: bool) -> None:
+@pytest.mark.parametrize(("stages", "asks"), [(0, False), (2, True), (None, True)], ids=["new", "half-way", "finished"])
+def test_other_data_under_the_same_path_is_refused(store: StageStore, stages: int | None, asks: bool) -> None:
     commit(store, text_plan(store.root, 2), stages)
     later = text_plan(store.root, 3)
     if asks:
@@ -86,6 +92,46 @@ def test_other_data_under_the_same_path_is_refused_half_way(store: StageStore, s
             refuse_drift(later, store, accept=False)
     else:
         refuse_drift(later, store, accept=False)
+
+
+@pytest.mark.parametrize(("verb", "words"), [("run", ["was begun as"]), ("extend", ["adds to what was", "--seeds=1"])])
+def test_other_data_of_a_finished_job_is_named_before_anything_is_trained(
+    store: StageStore, stepwise: Callable, verb: str, words: list[str]
+) -> None:
+    commit(store, text_plan(store.root, 2), None)
+    job = store.root / "mine.toml"
+    job.write_text(
+        f'name = "mine"\n[task]\ntype = "text"\ntrain = "{store.root}/train.txt"\n'
+        f'validation = "{store.root}/valid.txt"\n'
+        "[schedule]\ntokens_per_stage = 1\nstage_steps = 20\npretrain_steps = 10\n"
+    )
+    text_plan(store.root, 3)
+    said, *options = words
+    finished = stepwise(verb, job, *options, "--store", store.root)
+    assert finished.code == 2
+    assert finished.err.startswith(f"error[RUN005] mine: {said} something else: task.train: ")
+    if verb == "extend":
+        looked = stepwise(verb, job, *options, "--dry-run", "--accept-drift", "--store", store.root)
+        assert "RUN003" in looked.err and not (store.root / "jobs" / "mine" / "drift.json").exists()
+
+
+def test_other_data_under_a_search_is_refused_once_optuna_has_proposed(store: StageStore) -> None:
+    from orchestrator.runtime.proposals import GroupSearch
+
+    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2}}
+    search = {"type": "optuna", "configurations": 2, "space": space}
+
+    def plan(answer: int) -> Plan:
+        job = text_plan(store.root, answer).job
+        return plan_for(Job.model_validate(job.model_dump() | {"search": search}), store)
+
+    begun = plan(2)
+    save_job(begun, store)
+    asked = GroupSearch(begun, begun.job.search, store, store.root).suggest("first")
+    trial, _ = TrialTask(**asked).load()
+    finish(store, trial.stages[:1])
+    with pytest.raises(InputError, match=r"RUN005.*task\.train: .* -> .*task\.validation: "):
+        refuse_drift(plan(3), store, accept=False)
 
 
 def test_seeds_added_to_what_is_finished_are_compared_with_it(store: StageStore) -> None:
@@ -137,5 +183,5 @@ def test_front_door_refuses_before_it_starts_anything(store: StageStore, stepwis
     commit(store, make_plan(), 2)
     finished = stepwise("run", job, "training.learning_rate=0.001", "--store", store.root)
     assert finished.code == 2
-    assert finished.err.startswith("error[RUN005] small: stopped half-way")
+    assert finished.err.startswith("error[RUN005] small: was begun as something else")
     assert "training.learning_rate: 5e-05 -> 0.001" in finished.err

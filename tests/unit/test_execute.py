@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedule, ScratchModel, Stability, Training
+from orchestrator.config import (
+    Job,
+    MultiplicationTask,
+    PretrainedModel,
+    Resources,
+    Schedule,
+    ScratchModel,
+    Stability,
+    Training,
+)
+from orchestrator.errors import TrialError
 from orchestrator.method.hub import load_tokenizer
 from orchestrator.method.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime.data import prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
+from orchestrator.runtime.trial import problems_of
 from orchestrator.store import Manifest, StageStore, frontier, replay
 from orchestrator.tasks import make_task
 
@@ -137,3 +148,16 @@ def test_adaptive_stage_without_recovery_goes_as_the_linear_one(tmp_path: Path) 
     assert [m.verdict for m in manifests] == ["good"] * 5
     assert [m.metrics.steps_taken for m in manifests[2:]] == [30, 30, 30]
     assert [b.removed_tokens for b in manifests[2].metrics.blocks] == [1] * 10 + [2] * 10 + [3] * 10
+
+
+def without_memory() -> None:
+    raise MemoryError
+
+
+def test_worker_that_is_alone_says_that_it_has_no_memory_and_one_of_several_is_ended_by_ray() -> None:
+    job = Job.model_validate({"name": "x", "task": {"digits": [2, 2]}})
+    (problem,) = problems_of(build_plan(job).trials[0], without_memory)
+    assert (problem.code, problem.where) == ("RUN006", "stepwise-seed0")
+    several = job.model_copy(update={"resources": Resources(workers=2)})
+    with pytest.raises(TrialError, match=r"RUN006\] stepwise-seed0"):
+        problems_of(build_plan(several).trials[0], without_memory)

@@ -93,9 +93,9 @@ def test_module_imports_only_from_its_level_down(module):
     assert above == set()
 
 
-@pytest.mark.parametrize("folder", ["benchmarks", "browser", "cluster", "faults"])
+@pytest.mark.parametrize("folder", ["jobs", "tests/benchmarks", "tests/browser", "tests/cluster", "tests/faults"])
 def test_programs_that_ci_does_not_run_import_what_there_is(folder):
-    for program in sorted((PACKAGE.parent / "tests" / folder).glob("*.py")):
+    for program in sorted((PACKAGE.parent / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(program.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("orchestrator"):
                 missing = [name.name for name in node.names if not hasattr(import_module(node.module), name.name)]

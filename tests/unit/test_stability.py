@@ -389,14 +389,6 @@ def test_spent_budget_gives_up_and_says_which(attempts, why):
     assert next_move(attempts, BUDGET).reason == why
 
 
-def test_infrastructure_faults_repeat_the_seed_and_climb_no_ladder():
-    lost = Attempt(5, "infra", 50)
-    move = next_move((*GOODS, lost, lost), BUDGET)
-    assert (move.from_stage, move.seed, move.pace) == (5, 7, Pace())
-    assert next_move((*GOODS, lost, lost, stuck()), BUDGET) == next_move((*GOODS, stuck()), BUDGET)
-    assert isinstance(next_move((*GOODS, *[lost] * 11), BUDGET), GiveUp)
-
-
 def test_good_attempt_needs_no_move():
     with pytest.raises(ValueError, match="nothing to restart"):
         next_move(GOODS, BUDGET)
@@ -427,7 +419,7 @@ def test_policy_always_ends(rng, stages):
     attempts: tuple[Attempt, ...] = ()
     stage, pace, bad = 0, Pace(), rng.random()
     while stage < stages:
-        verdict = "good" if rng.random() > bad else rng.choice(["suspect", "diverged", "stuck", "infra"])
+        verdict = "good" if rng.random() > bad else rng.choice(["suspect", "diverged", "stuck"])
         attempts = (*attempts, Attempt(stage, verdict, rng.randint(1, 100), "B1", pace))
         assert len(attempts) < 1000 * stages
         if verdict in ("good", "suspect"):

@@ -33,6 +33,23 @@ def test_second_chart_is_accuracy_against_a_speed_that_the_job_has(methods: list
     assert axes == [("frontier/accuracy", "frontier/internalized_tokens"), ("frontier/accuracy", speed)]
 
 
+@pytest.mark.parametrize(
+    ("methods", "speeds"),
+    [
+        (["no_cot", "stepwise"], ["frontier/speedup", "frontier/examples_per_second"]),
+        (["stepwise"], ["frontier/examples_per_second"]),
+    ],
+)
+def test_means_of_accuracy_and_restarts_go_by_removed_tokens_those_of_speeds_by_step(
+    methods: list[str], speeds: list[str]
+) -> None:
+    charts = view(make_job(methods=methods), "frontier-mean")["compareRunCharts"]
+    axes = [(chart["metricKey"], chart.get("selectedXAxisMetricKey")) for chart in charts]
+    removed = "frontier/internalized_tokens"
+    by_step = [(name, None) for name in [*speeds, "stage/exact_match"]]
+    assert axes == [("frontier/accuracy", removed), *by_step, ("frontier/restarts", removed)]
+
+
 def test_seeds_are_grouped_by_every_searched_field() -> None:
     search = {"space": {"training.learning_rate": [1e-3, 1e-4], "schedule.tokens_per_stage": [1, 2]}}
     groups = view(make_job(search=search), "frontier-mean")["groupBy"]["groupByKeys"]
