@@ -23,8 +23,9 @@ from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-RECORDS = ("job.json", "proposals-*.json", "pruned/*.json")
-"""What a search decided: its configurations, its seeds, what was stopped. Below the job's folder."""
+RECORDS = ("proposals-*.json", "pruned/*.json", "job.json")
+"""What a search decided: its configurations, its seeds, what was stopped. Below the job's folder; the last stands
+for all."""
 OBJECT_STORES = {"s3", "gs", "abfs"}
 """fsspec's names of those where a put is seen whole or not at all, and where nothing has to have a parent."""
 
@@ -53,10 +54,14 @@ class Mirror:
         if (folder / "job.json").exists():
             return
         with self._reachable():
-            names = [path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)]
-            for name in sorted(names, key="job.json".__eq__):  # it last: while it lacks, all is brought again
-                if any(fnmatch(name, pattern) for pattern in RECORDS) and ".." not in name:
+            try:  # asked first: of a mirror that does not answer, many a ``find`` says that nothing is there
+                job_text = self._files.cat_file(f"{there}/job.json").decode()
+            except FileNotFoundError:
+                return
+            for name in (path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)):
+                if any(fnmatch(name, pattern) for pattern in RECORDS[:-1]) and ".." not in name:
                     replace_file(folder / name, self._files.cat_file(f"{there}/{name}").decode())
+            replace_file(folder / "job.json", job_text)  # last: while it lacks, all is brought again
 
     def pull(self, plan: Plan) -> int:
         """Bring every stage of a plan's trials that is there and not here. Returns how many came."""
@@ -69,7 +74,7 @@ class Mirror:
                 for tried in chain.attempts:
                     self._push_stage(tried.manifest)
             folder = job_folder(self._store.root, plan.job.name)
-            for path in sorted(path for pattern in RECORDS for path in folder.glob(pattern)):
+            for path in (path for pattern in RECORDS for path in sorted(folder.glob(pattern))):
                 name, text = f"jobs/{plan.job.name}/{path.relative_to(folder)}", path.read_text()
                 if self._sent.get(name) != text:
                     self._put(name, text)

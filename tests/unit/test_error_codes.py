@@ -17,7 +17,7 @@ SHARED = {
     "DAT004": "not text of the kind it should be",
     "DAT005": "a line without its separators",
     "DAT007": "a field without text",
-    "DAT012": "a mark of the format stands in an example",
+    "DAT012": "a separator stands in an example",
     "FRK005": "a stage that nothing can begin from",
     "STO002": "the store does not hold what was asked for",
 }
