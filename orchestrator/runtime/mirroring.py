@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
 
 from rich.console import Console
 
@@ -40,13 +39,12 @@ class Mirroring:
                 if came := self._mirror.pull(plan):
                     self._console.print(f"{count(came, 'stage')} came from {self._mirror.url}")
 
-    def begin(self, plan: Plan) -> Self:
+    def begin(self, plan: Plan) -> None:
         """Copy what is committed from now on, and at once what was before."""
         if self._mirror:
             self._copying = BackgroundMirror(self._mirror, plan, self._console.print)
             self._copying.start()
             self._copying.notify()
-        return self
 
     def follow(self, plan: Plan) -> None:
         """Say that a stage was committed, or planned. Returns at once."""

@@ -235,14 +235,15 @@ def test_mirror_that_is_away_may_hold_a_job_that_the_store_does_not_know(tmp_pat
 
 @pytest.fixture
 def slow(url: str) -> Iterator[Event]:
-    """A bucket ``slow://`` that takes nothing until the event is set."""
+    """A bucket ``slow://`` that takes nothing until the event is set, or for ten seconds."""
     answers = Event()
 
     class Slow(MemoryFileSystem):
         protocol = "slow"
 
         def put_file(self, *names: str, **more: object) -> None:
-            answers.wait()
+            answers.wait(10)
+            answers.set()
             super().put_file(*names, **more)
 
     fsspec.register_implementation("slow", Slow, clobber=True)
@@ -250,14 +251,22 @@ def slow(url: str) -> Iterator[Event]:
     answers.set()
 
 
-def test_training_does_not_wait_for_a_slow_mirror(tmp_path, slow):
-    plan, console = make_plan(), Console(record=True)
-    store = trained(tmp_path / "old", plan)
-    mirroring = Mirroring("slow://bucket", store, console)
-    mirroring.begin(plan)
-    mirroring.follow(plan)
-    mirroring.close(0.1)
-    assert "the mirror has not got everything" in console.export_text()
+def test_neither_training_nor_its_interruption_waits_for_a_slow_mirror(tmp_path, slow, stepwise, no_ray, monkeypatch):
+    plan = make_plan()
+    store = trained(tmp_path / "store", plan, stages=1)
+    save_job(plan, store)
+
+    def interrupted(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
+        trained(store.root, plan)
+        tick()
+        assert not slow.is_set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_trials", interrupted)
+    monkeypatch.setattr(run, "DEADLINE_SECONDS", 0.1)
+    finished = stepwise("run", "small", "--mirror", "slow://bucket", "--store", store.root)
+    assert (finished.code, "the mirror has not got everything" in finished.out) == (130, True)
+    assert not slow.is_set()
 
 
 def test_end_waits_for_what_is_on_its_way(tmp_path, url):
