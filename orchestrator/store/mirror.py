@@ -13,11 +13,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from orchestrator.background import Background
 from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, without_password
 from orchestrator.plan import Plan
 from orchestrator.store.chain import replay, replay_all
 from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.jobs import SavedJob
 from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
 
 if TYPE_CHECKING:
@@ -56,7 +59,8 @@ class Mirror:
         with self._reachable():
             try:  # asked first: of a mirror that does not answer, many a ``find`` says that nothing is there
                 job_text = self._files.cat_file(f"{there}/job.json").decode()
-            except FileNotFoundError:
+                SavedJob.model_validate_json(job_text)
+            except (FileNotFoundError, ValidationError):
                 return
             for name in (path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)):
                 if any(fnmatch(name, pattern) for pattern in RECORDS[:-1]) and ".." not in name:

@@ -20,7 +20,7 @@ from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime import run
 from orchestrator.runtime.mirroring import Mirroring
-from orchestrator.store import StageStore, frontier, save_fork, save_job
+from orchestrator.store import StageStore, frontier, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
 from orchestrator.store.mirror import Mirror
 from orchestrator.store.searches import record_proposal
@@ -193,6 +193,17 @@ def test_half_a_manifest_is_trained_and_mended(tmp_path, url):
     assert Mirror(url, new).pull(plan) == 0
     Mirror(url, store).push(plan)
     assert Mirror(url, new).pull(plan) == len(plan.unique_stages)
+
+
+def test_half_a_record_is_none(tmp_path, url):
+    plan, old, new = make_plan(), StageStore(tmp_path / "old"), StageStore(tmp_path / "new")
+    save_job(plan, old)
+    fsspec.filesystem("memory").pipe_file(f"{url.removeprefix('memory:/')}/jobs/small/job.json", b'{"job": ')
+    Mirror(url, new).pull_records("small")
+    assert saved_plan("small", new) is None
+    Mirror(url, old).push(plan)
+    Mirror(url, new).pull_records("small")
+    assert saved_plan("small", new) == plan
 
 
 def test_write_that_is_killed_leaves_what_was_there(tmp_path, monkeypatch):
