@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-all=$(printf 'boto3\nsetuptools\n' | uv pip compile pyproject.toml - --extra cluster --extra server \
+all=$(printf 'boto3\nsetuptools\n' | uv pip compile pyproject.toml - --extra cluster --extra server --extra s3 --extra lora \
   --constraints docker/constraints.txt --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
   --generate-hashes --no-annotate --no-header --quiet)
 # A line that begins a package says where it and its hashes go: torch's own are another image's.

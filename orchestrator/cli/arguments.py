@@ -45,6 +45,15 @@ StageName = Annotated[
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although fields, data, libraries or code changed.")
 ]
+MirrorUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--mirror",
+        envvar="STEPWISE_MIRROR",
+        metavar="URL",
+        help="Copy committed stages to and from s3://BUCKET, say.",
+    ),
+]
 UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb; this one has no use for it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]

@@ -23,6 +23,7 @@ from orchestrator.cli.arguments import (
     AsJson,
     DryRun,
     JobFile,
+    MirrorUrl,
     Overrides,
     StageName,
     StoreFolder,
@@ -160,14 +161,7 @@ def run(
         bool, typer.Option("--allow-unauthenticated", help="Work on a Ray that asks nobody for a token.")
     ] = False,
     accept_drift: AcceptDrift = False,
-    mirror: Annotated[
-        str | None,
-        typer.Option(
-            envvar="STEPWISE_MIRROR",
-            metavar="URL",
-            help="Copy committed stages there and back, as s3://BUCKET.",
-        ),
-    ] = None,
+    mirror: MirrorUrl = None,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
     from orchestrator.runtime.attach import Attachment
@@ -207,11 +201,13 @@ def extend(
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
     accept_drift: AcceptDrift = False,
+    mirror: MirrorUrl = None,
 ) -> None:
     """Add seeds to a finished job: the next unused numbers. No stage is trained twice."""
     from orchestrator.runtime.run import extend_job
 
-    done = extend_job(job, seeds, store.absolute(), console(), dry_run=dry_run, accept_drift=accept_drift)
+    root = store.absolute()
+    done = extend_job(job, seeds, root, console(), dry_run=dry_run, accept_drift=accept_drift, mirror_url=mirror)
     _end(done, store)
 
 
@@ -225,13 +221,17 @@ def fork(
     store: StoreFolder = DEFAULT_STORE,
     dry_run: DryRun = False,
     accept_drift: AcceptDrift = False,
+    mirror: MirrorUrl = None,
 ) -> None:
     """Start a trial from any committed stage, with other fields from there on, and a report of its own."""
     from orchestrator.runtime.run import fork_stage
 
     _existing(store)
     root = store.absolute()
-    _end(fork_stage(stage, set_ or (), name, root, console(), dry_run=dry_run, accept_drift=accept_drift), store)
+    done = fork_stage(
+        stage, set_ or (), name, root, console(), dry_run=dry_run, accept_drift=accept_drift, mirror_url=mirror
+    )
+    _end(done, store)
 
 
 @app.command()

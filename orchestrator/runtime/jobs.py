@@ -163,7 +163,7 @@ def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:
     there, here = document(answer).get("ray_version"), version("ray")
     if there is None:
         found = f"is no Ray dashboard (HTTP {answer.status_code})"
-        raise InputError(Problem("CLU012", cluster.address, found, "name the port of Ray's dashboard, often 8265"))
+        raise InputError(Problem("CLU014", cluster.address, found, "name the port of Ray's dashboard, often 8265"))
     if there != here:
         fix = "install the same Ray on both sides"
         raise InputError(Problem("CLU011", cluster.address, f"runs Ray {there}, here is Ray {here}", fix))

@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import NAME, Job, load_job, parse_setting
-from orchestrator.errors import InputError, Problem, StepwiseError, TrialError
+from orchestrator.errors import InputError, Problem, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
@@ -29,6 +29,7 @@ from orchestrator.report.text import count
 from orchestrator.runtime.attach import Attachment
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.drift import refuse_drift
+from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import post_outcome
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
@@ -50,12 +51,14 @@ from orchestrator.store import (
     saved_plans,
     sweep,
 )
-from orchestrator.store.mirror import Mirror
 from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.shared import ADMIN, SharedServer
 
 DONE, FAILED, PARTIAL = 0, 1, 3
-TRACKING_DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 60.0
+"""For what MLflow, and after Ctrl-C the mirror, have not got when training ends."""
+UPLOAD_DEADLINE_SECONDS = 900.0
+"""For what the mirror has not got when training ended by itself: weights may be large, the machine soon gone."""
 WAIT_SECONDS = 0.2
 FOLDERS = ("stages", "jobs", "data", "ray")
 """Of a store: what a run writes into."""
@@ -83,35 +86,29 @@ def run_job(
     """
     os.environ.update(_QUIET)
     store = StageStore(root)
-    mirror = Mirror(mirror_url, store) if mirror_url else None
+    mirroring = Mirroring(mirror_url, store, console)
+    plan = _whole_plan(path, overrides, store, mirroring, at)
+    refuse_drift(plan, store, accept=accept_drift)
+    if not _is_name(path):
+        save_job(plan, store)
+    return _run(plan, path, store, console, mirroring, at)
+
+
+def _whole_plan(
+    path: Path, overrides: tuple[str, ...], store: StageStore, mirroring: Mirroring, at: Attachment | None = None
+) -> Plan:
+    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``."""
+    if _is_name(path):
+        _check_writable(store.root)
+        mirroring.bring_records(str(path))
     if plan := named_plan(path, overrides, store):
         _check_room(plan.job, at)
-        _check_writable(root)
-        _pull(mirror, plan, console)
-        refuse_drift(plan, store, accept=accept_drift)
     else:
-        job = checked_job(path, overrides, root, at)
-        if mirror:
-            mirror.pull_records(job.name)
+        job = checked_job(path, overrides, store.root, at)
+        mirroring.bring_records(job.name)
         plan = _prepared_plan(job, store)
-        _pull(mirror, plan, console)
-        refuse_drift(plan, store, accept=accept_drift)
-        save_job(plan, store)
-    return _run(plan, path, store, console, at, mirror)
-
-
-def _pull(mirror: Mirror | None, plan: Plan, console: Console) -> None:
-    if mirror and (came := mirror.pull(plan)):
-        console.print(f"{count(came, 'stage')} came from {mirror.url}")
-
-
-def _push(mirror: Mirror | None, plan: Plan, console: Console) -> None:
-    """Training does not depend on it: what fails now is tried again with the next commit, and at the end."""
-    try:
-        if mirror:
-            mirror.push(plan)
-    except StepwiseError as error:
-        console.print(f"the mirror is behind; the store has everything. {error}")
+    mirroring.bring_stages(plan)
+    return plan
 
 
 def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]:
@@ -120,16 +117,21 @@ def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]
     return [*overrides, f"max_steps={max_steps}", f"name={name[:40]}-{max_steps}-steps"]
 
 
+def _is_name(path: Path) -> bool:
+    """Whether a job is given by its name, not by its file."""
+    return bool(re.fullmatch(NAME, str(path))) and path.suffix != ".toml" and not path.exists()
+
+
 def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
     """The plan of a saved job, if no file but a job of this name is there.
 
     Raises ``InputError`` for a name that is no job's, and for overrides, which are of files.
     """
-    if not re.fullmatch(NAME, str(path)) or path.suffix == ".toml" or path.exists():
+    if not _is_name(path):
         return None
     plan = saved_plan(str(path), store)
     if plan and overrides:
-        raise InputError(Problem("RUN006", str(path), "is a job, and overrides change files", "name its file"))
+        raise InputError(Problem("RUN007", str(path), "is a job, and overrides change files", "name its file"))
     if plan is None and any(store.root.glob("jobs/*/job.json")):
         found = f"is no job of {_short(store.root)}, nor a file"
         raise InputError(Problem("STO002", str(path), found, jobs_like(str(path), store)))
@@ -137,7 +139,14 @@ def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan 
 
 
 def extend_job(
-    path: Path, seeds: int, root: Path, console: Console, *, dry_run: bool, accept_drift: bool = False
+    path: Path,
+    seeds: int,
+    root: Path,
+    console: Console,
+    *,
+    dry_run: bool,
+    accept_drift: bool = False,
+    mirror_url: str | None = None,
 ) -> Plan | int:
     """Add seeds to a job that is finished and run them. Returns the exit code, or the plan of a dry run.
 
@@ -145,7 +154,8 @@ def extend_job(
     """
     os.environ.update(_QUIET)
     store = StageStore(root)
-    plan = named_plan(path, (), store) or _prepared_plan(checked_job(path, (), root), store)
+    mirroring = Mirroring(None if dry_run else mirror_url, store, console)
+    plan = _whole_plan(path, (), store, mirroring)
     if is_fork(plan.job.name, store):
         raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
     if not (dry_run and accept_drift):  # a dry run records nothing
@@ -164,7 +174,7 @@ def extend_job(
     if dry_run:
         return plan
     save_job(plan, store, new)
-    return _run(plan, path, store, console)
+    return _run(plan, path, store, console, mirroring)
 
 
 def fork_stage(
@@ -176,10 +186,12 @@ def fork_stage(
     *,
     dry_run: bool,
     accept_drift: bool = False,
+    mirror_url: str | None = None,
 ) -> Plan | int:
     """Start a trial from a committed stage. Returns the exit code, or the plan of a dry run."""
     os.environ.update(_QUIET)
     store = StageStore(root)
+    mirroring = Mirroring(mirror_url, store, console)
     trial, after = _stage_of(prefix, store)
     plan = fork_plan(trial, after, tuple(parse_setting(setting) for setting in settings), name)
     concurrent_trials(plan.job.resources)
@@ -189,7 +201,7 @@ def fork_stage(
     refuse_drift(plan, store, accept=accept_drift, joins=True)
     save_fork(plan, store)
     console.print(f"fork of {trial.job.name}, {trial.name}, after stage {after.index} ({after.key})")
-    return _run(plan, Path(plan.job.name), store, console)
+    return _run(plan, Path(plan.job.name), store, console, mirroring)
 
 
 def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
@@ -205,8 +217,8 @@ def _run(
     path: Path,
     store: StageStore,
     console: Console,
+    mirroring: Mirroring,
     at: Attachment | None = None,
-    mirror: Mirror | None = None,
 ) -> int:
     started, job = time.time(), plan.job
     sweep(store.root)
@@ -224,14 +236,17 @@ def _run(
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
+    mirroring.begin(plan)
+    patience = DEADLINE_SECONDS
     try:
-        plan, code = _train(plan, store, tracker, console, started, at, mirror)
+        plan, code = _train(plan, store, tracker, mirroring, console, started, at)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
+        patience = UPLOAD_DEADLINE_SECONDS
     finally:
-        _push(mirror, plan, console)
-        if not tracker.close(TRACKING_DEADLINE_SECONDS):
+        mirroring.close(patience)
+        if not tracker.close(DEADLINE_SECONDS):
             console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
     console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
     if problem := post_outcome(plan, store, code):
@@ -361,10 +376,10 @@ def _train(
     plan: Plan,
     store: StageStore,
     tracker: BackgroundTracker,
+    mirroring: Mirroring,
     console: Console,
     started: float,
     at: Attachment | None,
-    mirror: Mirror | None,
 ) -> tuple[Plan, int]:
     """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
     seen = 0
@@ -378,7 +393,7 @@ def _train(
         if watch.committed > seen:
             seen = watch.committed
             tracker.notify()
-            _push(mirror, watch.plan, console)
+            mirroring.follow(watch.plan)
 
     try:
         with Watch(plan, store, console, started) as watch:

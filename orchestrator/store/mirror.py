@@ -7,23 +7,30 @@ store that lacks it brings it back. A stage exists there when its manifest does,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import InputError, Problem, StepwiseError, without_password
+from pydantic import ValidationError
+
+from orchestrator.background import Background
+from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, without_password
 from orchestrator.plan import Plan
 from orchestrator.store.chain import replay, replay_all
 from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.jobs import SavedJob
 from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-RECORDS = ("job.json", "proposals-*.json", "pruned/*.json")
-"""What a search decided: its configurations, its seeds, what was stopped. Below the job's folder."""
+RECORDS = ("proposals-*.json", "pruned/*.json", "job.json")
+"""What a search decided: its configurations, its seeds, what was stopped. Below the job's folder; the last stands
+for all."""
+OBJECT_STORES = {"s3", "gs", "abfs"}
+"""fsspec's names of those where a put is seen whole or not at all, and where nothing has to have a parent."""
 
 
 class Mirror:
@@ -33,16 +40,16 @@ class Mirror:
         """Raises ``InputError`` if fsspec knows no such URL."""
         import fsspec
 
-        # Only folders need parents; asked for them, s3fs would make a bucket that is missing.
-        parents = {"auto_mkdir": True} if "://" not in url or url.startswith("file:") else {}
         self.url, self._store = without_password(url), store
         self._sent: dict[str, str] = {}
         try:
-            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url, **parents)
+            found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             fix = "pip install 'stepwise[s3]' for s3://, or what fsspec asks for"
             raise InputError(Problem("MIR001", self.url, str(error).splitlines()[0], fix)) from None
         self._files, self._root = found
+        protocol = self._files.protocol
+        self._in_folders = OBJECT_STORES.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
 
     def pull_records(self, job: str) -> None:
         """Bring what a search decided, if this store knows nothing of it."""
@@ -50,10 +57,15 @@ class Mirror:
         if (folder / "job.json").exists():
             return
         with self._reachable():
-            names = [path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)]
-            for name in sorted(names, key="job.json".__eq__):  # it last: while it lacks, all is brought again
-                if any(fnmatch(name, pattern) for pattern in RECORDS) and ".." not in name:
+            try:  # asked first: of a mirror that does not answer, many a ``find`` says that nothing is there
+                job_text = self._files.cat_file(f"{there}/job.json").decode()
+                SavedJob.model_validate_json(job_text)
+            except (FileNotFoundError, ValidationError):
+                return
+            for name in (path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)):
+                if any(fnmatch(name, pattern) for pattern in RECORDS[:-1]) and ".." not in name:
                     replace_file(folder / name, self._files.cat_file(f"{there}/{name}").decode())
+            replace_file(folder / "job.json", job_text)  # last: while it lacks, all is brought again
 
     def pull(self, plan: Plan) -> int:
         """Bring every stage of a plan's trials that is there and not here. Returns how many came."""
@@ -66,7 +78,7 @@ class Mirror:
                 for tried in chain.attempts:
                     self._push_stage(tried.manifest)
             folder = job_folder(self._store.root, plan.job.name)
-            for path in sorted(path for pattern in RECORDS for path in folder.glob(pattern)):
+            for path in (path for pattern in RECORDS for path in sorted(folder.glob(pattern))):
                 name, text = f"jobs/{plan.job.name}/{path.relative_to(folder)}", path.read_text()
                 if self._sent.get(name) != text:
                     self._put(name, text)
@@ -81,9 +93,9 @@ class Mirror:
     def _pull_stage(self, key: str) -> bool:
         there = f"{self._root}/stages/{key}"
         with self._reachable():
-            if not self._files.exists(f"{there}/{MANIFEST}"):
-                return False
-            manifest = parsed(self._files.cat_file(f"{there}/{MANIFEST}"), f"{self.url}/stages/{key}", key)
+            manifest = self._manifest(key)
+        if manifest is None:
+            return False
 
         def fetch(file: StoredFile, path: Path) -> None:
             with self._reachable():
@@ -102,16 +114,37 @@ class Mirror:
         name = f"stages/{manifest.key}/{MANIFEST}"
         if name in self._sent:
             return
-        if not self._files.exists(f"{self._root}/{name}"):
+        if self._manifest(manifest.key) is None:
             folder = self._store.folder(manifest)
             for file in manifest.files:
                 target = f"{self._root}/stages/{manifest.key}/{manifest.attempt}/{file.path}"
+                self._make_parent(target)
                 self._files.put_file(str(folder / file.path), target)
             self._put(name, manifest.model_dump_json(indent=1))
         self._sent[name] = manifest.attempt
 
+    def _manifest(self, key: str) -> Manifest | None:
+        """The manifest that stands there. A damaged one is none: the next push writes it anew."""
+        try:
+            data = self._files.cat_file(f"{self._root}/stages/{key}/{MANIFEST}")
+            return parsed(data, f"{self.url}/stages/{key}", key)
+        except (FileNotFoundError, StoreError):
+            return None
+
     def _put(self, name: str, text: str) -> None:
-        self._files.pipe_file(f"{self._root}/{name}", text.encode())
+        """Write a small file so that a kill leaves the old one or the new one."""
+        target = f"{self._root}/{name}"
+        if not self._in_folders:
+            self._files.pipe_file(target, text.encode())
+            return
+        self._make_parent(target)
+        self._files.pipe_file(f"{target}.partial", text.encode())
+        self._files.mv(f"{target}.partial", target)
+
+    def _make_parent(self, path: str) -> None:
+        """Asked for it, s3fs would make a bucket that is missing."""
+        if self._in_folders:
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -124,3 +157,25 @@ class Mirror:
             found = (str(error) or repr(error)).splitlines()[0]
             fix = "is it there, may we write to it? What is committed stays in the store"
             raise StepwiseError(Problem("MIR002", self.url, found, fix)) from error
+
+
+class BackgroundMirror(Background):
+    """Copies what is committed while training goes on. What it has not when it is closed, the next run copies."""
+
+    behind = "the mirror is behind; the store has everything"
+
+    def __init__(self, mirror: Mirror, plan: Plan, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self._mirror, self._plan = mirror, plan
+
+    def follow(self, plan: Plan) -> None:
+        """Take a longer plan from now on: the search has proposed another configuration."""
+        self._plan = plan
+
+    def _deliver(self, closing: bool) -> None:
+        try:
+            self._mirror.push(self._plan)
+        except Exception:
+            if closing:  # nobody waits for a mirror that is away
+                self._abandoned.set()
+            raise

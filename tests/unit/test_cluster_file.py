@@ -112,7 +112,7 @@ def test_commands_on_a_cluster_say_what_is_missing(stepwise: Callable, tmp_path:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        *((said, "CLU012.*is no Ray dashboard.*8265") for said in (b"[]", b"{}", b"<html>")),
+        *((said, "CLU014.*is no Ray dashboard.*8265") for said in (b"[]", b"{}", b"<html>")),
         (b'{"ray_version": "1.0"}', "CLU011.*runs Ray 1.0"),
     ],
 )

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from rich.console import Console
 
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
+from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
-from orchestrator.store import StageStore, frontier, save_job
+from orchestrator.runtime import run
+from orchestrator.runtime.mirroring import Mirroring
+from orchestrator.store import StageStore, frontier, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
 from orchestrator.store.mirror import Mirror
 from orchestrator.store.searches import record_proposal
+from orchestrator.tracking import BackgroundTracker
 
 
 @pytest.fixture
@@ -23,10 +32,22 @@ def url() -> str:
     return f"memory://bucket-{uuid.uuid4().hex}/prefix"
 
 
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training that commits at once, and no MLflow."""
+
+    def commit_all(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
+        trained(store.root, plan)
+        tick()
+
+    monkeypatch.setattr(run, "run_trials", commit_all)
+    monkeypatch.setattr(BackgroundTracker, "_deliver", lambda *_: None)
+
+
 def make_plan() -> Plan:
     schedule = {"tokens_per_stage": 4, "stage_steps": 10, "pretrain_steps": 10}
     job = {"name": "small", "methods": ["explicit_cot", "stepwise"], "task": {"digits": [2, 2]}, "schedule": schedule}
-    return build_plan(Job.model_validate(job))
+    return build_plan(Job.model_validate({**job, "tracking": {"uri": "http://127.0.0.1:9"}}))
 
 
 def trained(root: Path, plan: Plan, stages: int = 99) -> StageStore:
@@ -126,6 +147,146 @@ def test_what_a_search_decided_comes_with_it(tmp_path, url):
     Mirror(url, new).pull_records("small")
     here, there = ({p.relative_to(s.root): p.read_text() for p in s.root.rglob("jobs/small/*")} for s in (new, old))
     assert here == there != {}
+
+
+def keys_at(url: str) -> set[str]:
+    """The stages that a mirror in memory has."""
+    found = fsspec.filesystem("memory").glob(f"{url.removeprefix('memory:/')}/stages/*/manifest.json")
+    return {path.split("/")[-2] for path in found}
+
+
+@pytest.mark.parametrize("words", ["extend small --seeds 1", "fork {stage} --set training.learning_rate=2e-4"])
+def test_verbs_that_train_copy_what_they_commit(tmp_path, url, stepwise, no_ray, monkeypatch, words):
+    plan = make_plan()
+    store = trained(tmp_path / "store", plan)
+    save_job(plan, store)
+    monkeypatch.setenv("STEPWISE_MIRROR", url)
+    finished = stepwise(*words.format(stage=plan.trials[1].stages[1].key).split(), "--store", store.root)
+    assert finished.code == 0, finished.out + finished.err
+    new = set(store.stage_keys()) - set(plan.unique_stages)
+    assert new
+    assert new <= keys_at(url)
+
+
+@pytest.mark.parametrize("kind", ["job", "fork"])
+def test_job_comes_back_by_its_name(tmp_path, url, stepwise, no_ray, kind):
+    plan, old = make_plan(), StageStore(tmp_path / "old")
+    if kind == "fork":
+        trial = plan.trials[1]
+        plan = fork_plan(trial, trial.stages[1], (("training.learning_rate", 2e-4),), "other")
+        save_fork(plan, old)
+    else:
+        save_job(plan, old)
+    Mirror(url, trained(old.root, plan)).push(plan)
+    finished = stepwise("run", plan.job.name, "--mirror", url, "--store", tmp_path / "new")
+    assert finished.code == 0, finished.out + finished.err
+    assert f"{len(plan.unique_stages)} stages came from {url}" in finished.out
+
+
+def test_half_a_manifest_is_trained_and_mended(tmp_path, url):
+    plan = make_plan()
+    store = trained(tmp_path / "old", plan)
+    Mirror(url, store).push(plan)
+    first = f"{url.removeprefix('memory:/')}/stages/{plan.trials[0].stages[0].key}/manifest.json"
+    fsspec.filesystem("memory").pipe_file(first, b'{"format": 1')
+    new = StageStore(tmp_path / "new")
+    assert Mirror(url, new).pull(plan) == 0
+    Mirror(url, store).push(plan)
+    assert Mirror(url, new).pull(plan) == len(plan.unique_stages)
+
+
+def test_half_a_record_is_none(tmp_path, url):
+    plan, old, new = make_plan(), StageStore(tmp_path / "old"), StageStore(tmp_path / "new")
+    save_job(plan, old)
+    fsspec.filesystem("memory").pipe_file(f"{url.removeprefix('memory:/')}/jobs/small/job.json", b'{"job": ')
+    Mirror(url, new).pull_records("small")
+    assert saved_plan("small", new) is None
+    Mirror(url, old).push(plan)
+    Mirror(url, new).pull_records("small")
+    assert saved_plan("small", new) == plan
+
+
+def test_write_that_is_killed_leaves_what_was_there(tmp_path, monkeypatch):
+    plan, mirror = make_plan(), f"file://{tmp_path}/mirror"
+    store = trained(tmp_path / "old", plan)
+    save_job(plan, store)
+    Mirror(mirror, store).push(plan)
+    before = {path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*.json")}
+
+    def killed(files: LocalFileSystem, path: str, value: bytes) -> None:
+        Path(path).write_bytes(value[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", killed)
+    save_job(plan, store, (7,))
+    with pytest.raises(KeyboardInterrupt):
+        Mirror(mirror, store).push(plan)
+    assert {path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*.json")} == before
+
+
+NOBODY = "http://127.0.0.1:9/bucket"
+
+
+def test_mirror_that_is_away_does_not_stop_a_job_that_the_store_knows(tmp_path, stepwise, no_ray):
+    plan = make_plan()
+    store = trained(tmp_path / "store", plan, stages=1)
+    save_job(plan, store)
+    finished = stepwise("run", "small", "--mirror", NOBODY, "--store", store.root)
+    assert finished.code == 0, finished.out + finished.err
+    assert "going on with what this store has. error[MIR002]" in finished.out
+    assert "the mirror has not got everything" in finished.out
+    assert set(store.stage_keys()) == set(plan.unique_stages)
+
+
+def test_mirror_that_is_away_may_hold_a_job_that_the_store_does_not_know(tmp_path, stepwise, no_ray):
+    finished = stepwise("run", "small", "--mirror", NOBODY, "--store", tmp_path / "store")
+    assert (finished.code, "MIR002" in finished.err, "MIR003" in finished.err) == (1, True, True)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def slow(url: str) -> Iterator[Event]:
+    """A bucket ``slow://`` that takes nothing until the event is set, or for ten seconds."""
+    answers = Event()
+
+    class Slow(MemoryFileSystem):
+        protocol = "slow"
+
+        def put_file(self, *names: str, **more: object) -> None:
+            answers.wait(10)
+            answers.set()
+            super().put_file(*names, **more)
+
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    yield answers
+    answers.set()
+
+
+def test_neither_training_nor_its_interruption_waits_for_a_slow_mirror(tmp_path, slow, stepwise, no_ray, monkeypatch):
+    plan = make_plan()
+    store = trained(tmp_path / "store", plan, stages=1)
+    save_job(plan, store)
+
+    def interrupted(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
+        trained(store.root, plan)
+        tick()
+        assert not slow.is_set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_trials", interrupted)
+    monkeypatch.setattr(run, "DEADLINE_SECONDS", 0.1)
+    finished = stepwise("run", "small", "--mirror", "slow://bucket", "--store", store.root)
+    assert (finished.code, "the mirror has not got everything" in finished.out) == (130, True)
+    assert not slow.is_set()
+
+
+def test_end_waits_for_what_is_on_its_way(tmp_path, url):
+    plan, console = make_plan(), Console(record=True)
+    mirroring = Mirroring(url, trained(tmp_path / "old", plan), console)
+    mirroring.begin(plan)
+    mirroring.close(60)
+    assert console.export_text() == ""
+    assert keys_at(url) == set(plan.unique_stages)
 
 
 @pytest.mark.parametrize("mirror", ["nowhere://bucket", "gs9://x"])

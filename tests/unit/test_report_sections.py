@@ -129,7 +129,7 @@ def test_name_that_is_no_job_is_answered_with_the_one_meant(stepwise: Callable, 
 def test_overrides_of_a_saved_job_are_refused_by_name(stepwise: Callable, store: StageStore) -> None:
     save_job(make_plan(), store)
     finished = stepwise("plan", "searched", "seeds=[1]", "--store", store.root)
-    assert (finished.code, finished.err[:23]) == (2, "error[RUN006] searched:")
+    assert (finished.code, finished.err[:23]) == (2, "error[RUN007] searched:")
 
 
 def test_template_shows_every_type_of_a_table_and_each_makes_a_job() -> None:

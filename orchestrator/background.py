@@ -1,0 +1,73 @@
+"""Deliveries in a thread of their own: who reports work done waits for nobody and fails with nobody."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from threading import Event, Thread
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+SECONDS_BETWEEN_COMPLAINTS = 60.0
+
+
+class Background(ABC):
+    """Wakes when told, delivers what is new, tries again with growing pauses while the receiver is away."""
+
+    behind: str
+    """What to say when a delivery failed."""
+    rest = 0.0
+    """Times what a delivery took, before the next."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._wake, self._closing, self._abandoned = Event(), Event(), Event()
+        self._delivered = False
+        self._complained = float("-inf")
+        self._thread = Thread(target=self._work, name=type(self).__name__, daemon=True)
+
+    @abstractmethod
+    def _deliver(self, closing: bool) -> None:
+        """Deliver what is new; ``closing``: for the last time. May raise anything."""
+
+    def start(self) -> None:
+        """Wait for the first ``notify``."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Say that a stage was committed. Returns at once."""
+        self._wake.set()
+
+    def close(self, deadline_seconds: float) -> bool:
+        """Deliver what is left, for at most so long. Returns whether everything was."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(deadline_seconds)
+        self._abandoned.set()
+        return self._delivered
+
+    def _work(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._abandoned.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            closing, began = self._closing.is_set(), time.monotonic()
+            try:
+                self._deliver(closing)
+            except Exception as error:
+                self._complain(error)
+                (self._abandoned if closing else self._closing).wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                self._wake.set()
+            else:
+                pause = FIRST_PAUSE
+                if closing:
+                    self._delivered = True
+                    return
+                self._closing.wait(self.rest * (time.monotonic() - began))
+
+    def _complain(self, error: Exception) -> None:
+        if time.monotonic() - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
+            self._complained = time.monotonic()
+            self._say(f"{self.behind}. {error}")
