@@ -276,7 +276,8 @@ class Real:
         differs = ended != self.control
         left = self._left(home)
         absent = sum((Counter(self._places(self.points)) - Counter(set(self._places(points)))).values())
-        doubled = sum((Counter(self._places(points)) - Counter(self._places(self.points))).values())
+        again = Counter(self._places(points)) - Counter(self._places(self.points))
+        doubled = again.total()
         twice = [f"{key} begun {times} times" for key, times in sight.begun.items() if times > 1 + faults]
         figures.cases += 1
         figures.delivered += faults
@@ -292,7 +293,8 @@ class Real:
         figures.recovery_seconds += sight.recovery_seconds
         said = [*(f"lost: {line}" for line in missing), *(f"left: {line}" for line in left), *twice]
         said += ["weights or frontier differ"] * differs
-        said += [f"points missing {absent}, doubled {doubled}"] * bool(absent or doubled)
+        metrics = ", ".join(sorted({metric for _, metric, _ in again}))
+        said += [f"points missing {absent}, doubled {doubled} ({metrics})"] * bool(absent or doubled)
         figures.failures += [f"{name}: {line}" for line in said]
         say(f"{name}: {faults} faults, {sight.begun.total()} attempts of {len(sight.begun)} stages; {said or 'sound'}")
         shutil.rmtree(home, ignore_errors=True)
