@@ -42,7 +42,7 @@ def prompt_ids(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     separator = tokenizer.eos_token_id
     [ids] = encode([prompt_text(question, tokenizer.eos_token)], tokenizer)
     if unknown := unknown_words(question, ids, tokenizer):
-        fix = "write it as the task does; `stepwise data JOB --split test --limit 3` shows questions before ||"
+        fix = "write it as the task does; `stepwise data JOB --split validation --limit 3` shows questions before ||"
         raise InputError(Problem("PRE001", repr(question), f"the model does not know {' '.join(unknown)}", fix))
     if len(separators(ids, separator, len(added_before(tokenizer)))) != 1:
         found = f"holds the separator {tokenizer.eos_token!r}"

@@ -55,10 +55,12 @@ from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_c
 from orchestrator.tracking.shared import ADMIN, SharedServer
 
 DONE, FAILED, PARTIAL = 0, 1, 3
-DEADLINE_SECONDS = 60.0
-"""For what MLflow, and after Ctrl-C the mirror, have not got when training ends."""
-UPLOAD_DEADLINE_SECONDS = 900.0
-"""For what the mirror has not got when training ended by itself: weights may be large, the machine soon gone."""
+INTERRUPTED_SECONDS = 10.0
+"""After Ctrl-C: for what MLflow, and then the mirror, have not got yet."""
+TRACKING_SECONDS = 60.0
+"""When training ended by itself: for what MLflow has not got."""
+UPLOAD_SECONDS = 900.0
+"""For what the mirror has not got then: weights may be large, the machine soon gone."""
 WAIT_SECONDS = 0.2
 FOLDERS = ("stages", "jobs", "data", "ray")
 """Of a store: what a run writes into."""
@@ -91,7 +93,7 @@ def run_job(
     refuse_drift(plan, store, accept=accept_drift)
     if not _is_name(path):
         save_job(plan, store)
-    return _run(plan, path, store, console, mirroring, at)
+    return _run(plan, store, console, mirroring, at)
 
 
 def _whole_plan(
@@ -174,7 +176,7 @@ def extend_job(
     if dry_run:
         return plan
     save_job(plan, store, new)
-    return _run(plan, path, store, console, mirroring)
+    return _run(plan, store, console, mirroring)
 
 
 def fork_stage(
@@ -201,7 +203,7 @@ def fork_stage(
     refuse_drift(plan, store, accept=accept_drift, joins=True)
     save_fork(plan, store)
     console.print(f"fork of {trial.job.name}, {trial.name}, after stage {after.index} ({after.key})")
-    return _run(plan, Path(plan.job.name), store, console, mirroring)
+    return _run(plan, store, console, mirroring)
 
 
 def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
@@ -214,7 +216,6 @@ def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
 
 def _run(
     plan: Plan,
-    path: Path,
     store: StageStore,
     console: Console,
     mirroring: Mirroring,
@@ -237,17 +238,18 @@ def _run(
     if frontier(plan, store):
         tracker.notify()
     mirroring.begin(plan)
-    patience = DEADLINE_SECONDS
+    upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
         plan, code = _train(plan, store, tracker, mirroring, console, started, at)
         if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
-        patience = UPLOAD_DEADLINE_SECONDS
+        upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
     finally:
-        mirroring.close(patience)
-        if not tracker.close(DEADLINE_SECONDS):
-            console.print(f"MLflow has not got everything; later: stepwise track {path} --store {_short(store.root)}")
+        mirroring.close(upload)
+        if not tracker.close(tracking):
+            later = f"stepwise track {job.name} --store {_short(store.root)}"
+            console.print(f"MLflow has not got everything; later: {later}")
     console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
     if problem := post_outcome(plan, store, code):
         console.print(problem)

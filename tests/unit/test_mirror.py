@@ -274,7 +274,7 @@ def test_neither_training_nor_its_interruption_waits_for_a_slow_mirror(tmp_path,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "run_trials", interrupted)
-    monkeypatch.setattr(run, "DEADLINE_SECONDS", 0.1)
+    monkeypatch.setattr(run, "INTERRUPTED_SECONDS", 0.1)
     finished = stepwise("run", "small", "--mirror", "slow://bucket", "--store", store.root)
     assert (finished.code, "the mirror has not got everything" in finished.out) == (130, True)
     assert not slow.is_set()
