@@ -64,11 +64,14 @@ class Server:
 
 
 def points_in(database: Path, experiment: str) -> Counter[tuple[str, str, int, float]]:
-    """(run, metric, step, value) of every row of an experiment; the job's own run without its name."""
+    """(run, metric, step, value) of every row of an experiment; the job's own run without its name.
+
+    Runs that were deleted are left out: the tracker replaces the job's own when a job that had ended went on.
+    """
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as rows:
         found = rows.execute(
             "select r.name, m.key, m.step, m.value from metrics m join runs r on r.run_uuid = m.run_uuid "
-            "join experiments e on e.experiment_id = r.experiment_id where e.name = ?",
+            "join experiments e on e.experiment_id = r.experiment_id where e.name = ? and r.lifecycle_stage = 'active'",
             (f"stepwise/{experiment}",),
         )
         return Counter((run.removeprefix(experiment), key, step, value) for run, key, step, value in found)
