@@ -66,12 +66,14 @@ class Server:
 def points_in(database: Path, experiment: str) -> Counter[tuple[str, str, int, float]]:
     """(run, metric, step, value) of every row of an experiment; the job's own run without its name.
 
-    Runs that were deleted are left out: the tracker replaces the job's own when a job that had ended went on.
+    Superseded runs are left out: the tracker sets the job's own aside when a job that had ended goes on.
     """
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as rows:
         found = rows.execute(
             "select r.name, m.key, m.step, m.value from metrics m join runs r on r.run_uuid = m.run_uuid "
-            "join experiments e on e.experiment_id = r.experiment_id where e.name = ? and r.lifecycle_stage = 'active'",
+            "join experiments e on e.experiment_id = r.experiment_id "
+            "join tags t on t.run_uuid = r.run_uuid and t.key = 'stepwise.level' "
+            "where e.name = ? and t.value != 'superseded'",
             (f"stepwise/{experiment}",),
         )
         return Counter((run.removeprefix(experiment), key, step, value) for run, key, step, value in found)
