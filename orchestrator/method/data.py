@@ -67,16 +67,20 @@ def _tensor(array: NDArray[np.int32]) -> torch.Tensor:
 
 
 def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path) -> TokenTable:
-    """The tokens of a split, from ``path`` if it exists, else made and put there in one rename."""
+    """The tokens of a split, from ``path`` if it exists, else made and put there, each file in one rename: others
+    may make or read the same at the same time.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = partial(path)
+        written, sealed = partial(path), partial(_digest_file(path))
         try:
             _write(task, split, tokenizer, written)
-            _digest_file(path).write_text(_sha256(written))
+            sealed.write_text(_sha256(written))
+            os.replace(sealed, _digest_file(path))
             os.replace(written, path)
         finally:
             written.unlink(missing_ok=True)
+            sealed.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
     return _read(path, with_answers=split != "train")
