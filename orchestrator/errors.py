@@ -34,6 +34,11 @@ class Problem:
         return without_password(f"error[{self.code}] {self.where}: {self.found}{fix}")
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line; of one that says nothing, what it is."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 class StepwiseError(Exception):
     """Base of the tree. ``exit_code`` is what the command line returns."""
 

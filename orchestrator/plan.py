@@ -152,8 +152,8 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
                 trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
     estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
-    common = common_identity(job, content)
-    made_of = {name: common[name] for name in ("task", "model")}
+    whole = common_identity(job, content)
+    made_of = {name: whole[name] for name in ("task", "model")}
     return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
 
 

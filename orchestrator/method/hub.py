@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from orchestrator.config import PretrainedModel, ScratchModel
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 
 ModelConfig = ScratchModel | PretrainedModel
 
@@ -78,7 +78,7 @@ def from_hub(loader: type, name: str, **options: object):
     try:
         return loader.from_pretrained(name, local_files_only=local, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        found = f"{name!r} could not be loaded: {(str(error) or repr(error)).splitlines()[0]}"
+        found = f"{name!r} could not be loaded: {first_line(error)}"
         raise InputError(
             Problem(
                 "MOD001",

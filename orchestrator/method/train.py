@@ -7,9 +7,6 @@ separator; when a token goes, AdamW is built anew.
 
 from __future__ import annotations
 
-import math
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,15 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from orchestrator.config import Resources, Training
+from orchestrator.method.course import Course, Trace
 from orchestrator.method.data import TokenTable, batch_rows
 from orchestrator.method.model import autocast
-from orchestrator.method.observe import Finding, Meter, Observer, told, weights
+from orchestrator.method.observe import Meter, Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut, draw_removed, without_long
-from orchestrator.method.resume import Consumed, Moment, generators, restore_generators
+from orchestrator.method.resume import Moment, restore_generators
 from orchestrator.method.sharding import Gather, is_split
-from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
-from orchestrator.stability import Alarm, Blocks
+from orchestrator.method.stage import StageSpec
 
 BLOCKS = 20
 """A stage is recorded and judged at most this often, ..."""
@@ -63,18 +60,6 @@ Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Step, Training], 
 mean of what each adds up is the mean over the batch."""
 
 
-@dataclass(frozen=True)
-class Trace:
-    """What training a stage recorded on the way."""
-
-    after_removal: tuple[RemovalPoint, ...]
-    train_loss: tuple[LossPoint, ...]
-    blocks: Blocks
-    alarm: Alarm | None
-    steps: int
-    seconds: float
-
-
 def train_stage(
     model: PreTrainedModel,
     optimizer: Optimizer,
@@ -95,72 +80,63 @@ def train_stage(
     go on from there, ``begin`` with the weights and the optimizer of that moment. ``gather``: of a model whose
     weights are split over the workers.
     """
-    begin = begin or Moment()
-    started = time.perf_counter() - begin.seconds
-    rank, world = ranked()
-    torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)  # dropout, the same after a resume
-    # An emulator has no use for its network's last layer.
-    unused = spec.kind in ("thought_emulation", "coupling")
-    copies = world > 1 and not is_split(model)
-    parallel = DistributedDataParallel(model, find_unused_parameters=unused) if copies else model
-    objective, gather = objective or removal_loss, gather or (lambda: model)
+    begin, objective = begin or Moment(), objective or removal_loss
+    gather = gather or (lambda: model)
+    parallel = _parallel(model, spec)
     model.train()
-    if begin.generators:
-        restore_generators(begin.generators[rank], model.device)
-    elif spec.warmup_steps:
+    _begin_generators(model, spec, begin)
+    if spec.warmup_steps and not begin.generators:
         optimizer.reset()
-    removals, removed = deque(spec.removals[begin.removals :]), spec.removed_after(begin.removals)
-    points, losses, blocks, meter = [*begin.after_removal], [*begin.train_loss], [*begin.blocks], Meter()
-    finding: Finding = "recovered" if begin.recovered else None
-    consumed = Consumed.after(begin.steps, spec, table, training)
-
-    def now() -> Moment:
-        return Moment(
-            steps=step + 1,
-            removals=len(spec.removals) - len(removals),
-            recovered=finding == "recovered",
-            after_removal=tuple(points),
-            train_loss=tuple(losses),
-            blocks=tuple(blocks),
-            seconds=time.perf_counter() - started,
-            consumed=consumed.digest,
-            generators=generators(model.device),
-        )
-
-    watch(Progress(begin.steps, removed))
+    course, meter = Course.at(begin, spec, table, training), Meter()
+    watch(Progress(begin.steps, course.removed_tokens))
     left = spec.steps - begin.steps
     rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step + begin.steps, left)
     for step, rows in enumerate(rows_of_step, begin.steps):
         at = spec.first_step + step
-        consumed.add(rows.tobytes())
-        if removals and (removals[0].step <= step or (spec.adaptive and finding == "recovered")):
-            removed, finding = removals.popleft().removed_tokens, None
+        course.consumed.add(rows.tobytes())
+        if course.removal_is_due(step):
+            course.remove()
             whole = gather()
             if observer:
-                points.append(observer.after_removal(whole, spec, at, removed))
+                course.after_removal.append(observer.after_removal(whole, spec, at, course.removed_tokens))
             if training.reset_optimizer:
                 optimizer.reset()
-        loss = _backward(parallel, objective(parallel, table, rows, Step(spec, at, removed), training))
-        ends_block = step + 1 == spec.steps or (step + 1) % block_steps(spec) == 0
+        loss = _backward(parallel, objective(parallel, table, rows, Step(spec, at, course.removed_tokens), training))
+        course.steps = step + 1
+        ends_block = course.steps == spec.steps or course.steps % block_steps(spec) == 0
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
         meter.add(loss, optimizer.step(_rate(spec, step)))
         if not ends_block:
             continue
         steps = meter.close(optimizer, before)
-        watch(Progress(step + 1, removed))
-        if math.isfinite(steps.mean_loss):
-            losses.append(LossPoint(step=at + 1, loss=steps.mean_loss))
+        watch(Progress(course.steps, course.removed_tokens))
+        course.learnt(steps)
         whole = gather()
         if observer:
-            blocks.append(observer.block(whole, spec, step + 1, removed, steps))
-        finding = told(observer.judge(tuple(blocks)) if observer else None)
-        if isinstance(finding, Alarm) or (spec.adaptive and finding == "recovered" and not removals):
+            course.blocks.append(observer.block(whole, spec, course.steps, course.removed_tokens, steps))
+        course.finding = told(observer.judge(tuple(course.blocks)) if observer else None)
+        if course.is_over:
             break
-        if step + 1 < spec.steps:
-            keep(now)
-    alarm = finding if isinstance(finding, Alarm) else None
-    seconds = time.perf_counter() - started
-    return Trace(tuple(points), tuple(losses), tuple(blocks), alarm, step + 1, seconds)
+        if course.steps < spec.steps:
+            keep(partial(course.moment, model.device))
+    return course.trace()
+
+
+def _parallel(model: PreTrainedModel, spec: StageSpec) -> torch.nn.Module:
+    """The model, with its gradients averaged over workers that each have all of it."""
+    if ranked()[1] == 1 or is_split(model):
+        return model
+    # An emulator has no use for its network's last layer.
+    unused = spec.kind in ("thought_emulation", "coupling")
+    return DistributedDataParallel(model, find_unused_parameters=unused)
+
+
+def _begin_generators(model: PreTrainedModel, spec: StageSpec, begin: Moment) -> None:
+    """Dropout, the same after a resume."""
+    rank, _ = ranked()
+    torch.manual_seed(_mixed(spec.seed, spec.first_step) + rank)
+    if begin.generators:
+        restore_generators(begin.generators[rank], model.device)
 
 
 def _rate(spec: StageSpec, step: int) -> float:

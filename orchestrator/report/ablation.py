@@ -12,7 +12,6 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student
 from orchestrator.report.markup import Column, Picture, section, table
 from orchestrator.space import name_of, text
-from orchestrator.store import Chain
 
 MOST_VALUES = 12
 """Of a field with more, as one drawn from a range, each value would stand for one trial."""
@@ -34,7 +33,7 @@ class Effect:
 
 def effects(findings: Findings) -> tuple[Effect, ...]:
     """By field and value in plan order: fields for which trials with two values or more have ended."""
-    ended = [chain for chain in findings.chains if chain.trial.method == "stepwise" and _over(chain)]
+    ended = [chain for chain in findings.chains if chain.trial.method == "stepwise" and chain.next is None]
     by_field: dict[str, dict[Scalar, list[float]]] = {}
     for chain in ended:
         share = 0.0 if chain.given_up else chain.standing[-1].manifest.metrics.exact_match
@@ -78,10 +77,6 @@ def _rows(found: Sequence[Effect]) -> Iterator[list[str]]:
             f"{words.exact(low)}–{words.exact(high)}" if low < high else "-",
             _whiskers(effect.mean, low, high),
         ]
-
-
-def _over(chain: Chain) -> bool:
-    return chain.finished or chain.given_up is not None
 
 
 def _whiskers(mean: float, low: float, high: float) -> Picture:

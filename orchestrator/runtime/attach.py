@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Resources
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.runtime.access import check_asks_for_token, check_private
 from orchestrator.runtime.cluster import (
     DRIVER,
@@ -72,7 +72,7 @@ def connect(at: Attachment) -> None:
             logging_level="ERROR",
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        found = str(error).strip().splitlines()[0]
+        found = first_line(error)
         fix = "start Ray on this machine, or `stepwise submit` from another one"
         raise InputError(Problem("CLU003", at.address, f"cannot be joined: {found}", fix)) from None
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config import Resources
-from orchestrator.errors import InputError, Problem, StepwiseError
+from orchestrator.errors import InputError, Problem, StepwiseError, first_line
 
 DRIVER = "stepwise_driver"
 """Custom resource that Tune's light driver functions take, so that they never take a training core."""
@@ -95,7 +95,7 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
             logging_level="ERROR",
         )
     except Exception as error:  # Ray raises bare ones where a process of its own did not come up or was killed
-        found = str(error).strip().splitlines()[0]
+        found = first_line(error)
         raise StepwiseError(
             Problem("RAY001", "Ray", f"did not start: {found}", "run the same command again")
         ) from error

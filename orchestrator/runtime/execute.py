@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.failpoints import failpoint
+from orchestrator.method.course import Trace
 from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
 from orchestrator.method.model import initial_model, save_weights, set_attention, stage_model
@@ -24,7 +25,7 @@ from orchestrator.method.observe import Observer
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.sharding import Gather, split
 from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
-from orchestrator.method.train import Progress, Trace, removal_loss, train_stage
+from orchestrator.method.train import Progress, removal_loss, train_stage
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
 from orchestrator.runtime.judging import Answers, StageJudge, expected

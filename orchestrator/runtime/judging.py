@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from orchestrator.method.course import Trace
 from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import answer_entropy, answer_tokens
 from orchestrator.method.observe import Finding
 from orchestrator.method.stage import StageSpec
-from orchestrator.method.train import Trace, block_steps
+from orchestrator.method.train import block_steps
 from orchestrator.plan import Trial
 from orchestrator.stability import (
     Blocks,

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from orchestrator.config import NAME, Job
-from orchestrator.errors import InputError, Problem, StoreError
+from orchestrator.errors import InputError, Problem, StoreError, first_line
 from orchestrator.fork import chain_plan
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan, read_chain
@@ -131,5 +131,5 @@ def _read(file: Path) -> SavedJob:
     try:
         return SavedJob.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        found = f"not a saved job: {str(error).splitlines()[0]}"
+        found = f"not a saved job: {first_line(error)}"
         raise StoreError(Problem("STO005", str(file), found, "delete it; the next run writes it")) from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from orchestrator.background import Background
-from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, without_password
+from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, first_line, without_password
 from orchestrator.plan import Plan
 from orchestrator.store.chain import replay, replay_all
 from orchestrator.store.folders import job_folder, replace_file
@@ -46,7 +46,7 @@ class Mirror:
             found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             fix = "pip install 'stepwise[s3]' for s3://, or what fsspec asks for"
-            raise InputError(Problem("MIR001", self.url, str(error).splitlines()[0], fix)) from None
+            raise InputError(Problem("MIR001", self.url, first_line(error), fix)) from None
         self._files, self._root = found
         protocol = self._files.protocol
         self._in_folders = OBJECT_STORES.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
@@ -154,7 +154,7 @@ class Mirror:
         except StepwiseError:
             raise
         except Exception as error:
-            found = (str(error) or repr(error)).splitlines()[0]
+            found = first_line(error)
             fix = "is it there, may we write to it? What is committed stays in the store"
             raise StepwiseError(Problem("MIR002", self.url, found, fix)) from error
 

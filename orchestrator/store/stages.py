@@ -27,7 +27,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 
 from orchestrator import method
-from orchestrator.errors import Problem, StepwiseError, StoreError
+from orchestrator.errors import Problem, StepwiseError, StoreError, first_line
 from orchestrator.failpoints import failpoint
 from orchestrator.identity import digest, field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
@@ -313,7 +313,7 @@ def parsed(data: bytes, where: str, key: str) -> Manifest:
         document = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
         manifest = Manifest.model_validate(document)
     except (ValueError, ValidationError, RecursionError) as error:
-        found = f"not a manifest: {str(error).splitlines()[0]}"
+        found = f"not a manifest: {first_line(error)}"
         raise StoreError(Problem("CKP009", where, found, _REPAIR)) from None
     if manifest.key != key or manifest.format != FORMAT:
         found = f"names stage {manifest.key}, format {manifest.format}"

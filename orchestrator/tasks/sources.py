@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.config import ExampleSource, Gsm8kTask, TextTask
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.tasks.base import Split
 
 COT_MARK, ANSWER_MARK = "||", "####"
@@ -119,7 +119,7 @@ def _from_parquet(path: Path, task: TextTask | Gsm8kTask) -> Iterator[Raw]:
             for number, row in enumerate(rows, 1):
                 yield _picked(task, row, f"{path}:{number}")
     except (pa.ArrowException, OSError) as error:
-        found = f"not a Parquet file: {str(error).splitlines()[0]}"
+        found = f"not a Parquet file: {first_line(error)}"
         raise InputError(Problem("DAT004", str(path), found, "write it again")) from None
 
 
@@ -138,7 +138,7 @@ def _load_dataset(task: TextTask | Gsm8kTask, split: str):
     try:
         return datasets.load_dataset(task.dataset, task.subset, revision=task.revision, split=split)
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
-        found = f"{task.dataset!r}, split {split!r}, could not be loaded: {(str(error) or repr(error)).splitlines()[0]}"
+        found = f"{task.dataset!r}, split {split!r}, could not be loaded: {first_line(error)}"
         fix = "give a dataset and a split that this machine can reach, or local files without task.dataset"
         raise InputError(Problem("DAT009", "task.dataset", found, fix)) from None
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.config import Job
+from orchestrator.errors import first_line
 from orchestrator.tracking.views import view_path
 
 
@@ -51,7 +52,7 @@ def unreachable(uri: str) -> str:
     try:
         MlflowClient(uri).search_experiments(max_results=1)
     except MlflowException as error:
-        return f"refuses: {str(error).strip().splitlines()[0][:200]}"
+        return f"refuses: {first_line(error)[:200]}"
     return ""
 
 

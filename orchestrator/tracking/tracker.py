@@ -13,7 +13,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from orchestrator.config import Job, job_toml
-from orchestrator.errors import Problem, StepwiseError
+from orchestrator.errors import Problem, StepwiseError, first_line
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.search import standings
@@ -300,4 +300,4 @@ def _cause(error: BaseException) -> str:
     while inner := root.__cause__ or root.__context__:
         root = inner
     told = root if isinstance(root, OSError) else error
-    return shorten((str(told) or repr(told)).splitlines()[0], LONGEST_CAUSE, placeholder=" ...")
+    return shorten(first_line(told), LONGEST_CAUSE, placeholder=" ...")

@@ -16,15 +16,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import Figure, arguments, console, finish
+from made_up import fill, metrics
 from rich.console import Console
 
 from orchestrator.config import Job
-from orchestrator.method.stage import LossPoint, StageMetrics
-from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime.status import search_state
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import StageStore, frontier, save_job
@@ -61,37 +60,6 @@ def timed(work: Callable[[], object], repetitions: int = 1) -> tuple[float, ...]
     return tuple(seconds)
 
 
-def commit(trial: Trial, stages: int, store: StageStore) -> None:
-    """The first stages of a trial, with some numbers and no weights."""
-    for stage in trial.stages[:stages]:
-        attempt = store.begin(stage.key)
-        (attempt / "model.safetensors").write_bytes(b"no weights")
-        store.commit(stage, attempt, "good", metrics(trial, stage))
-
-
-def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
-    first, every = stage.spec.first_step, stage.spec.steps // LOSSES
-    return StageMetrics(
-        removed_tokens=stage.spec.removed_to,
-        total_tokens=stage.spec.total_tokens,
-        exact_match=(trial.seed * 37 + stage.index) % 101 / 100,
-        examples=1_000,
-        validation_loss=0.5,
-        generated_tokens=33.0 - stage.spec.removed_to,
-        examples_per_second=20.0 + trial.seed % 7,
-        examples_per_second_batched=400.0,
-        train_loss=tuple(LossPoint(step=first + every * n, loss=1 / n) for n in range(1, LOSSES)),
-        train_seconds=10.0,
-        evaluate_seconds=1.0,
-    )
-
-
-def fill(plan: Plan, root: Path) -> None:
-    """Commit all but each trial's last stage, as eight trials at a time do."""
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda trial: commit(trial, STAGES - 1, StageStore(root)), plan.trials))
-
-
 def refreshes(plan: Plan, store: StageStore, repetitions: int) -> tuple[float, ...]:
     """Seconds of each look of the live table, while one stage more is committed between two."""
     waiting = iter(plan.trials)
@@ -102,7 +70,7 @@ def refreshes(plan: Plan, store: StageStore, repetitions: int) -> tuple[float, .
         for _ in range(repetitions):
             trial = next(waiting)
             attempt = store.begin(trial.stages[-1].key)
-            store.commit(trial.stages[-1], attempt, "good", metrics(trial, trial.stages[-1]))
+            store.commit(trial.stages[-1], attempt, "good", metrics(trial, trial.stages[-1], LOSSES))
             seconds += timed(watch.refresh)
         return seconds
 
@@ -110,7 +78,7 @@ def refreshes(plan: Plan, store: StageStore, repetitions: int) -> tuple[float, .
 def tracked(trials: int, folder: Path) -> tuple[int, float, float]:
     """Points that MLflow got, seconds that took, and seconds to see that nothing is new."""
     plan, store = build_plan(job_of(trials)), StageStore(folder)
-    fill(plan, folder)
+    fill(plan.trials, folder, STAGES - 1, LOSSES)
     tracker = Tracker(plan, store)
     tracker.experiment_id()
     (first,), (again,) = timed(tracker.sync), timed(tracker.sync)
@@ -136,7 +104,7 @@ def main() -> None:
         assert len(plan.unique_stages) == trials * STAGES
         planned = timed(lambda: build_plan(job), repetitions)
         began = time.perf_counter()
-        fill(plan, root)
+        fill(plan.trials, root, STAGES - 1, LOSSES)
         filled = time.perf_counter() - began
         save_job(plan, store)
         cold = timed(lambda: search_state("many", StageStore(root)), repetitions)

@@ -6,15 +6,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import REPOSITORY, Figure, arguments, finish, table
+from made_up import fill
 
 from orchestrator.config import load_job
-from orchestrator.method.stage import StageMetrics
-from orchestrator.plan import PlannedStage, Trial, build_plan
-from orchestrator.store import StageStore
+from orchestrator.plan import build_plan
 
 STEPWISE = Path(sys.executable).parent / "stepwise"
 PLANNED = REPOSITORY / "jobs/quickstart.toml"
@@ -41,32 +39,8 @@ def filled(folder: Path, trials: int) -> tuple[Path, Path]:
     """A job of so many trials with three stages each, and a store that holds them all."""
     job, store = folder / "many.toml", folder / "store"
     job.write_text(JOB.format(seeds=list(range(trials))))
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda trial: _commit(trial, StageStore(store)), build_plan(load_job(job)).trials))
+    fill(build_plan(load_job(job)).trials, store)
     return job, store
-
-
-def _commit(trial: Trial, store: StageStore) -> None:
-    for stage in trial.stages:
-        attempt = store.begin(stage.key)
-        (attempt / "model.safetensors").write_bytes(b"no weights")
-        store.commit(stage, attempt, "good", _metrics(trial, stage))
-
-
-def _metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
-    """Some numbers, others in every trial."""
-    return StageMetrics(
-        removed_tokens=stage.spec.removed_to,
-        total_tokens=stage.spec.total_tokens,
-        exact_match=(trial.seed * 37 + stage.index) % 101 / 100,
-        examples=1_000,
-        validation_loss=0.5,
-        generated_tokens=33.0 - stage.spec.removed_to,
-        examples_per_second=20.0 + trial.seed % 7,
-        examples_per_second_batched=400.0,
-        train_seconds=10.0,
-        evaluate_seconds=1.0,
-    )
 
 
 def main() -> None:

@@ -39,15 +39,10 @@ class Seen:
     """By rule: the share of the stage that had passed at its first alarm."""
 
 
-def ours(blocks: Blocks, held: Expected, history: History) -> str | None:
-    alarm = judge(blocks, held, history, Thresholds())
-    return alarm.detector if alarm else None
-
-
 def first_alarms(blocks: Blocks, held: Expected, history: History) -> Iterator[tuple[str, float]]:
     """Ours as a whole, and two that others use: only what is not finite; five times the mean of the stage so far."""
     rules = {
-        "ours": lambda past: ours(past, held, history) is not None,
+        "ours": lambda past: judge(past, held, history, Thresholds()) is not None,
         "not finite": lambda past: not past[-1].finite,
         "5x mean": lambda past: (
             len(past) > 1 and past[-1].train_loss_max > 5 * sum(b.train_loss for b in past[:-1]) / (len(past) - 1)

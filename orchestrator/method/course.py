@@ -1,0 +1,104 @@
+"""The course of a stage: where it is in its schedule, and what it records on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+
+from orchestrator.config import Training
+from orchestrator.method.data import TokenTable
+from orchestrator.method.observe import BlockSteps, Finding
+from orchestrator.method.resume import Consumed, Moment, generators
+from orchestrator.method.schedule import Removal
+from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
+from orchestrator.stability import Alarm, Block, Blocks
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What training a stage recorded on the way."""
+
+    after_removal: tuple[RemovalPoint, ...]
+    train_loss: tuple[LossPoint, ...]
+    blocks: Blocks
+    alarm: Alarm | None
+    steps: int
+    seconds: float
+
+
+@dataclass
+class Course:
+    """Of one attempt, while it trains."""
+
+    spec: StageSpec
+    started: float
+    steps: int
+    """Taken so far."""
+    removals: deque[Removal]
+    """Still to come."""
+    removed_tokens: int
+    finding: Finding
+    """Of the last block, unless a token went since."""
+    consumed: Consumed
+    after_removal: list[RemovalPoint]
+    train_loss: list[LossPoint]
+    blocks: list[Block]
+
+    @classmethod
+    def at(cls, begin: Moment, spec: StageSpec, table: TokenTable, training: Training) -> Course:
+        return cls(
+            spec=spec,
+            started=time.perf_counter() - begin.seconds,
+            steps=begin.steps,
+            removals=deque(spec.removals[begin.removals :]),
+            removed_tokens=spec.removed_after(begin.removals),
+            finding="recovered" if begin.recovered else None,
+            consumed=Consumed.after(begin.steps, spec, table, training),
+            after_removal=[*begin.after_removal],
+            train_loss=[*begin.train_loss],
+            blocks=[*begin.blocks],
+        )
+
+    def removal_is_due(self, step: int) -> bool:
+        recovered = self.spec.adaptive and self.finding == "recovered"
+        return bool(self.removals) and (self.removals[0].step <= step or recovered)
+
+    def remove(self) -> None:
+        self.removed_tokens, self.finding = self.removals.popleft().removed_tokens, None
+
+    def learnt(self, steps: BlockSteps) -> None:
+        if math.isfinite(steps.mean_loss):
+            self.train_loss.append(LossPoint(step=self.spec.first_step + self.steps, loss=steps.mean_loss))
+
+    @property
+    def is_over(self) -> bool:
+        """Before its last step."""
+        recovered = self.spec.adaptive and self.finding == "recovered" and not self.removals
+        return recovered or isinstance(self.finding, Alarm)
+
+    def moment(self, device: torch.device) -> Moment:
+        return Moment(
+            steps=self.steps,
+            removals=len(self.spec.removals) - len(self.removals),
+            recovered=self.finding == "recovered",
+            after_removal=tuple(self.after_removal),
+            train_loss=tuple(self.train_loss),
+            blocks=tuple(self.blocks),
+            seconds=time.perf_counter() - self.started,
+            consumed=self.consumed.digest,
+            generators=generators(device),
+        )
+
+    def trace(self) -> Trace:
+        return Trace(
+            after_removal=tuple(self.after_removal),
+            train_loss=tuple(self.train_loss),
+            blocks=tuple(self.blocks),
+            alarm=self.finding if isinstance(self.finding, Alarm) else None,
+            steps=self.steps,
+            seconds=time.perf_counter() - self.started,
+        )
