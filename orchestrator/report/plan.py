@@ -19,6 +19,8 @@ TYPICAL_FLOPS_PER_CORE = 8e10
 """Of a training step on one CPU core in bf16, as measured here; replaced by the store's own figures."""
 BYTES_PER_PARAMETER = 12
 """Of a stage: fp32 weights and AdamW's two moments."""
+STAGES_SHOWN_OF = 4
+"""Trials at most. A search has too many stages to read; ``--json`` has them all."""
 
 
 class StageForecast(Record):
@@ -105,10 +107,21 @@ def forecast(plan: Plan, store: StageStore) -> Forecast:
 
 
 def plan_table(planned: Forecast) -> Group:
-    """The forecast for a terminal."""
+    """The forecast for a terminal: a line a stage, or of many trials a line each."""
+    table = _trials(planned) if len(planned.trials) > STAGES_SHOWN_OF else _stages(planned)
+    return Group(table, "", *_summary(planned))
+
+
+def _table(first: str, *headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("trial", "stage", "removed", "steps", "about", ""):
-        table.add_column(heading, justify="left" if heading in ("trial", "") else "right", no_wrap=True)
+    table.add_column(first, overflow="fold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    return table
+
+
+def _stages(planned: Forecast) -> Table:
+    table = _table("trial", "stage", "removed", "steps", "about", "")
     for trial in planned.trials:
         for stage in trial.stages:
             table.add_row(
@@ -119,7 +132,22 @@ def plan_table(planned: Forecast) -> Group:
                 duration(stage.seconds),
                 ", ".join(_remarks(stage)),
             )
-    return Group(table, "", *_summary(planned))
+    return table
+
+
+def _trials(planned: Forecast) -> Table:
+    table = _table("trial", "stages", "shared", "in store", "steps", "about")
+    for trial in planned.trials:
+        seconds = [stage.seconds for stage in trial.stages if stage.seconds is not None]
+        table.add_row(
+            trial.trial,
+            str(len(trial.stages)),
+            str(sum(stage.shared for stage in trial.stages)),
+            str(sum(stage.in_store for stage in trial.stages)),
+            f"{trial.steps:,}",
+            duration(sum(seconds) if seconds else None),
+        )
+    return table
 
 
 def _remarks(stage: StageForecast) -> Iterator[str]:

@@ -233,6 +233,16 @@ def test_plan_and_dry_run_print_every_trial(repository, stepwise, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_plan_of_a_search_has_a_line_for_each_trial_in_80_columns(repository, stepwise, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    job = repository / "jobs/search_delta_lambda.toml"
+    planned = json.loads(stepwise("plan", job, "--json", "--store", tmp_path / "none").out)
+    lines = stepwise("plan", job, "--store", tmp_path / "none").out.splitlines()
+    for trial in planned["trials"]:
+        (line,) = (line for line in lines if line.startswith(f"{trial['trial']} "))
+        assert f"{trial['steps']:,}" in line
+
+
 def test_plan_as_json_sums_up_its_stages(repository, stepwise, tmp_path):
     words = (repository / "jobs/quickstart.toml", "--json", "--store", tmp_path / "none")
     document = json.loads(stepwise("plan", *words).out)
