@@ -407,7 +407,7 @@ def ui(
     ] = None,
 ) -> None:
     """Serve the store's MLflow on this machine and open the frontier, or say where it is. Ctrl-C ends it."""
-    from orchestrator.runtime.run import serve_mlflow
+    from orchestrator.runtime.serve import serve_mlflow
     from orchestrator.tracking.shared import shared_server
 
     _existing(store)

@@ -1,16 +1,11 @@
-"""What the verbs do: run a job, report it, track it, serve its MLflow."""
+"""What the verbs do: run a job, grow it, report it, track it."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
-import socket
 import stat
-import subprocess
-import sys
 import time
-import webbrowser
 from collections.abc import Sequence
 from itertools import count as count_up
 from itertools import islice
@@ -48,11 +43,9 @@ from orchestrator.store import (
     save_job,
     saved_added_seeds,
     saved_plan,
-    saved_plans,
     sweep,
 )
-from orchestrator.tracking import BackgroundTracker, Tracker, frontier_url, ui_command, ui_environment
-from orchestrator.tracking.shared import ADMIN, SharedServer
+from orchestrator.tracking import BackgroundTracker, Tracker
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 INTERRUPTED_SECONDS = 10.0
@@ -61,7 +54,6 @@ TRACKING_SECONDS = 60.0
 """When training ended by itself: for what MLflow has not got."""
 UPLOAD_SECONDS = 900.0
 """For what the mirror has not got then: weights may be large, the machine soon gone."""
-WAIT_SECONDS = 0.2
 FOLDERS = ("stages", "jobs", "data", "ray")
 """Of a store: what a run writes into."""
 
@@ -304,67 +296,6 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     tracker.end()
     console.print(f"{len(findings.points)} stages of {plan.job.name} are in {tracker.page() or tracker.uri}")
     return DONE
-
-
-def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> int:
-    """Run the MLflow server on the store until it is interrupted: for this machine, or ``shared``.
-
-    On a desktop the newest job's page opens.
-    """
-    store = StageStore(root)
-    plans = [plan for plan in saved_plans(store) if plan.job.tracking.uri is None]
-    if not plans:
-        found = "no job of this store is recorded in its own MLflow"
-        raise InputError(Problem("STO002", str(root), found, "run a job first, or open the server its job names"))
-    host = shared.host if shared else "127.0.0.1"
-    _check_free(host, port)
-    base = f"http://{host}:{port}"
-    pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id(), plan.job) for plan in plans}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command, environment = (
-        (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())
-    )
-    server = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)  # noqa: S603
-    try:
-        _await(server, host, port)
-        who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
-        print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
-        for name, page in pages.items():
-            print(f"  {name}: {page}", flush=True)
-        newest = max(pages, key=lambda name: (job_folder(root, name) / "job.json").stat().st_mtime)
-        if _has_desktop():
-            webbrowser.open(pages[newest])
-        return server.wait()
-    except KeyboardInterrupt:
-        return DONE
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait()
-
-
-def _await(server: subprocess.Popen[bytes], host: str, port: int) -> None:
-    """Until it answers, or has ended."""
-    while server.poll() is None:
-        with socket.socket() as trying:
-            if trying.connect_ex((host, port)) == 0:
-                return
-        time.sleep(WAIT_SECONDS)
-
-
-def _has_desktop() -> bool:
-    """Whether a page would open in a window, not in the terminal or in a test."""
-    shown = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    return bool(shown) and sys.stdout.isatty()
-
-
-def _check_free(host: str, port: int) -> None:
-    with socket.socket() as trying:
-        trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trying.bind((host, port))
-        except OSError:
-            raise InputError(Problem("CLI004", f"{host}:{port}", "is in use", "name another --port")) from None
 
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:
