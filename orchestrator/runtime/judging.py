@@ -72,7 +72,7 @@ class StageJudge:
     def _recovered(self, blocks: Blocks) -> bool:
         """Whether an adaptive stage can go on, or end. A cooldown never ends early."""
         if self.spec.consolidation:
-            return self.expected.consolidation and consolidated(blocks, self.expected, self.thresholds)
+            return self.expected.consolidation and consolidated(blocks, *self._context)
         return recovered(blocks, *self._context)
 
     @property

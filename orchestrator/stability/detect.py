@@ -10,8 +10,8 @@ to be calibrated on labelled stages before anyone trusts them: every rule below 
 
 Not recovered is therefore not yet failed, whatever the schedule: ten seeds of 3x2 digits that were lost
 between removals went on to the end (jobs/studies/restarts). A stage that *lags* (still learns, or is anywhere
-below what answer frequencies give) passes; *stuck* is flat at that floor, or flat for the whole of a
-consolidation stage that is far from its target.
+below what answer frequencies give) passes; *stuck* is flat at that floor, or flat for three consolidation stages, far
+from its target, with no cooldown to come: at a constant rate a loss levels off that falls in the cooldown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import median
 from typing import Literal
 
@@ -57,11 +57,15 @@ def recovered(blocks: Blocks, expected: Expected, history: History, thresholds: 
     return len(flags) >= thresholds.recovered_blocks and all(flags[-thresholds.recovered_blocks :])
 
 
-def consolidated(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
-    """Whether the last blocks know the answer as well as is asked, or as a cooldown needs."""
+def consolidated(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
+    """Whether a consolidation stage has done what it can: the last blocks know the answer as well as is asked, or as
+    a cooldown needs; or the loss has levelled off at this rate, and a cooldown is to come.
+    """
     last, asked = blocks[-thresholds.recovered_blocks :], expected.target_exact_match
     enough = min(asked, thresholds.cooldown_from) if expected.cools_down else asked
-    return len(last) == thresholds.recovered_blocks and all(block.probe_exact_match >= enough for block in last)
+    if len(last) == thresholds.recovered_blocks and all(block.probe_exact_match >= enough for block in last):
+        return True
+    return expected.cools_down and _levelled_off(blocks, expected, history, thresholds)
 
 
 def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
@@ -98,16 +102,18 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B3: a whole consolidation stage, flat, and far from what was asked, of a model that once knew something."""
-    if not _knew_more(expected, history, thresholds):
+    """B3: consolidation that levelled off far from what was asked, with no cooldown to come, of a model that once
+    knew something.
+    """
+    if not expected.consolidation or expected.cools_down or len(blocks) < expected.planned:
+        return None
+    if not _knew_more(expected, history, thresholds) or not _levelled_off(blocks, expected, history, thresholds):
         return None
     target = math.log(expected.target_loss * thresholds.recovery_factor)
-    if not expected.consolidation or len(blocks) < expected.planned or _falls(blocks, expected, thresholds):
-        return None
     if not _is_lost(blocks[-1:], target, thresholds) or blocks[-1].probe_exact_match >= expected.target_exact_match:
         return None
-    reason = f"{_loss(blocks, expected)}, {math.exp(target):.2g} asked: flat for a stage with nothing left to remove"
-    return Alarm("stuck", "B3", len(blocks), reason)
+    reason = f"{_loss(blocks, expected)}, {math.exp(target):.2g} asked: flat for {thresholds.flat_stages} stages"
+    return Alarm("stuck", "B3", len(blocks), f"{reason} with nothing left to remove")
 
 
 def off_envelope(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
@@ -197,6 +203,13 @@ def _slope(blocks: Blocks) -> float:
 
 def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
     return -_slope(blocks) * expected.planned >= thresholds.flat
+
+
+def _levelled_off(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
+    """Whether the loss has not fallen over the last stages, this one included, since the last removal."""
+    window = thresholds.flat_stages * expected.planned
+    so_far = since_removal((*chain.from_iterable(history.stages), *blocks))[-window:]
+    return len(so_far) == window and not _falls(so_far, expected, thresholds)
 
 
 def _place(blocks: Blocks, expected: Expected) -> str:

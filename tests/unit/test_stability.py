@@ -34,6 +34,7 @@ from orchestrator.stability import (
 ENTROPY = math.log(10)
 EXPECTED = Expected(20, "all", False, ENTROPY, 0.02, 0.95, cools_down=True)
 CONSOLIDATION = replace(EXPECTED, consolidation=True)
+LAST = replace(CONSOLIDATION, cools_down=False)
 HARD = replace(EXPECTED, rule="hard")
 DEFAULT = Thresholds()
 
@@ -187,16 +188,43 @@ def test_heavy_tailed_training_loss_is_no_alarm():
 # --- B: stuck, late
 
 
-def test_consolidation_without_progress_is_stuck_at_its_end_and_not_before():
-    plateau = curve(*(1.3 + 0.01 * (i % 2) for i in range(20)), removed=10)
-    assert [(a.detector, a.block) for a in alarms(plateau, CONSOLIDATION)] == [("B3", 20)]
-    assert alarms(curve(*(1.3 * 0.99**i for i in range(20)), removed=10), CONSOLIDATION) == []
-    assert alarms(curve(*[0.03] * 20, removed=10), CONSOLIDATION) == []
+def flat(loss: float, count: int = 20) -> Blocks:
+    return curve(*(loss + 0.01 * (i % 2) for i in range(count)), removed=10)
+
+
+def test_consolidation_that_levelled_off_with_no_cooldown_to_come_is_stuck_at_its_end_and_not_before():
+    levelled_off = KNEW_IT.grown(flat(1.3)).grown(flat(1.3))
+    assert [(a.detector, a.block) for a in alarms(flat(1.3), LAST, levelled_off)] == [("B3", 20)]
+    assert alarms(flat(1.3), LAST, KNEW_IT.grown(flat(1.3))) == []
+    assert alarms(flat(1.3), CONSOLIDATION, levelled_off) == []
+    assert alarms(curve(*(1.3 * 0.99**i for i in range(60)), removed=10)[40:], LAST, falling()) == []
+    assert alarms(flat(0.02), LAST, KNEW_IT.grown(flat(0.02)).grown(flat(0.02))) == []
+
+
+def falling() -> History:
+    """Two consolidation stages of one that still learns."""
+    losses = curve(*(1.3 * 0.99**i for i in range(60)), removed=10)
+    return KNEW_IT.grown(losses[:20]).grown(losses[20:40])
+
+
+def test_recorded_plateau_that_ends_is_no_alarm():
+    """2x2 digits at a rate of 3e-3, seed 0: spot checks of every fourth block; flat for two stages, exact match 0.02,
+    and falling in the third."""
+    stages = (
+        (1.12, 1.09, 1.07, 1.08, 1.09),
+        (1.14, 1.07, 1.07, 1.06, 1.06),
+        (1.06, 1.03, 1.00, 0.99, 0.99),
+        (0.95, 0.91, 0.90, 0.92, 0.89),
+    )
+    history = KNEW_IT
+    for losses in stages:
+        assert alarms(curve(*losses, removed=10), replace(LAST, planned=5), history) == []
+        history = history.grown(curve(*losses, removed=10))
 
 
 def test_consolidation_that_is_right_is_not_stuck_whatever_its_loss():
     right = tuple(block(0.2, 10, probe_exact_match=0.96) for _ in range(20))
-    assert alarms(right, CONSOLIDATION) == []
+    assert alarms(right, LAST, KNEW_IT.grown(right).grown(right)) == []
 
 
 def test_removals_inside_the_window_do_not_hide_that_the_loss_falls_between_them():
@@ -205,13 +233,26 @@ def test_removals_inside_the_window_do_not_hide_that_the_loss_falls_between_them
     assert alarms((*curve(*[2.4] * 4), *curve(*[2.5] * 4, removed=5)), EXPECTED) != []
 
 
+def enough(blocks: Blocks, expected: Expected, history: History = KNEW_IT) -> bool:
+    return consolidated(blocks, expected, history, DEFAULT)
+
+
 def test_consolidation_has_had_enough_after_consecutive_blocks():
     below, above = block(0.1, probe_exact_match=0.69), block(0.1, probe_exact_match=0.71)
-    assert consolidated((below, above, above), CONSOLIDATION, DEFAULT)
-    assert not consolidated((above, below, above), CONSOLIDATION, DEFAULT)
-    assert not consolidated((above,), CONSOLIDATION, DEFAULT)
-    assert not consolidated((above, above), replace(CONSOLIDATION, cools_down=False), DEFAULT)
-    assert consolidated((below, below), replace(CONSOLIDATION, target_exact_match=0.5), DEFAULT)
+    assert enough((below, above, above), CONSOLIDATION)
+    assert not enough((above, below, above), CONSOLIDATION)
+    assert not enough((above,), CONSOLIDATION)
+    assert not enough((above, above), LAST)
+    assert enough((below, below), replace(CONSOLIDATION, target_exact_match=0.5))
+
+
+def test_consolidation_that_levelled_off_goes_over_to_the_cooldown():
+    two = KNEW_IT.grown(flat(1.3)).grown(flat(1.3))
+    assert enough(flat(1.3), CONSOLIDATION, two)
+    assert not enough(flat(1.3, 19), CONSOLIDATION, two)
+    assert enough(flat(1.3, 1), CONSOLIDATION, two.grown(flat(1.3)))
+    assert not enough(flat(1.3), LAST, two)
+    assert not enough(curve(*(1.3 * 0.99**i for i in range(60)), removed=10)[40:], CONSOLIDATION, falling())
 
 
 def test_late_collapse_is_divergence():
