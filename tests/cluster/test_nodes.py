@@ -1,0 +1,108 @@
+"""Nodes that go and come under a running search, the head among them: it ends as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from commands import manifests, weights
+from loopback import loopback
+
+from orchestrator.config import load_job
+from orchestrator.runtime.data import prepare_data
+from orchestrator.runtime.execute import StageRunner, walk
+from orchestrator.store import StageStore, plan_for
+
+JOB = """
+name = "three"
+methods = ["stepwise"]
+[task]
+digits = [1, 2]
+[model]
+layers = 1
+width = 32
+heads = 2
+dropout = 0.1
+[schedule]
+tokens_per_stage = 3
+stage_steps = 1500
+pretrain_steps = 100
+consolidation_stages = 1
+[evaluation]
+speed_examples = 2
+[search]
+type = "grid"
+[search.space]
+training.learning_rate = [3e-3, 2e-3, 1e-3]
+"""
+TRIALS = 3
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "three.toml").write_text(JOB)
+    return tmp_path
+
+
+def undisturbed(folder: Path) -> dict[str, str]:
+    """The weights of every stage of the same job, made in this process without Ray."""
+    torch.set_num_threads(1)
+    job, store = load_job(folder / "three.toml"), StageStore(folder / "control/stepwise-store")
+    data = prepare_data(job, store)
+    for trial in plan_for(job, store, data.total_tokens).trials:
+        list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
+    return weights(folder / "control")
+
+
+def first_stages(lines: Iterator[str], trials: int) -> str:
+    """What was said until so many trials had committed a stage."""
+    said = ""
+    for line in lines:
+        said += line
+        if said.count("stage 1/") == trials:
+            break
+    return said
+
+
+def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(folder: Path) -> None:
+    with loopback(folder, workers=2) as cluster:
+        assert cluster.there("submit", "three.toml").returncode == 0
+        followed = cluster.follow("three")
+        said = first_stages(followed.stdout, TRIALS)
+        assert all(cluster.trains(f"127.0.0.{node}") for node in (1, 2, 3)), said
+        cluster.lose("127.0.0.2")
+        cluster.join("127.0.0.4")
+        moved = False
+        for line in followed.stdout:
+            said += line
+            moved = moved or cluster.trains("127.0.0.4")
+        assert followed.wait(60) == 0, said
+        assert moved, said
+    assert weights(folder) == undisturbed(folder)
+
+
+def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(folder: Path) -> None:
+    with loopback(folder) as cluster:
+        cluster.there("submit", "three.toml")
+        followed = cluster.follow("three")
+        said = first_stages(followed.stdout, 1)
+        cluster.lose("127.0.0.1")
+        said += followed.communicate(timeout=120)[0]
+        assert "CLU007" in said
+        before = manifests(folder)
+        assert before
+        status = cluster.there("status", "three")
+        assert "this is what the store says" in status.stdout
+        assert "three: unfinished" in status.stdout
+        cluster.end()
+
+        cluster.start()
+        again = cluster.there("submit", "three.toml")
+        assert "is submitted" in again.stdout, again.stdout + again.stderr
+        finished = cluster.there("logs", "-f", "three")
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+    after = manifests(folder)
+    assert {key: after[key] for key in before} == before
+    assert weights(folder) == undisturbed(folder)
