@@ -16,7 +16,7 @@ import psutil
 import pytest
 from commands import free_port, start, stepwise
 
-SCRIPT = Path(__file__).parents[2] / "clusters/local.sh"
+CLUSTERS = Path(__file__).parents[2] / "clusters"
 
 
 @dataclass
@@ -45,18 +45,15 @@ class Loopback:
         self._run({}, "join", address, until="worker node")
 
     def _run(self, environment: dict[str, str], *words: str, until: str) -> None:
-        everything = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        everything = self._environment() | {
             "PORT": str(self.port),
             "DASHBOARD_PORT": str(self.dashboard),
             "TOKEN": str(self.folder / "token"),
             **self.environment,
             **environment,
         }
-        script = subprocess.Popen(
-            [SCRIPT, *words], env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        command = [CLUSTERS / "local.sh", *words]
+        script = subprocess.Popen(command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._scripts.append(script)
         said = ""
         for line in script.stdout:
@@ -73,9 +70,22 @@ class Loopback:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def trains(self, address: str) -> bool:
-        """Whether a Train worker is on a node."""
-        return any(process.name().startswith("ray::RayTrain") for process in self._processes(address))
+    def drain(self, address: str, seconds: int) -> None:
+        """Announce that a node goes, as a spot machine does."""
+        environment = self._environment() | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+        }
+        subprocess.run([CLUSTERS / "drain.sh", str(seconds), address], env=environment, check=True)
+
+    @staticmethod
+    def _environment() -> dict[str, str]:
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+        return ours | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+    def workers(self, address: str) -> list[psutil.Process]:
+        """The Train workers on a node."""
+        return [process for process in self._processes(address) if process.name().startswith("ray::RayTrain")]
 
     def _processes(self, address: str) -> list[psutil.Process]:
         return self._nodes[address].children(recursive=True)

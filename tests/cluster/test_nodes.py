@@ -38,6 +38,7 @@ type = "grid"
 training.learning_rate = [3e-3, 2e-3, 1e-3]
 """
 TRIALS = 3
+TWO_TRIALS = "search.space.training.learning_rate=[3e-3, 2e-3]"
 
 
 @pytest.fixture
@@ -46,10 +47,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def undisturbed(folder: Path) -> dict[str, str]:
+def undisturbed(folder: Path, *overrides: str) -> dict[str, str]:
     """The weights of every stage of the same job, made in this process without Ray."""
     torch.set_num_threads(1)
-    job, store = load_job(folder / "three.toml"), StageStore(folder / "control/stepwise-store")
+    job, store = load_job(folder / "three.toml", overrides), StageStore(folder / "control/stepwise-store")
     data = prepare_data(job, store)
     for trial in plan_for(job, store, data.total_tokens).trials:
         list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
@@ -71,16 +72,31 @@ def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(fold
         assert cluster.there("submit", "three.toml").returncode == 0
         followed = cluster.follow("three")
         said = first_stages(followed.stdout, TRIALS)
-        assert all(cluster.trains(f"127.0.0.{node}") for node in (1, 2, 3)), said
+        assert all(cluster.workers(f"127.0.0.{node}") for node in (1, 2, 3)), said
         cluster.lose("127.0.0.2")
         cluster.join("127.0.0.4")
         moved = False
         for line in followed.stdout:
             said += line
-            moved = moved or cluster.trains("127.0.0.4")
+            moved = moved or bool(cluster.workers("127.0.0.4"))
         assert followed.wait(60) == 0, said
         assert moved, said
     assert weights(folder) == undisturbed(folder)
+
+
+def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_was(folder: Path) -> None:
+    with loopback(folder) as cluster:
+        assert cluster.there("submit", "three.toml", TWO_TRIALS).returncode == 0
+        followed = cluster.follow("three")
+        said = first_stages(followed.stdout, 2)
+        (worker,) = cluster.workers("127.0.0.2")
+        cluster.drain("127.0.0.2", seconds=600)
+        worker.wait(120)
+        assert list(folder.glob("stepwise-store/stages/*/snapshot/state.json"))
+        cluster.lose("127.0.0.2")
+        said += followed.communicate()[0]
+        assert followed.returncode == 0, said
+    assert weights(folder) == undisturbed(folder, TWO_TRIALS)
 
 
 def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(folder: Path) -> None:
