@@ -27,8 +27,8 @@ heads = 2
 dropout = 0.1
 [schedule]
 tokens_per_stage = 3
-stage_steps = 1500
-pretrain_steps = 100
+stage_steps = 400
+pretrain_steps = 40
 consolidation_stages = 1
 [evaluation]
 speed_examples = 2
@@ -37,7 +37,7 @@ type = "grid"
 [search.space]
 training.learning_rate = [3e-3, 2e-3, 1e-3]
 """
-TRIALS = 3
+TRIALS, STAGES = 3, 5
 ONE_TRIAL, TWO_TRIALS = (f"search.space.training.learning_rate={rates}" for rates in ("[3e-3]", "[3e-3, 2e-3]"))
 
 
@@ -47,14 +47,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def undisturbed(folder: Path, *overrides: str) -> dict[str, str]:
-    """The weights of every stage of the same job, made in this process without Ray."""
-    torch.set_num_threads(1)
-    job, store = load_job(folder / "three.toml", overrides), StageStore(folder / "control/stepwise-store")
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, str]:
+    """The weights of every stage of the job, made in this process without Ray."""
+    folder = tmp_path_factory.mktemp("control")
+    (folder / "three.toml").write_text(JOB)
+    job, store = load_job(folder / "three.toml"), StageStore(folder / "stepwise-store")
     data = prepare_data(job, store)
     for trial in plan_for(job, store, data.total_tokens).trials:
         list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
-    return weights(folder / "control")
+    return weights(folder)
 
 
 def first_stages(lines: Iterator[str], trials: int) -> str:
@@ -67,7 +69,9 @@ def first_stages(lines: Iterator[str], trials: int) -> str:
     return said
 
 
-def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(folder: Path) -> None:
+def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(
+    folder: Path, undisturbed: dict[str, str]
+) -> None:
     with loopback(folder, workers=2) as cluster:
         assert cluster.there("submit", "three.toml").returncode == 0
         followed = cluster.follow("three")
@@ -81,10 +85,12 @@ def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(fold
             moved = moved or bool(cluster.workers("127.0.0.4"))
         assert followed.wait(60) == 0, said
         assert moved, said
-    assert weights(folder) == undisturbed(folder)
+    assert weights(folder) == undisturbed
 
 
-def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_was(folder: Path) -> None:
+def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_was(
+    folder: Path, undisturbed: dict[str, str]
+) -> None:
     with loopback(folder) as cluster:
         assert cluster.there("submit", "three.toml", TWO_TRIALS).returncode == 0
         followed = cluster.follow("three")
@@ -96,10 +102,13 @@ def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_
         cluster.lose("127.0.0.2")
         said += followed.communicate()[0]
         assert followed.returncode == 0, said
-    assert weights(folder) == undisturbed(folder, TWO_TRIALS)
+    assert len(weights(folder)) == 2 * STAGES
+    assert weights(folder).items() <= undisturbed.items()
 
 
-def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(folder: Path) -> None:
+def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(
+    folder: Path, undisturbed: dict[str, str]
+) -> None:
     with loopback(folder) as cluster:
         cluster.there("submit", "three.toml", ONE_TRIAL)
         followed = cluster.follow("three")
@@ -121,4 +130,5 @@ def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(fo
         assert finished.returncode == 0, finished.stdout + finished.stderr
     after = manifests(folder)
     assert {key: after[key] for key in before} == before
-    assert weights(folder) == undisturbed(folder, ONE_TRIAL)
+    assert len(weights(folder)) == STAGES
+    assert weights(folder).items() <= undisturbed.items()
