@@ -1,4 +1,4 @@
-"""Many trials on a real Ray: ``stepwise run`` of 200 trials whose stages have two steps each, so that all is overhead.
+"""Many trials on a real Ray: ``stepwise run`` of 200 trials whose stages have three steps at most, so that all is overhead.
 
 Each trial is five stages of a tiny model. Times are those at which stages were committed; memory is the command's own,
 which holds Tune, the live view and MLflow's client. ``--trials N``: another number of them.
@@ -34,8 +34,8 @@ width = 32
 heads = 2
 [schedule]
 tokens_per_stage = 3
-stage_steps = 2
-pretrain_steps = 2
+stage_steps = 3
+pretrain_steps = 3
 consolidation_stages = 1
 [evaluation]
 examples = 16

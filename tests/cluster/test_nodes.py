@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -27,7 +29,7 @@ heads = 2
 dropout = 0.1
 [schedule]
 tokens_per_stage = 3
-stage_steps = 400
+stage_steps = 300
 pretrain_steps = 40
 consolidation_stages = 1
 [evaluation]
@@ -47,16 +49,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> dict[str, str]:
+@cache
+def undisturbed() -> dict[str, str]:
     """The weights of every stage of the job, made in this process without Ray."""
-    folder = tmp_path_factory.mktemp("control")
-    (folder / "three.toml").write_text(JOB)
-    job, store = load_job(folder / "three.toml"), StageStore(folder / "stepwise-store")
-    data = prepare_data(job, store)
-    for trial in plan_for(job, store, data.total_tokens).trials:
-        list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
-    return weights(folder)
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "three.toml").write_text(JOB)
+        job, store = load_job(folder / "three.toml"), StageStore(folder / "stepwise-store")
+        data = prepare_data(job, store)
+        for trial in plan_for(job, store, data.total_tokens).trials:
+            list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
+        return weights(folder)
 
 
 def first_stages(lines: Iterator[str], trials: int) -> str:
@@ -69,9 +73,7 @@ def first_stages(lines: Iterator[str], trials: int) -> str:
     return said
 
 
-def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(
-    folder: Path, undisturbed: dict[str, str]
-) -> None:
+def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(folder: Path) -> None:
     with loopback(folder, workers=2) as cluster:
         assert cluster.there("submit", "three.toml").returncode == 0
         followed = cluster.follow("three")
@@ -85,12 +87,10 @@ def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(
             moved = moved or bool(cluster.workers("127.0.0.4"))
         assert followed.wait(60) == 0, said
         assert moved, said
-    assert weights(folder) == undisturbed
+    assert weights(folder) == undisturbed()
 
 
-def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_was(
-    folder: Path, undisturbed: dict[str, str]
-) -> None:
+def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_was(folder: Path) -> None:
     with loopback(folder) as cluster:
         assert cluster.there("submit", "three.toml", TWO_TRIALS).returncode == 0
         followed = cluster.follow("three")
@@ -103,12 +103,10 @@ def test_trial_leaves_a_node_that_is_to_be_taken_away_and_goes_on_from_where_it_
         said += followed.communicate()[0]
         assert followed.returncode == 0, said
     assert len(weights(folder)) == 2 * STAGES
-    assert weights(folder).items() <= undisturbed.items()
+    assert weights(folder).items() <= undisturbed().items()
 
 
-def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(
-    folder: Path, undisturbed: dict[str, str]
-) -> None:
+def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(folder: Path) -> None:
     with loopback(folder) as cluster:
         cluster.there("submit", "three.toml", ONE_TRIAL)
         followed = cluster.follow("three")
@@ -131,4 +129,4 @@ def test_search_goes_on_after_the_head_was_lost_and_the_cluster_started_again(
     after = manifests(folder)
     assert {key: after[key] for key in before} == before
     assert len(weights(folder)) == STAGES
-    assert weights(folder).items() <= undisturbed.items()
+    assert weights(folder).items() <= undisturbed().items()
