@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# A Ray cluster on the loopback addresses of this machine: a head and one worker node, behind a token.
-# It runs until Ctrl-C, ends only what it started, and is there to try `stepwise submit` on.
+# A Ray cluster on the loopback addresses of this machine: a head (127.0.0.1) and workers (127.0.0.2 and on), behind
+# a token. It runs until Ctrl-C, ends only what it started, and is there to try `stepwise submit` on.
 #
-#   clusters/local.sh [CPUS_PER_NODE]        PORT=6379 DASHBOARD_PORT=8265 TOKEN=~/.ray/auth_token
+#   clusters/local.sh [CPUS_PER_NODE]          WORKERS=1 PORT=6379 DASHBOARD_PORT=8265 TOKEN=~/.ray/auth_token
+#   clusters/local.sh join ADDRESS [CPUS]      one more worker node of it, say at 127.0.0.4
 set -euo pipefail
 
+join=
+[ "${1:-}" != join ] || { join=$2; shift 2; }
 cpus=${1:-1}
+workers=${WORKERS:-1}
 port=${PORT:-6379}
 dashboard_port=${DASHBOARD_PORT:-8265}
 token=${TOKEN:-$HOME/.ray/auth_token}
@@ -40,6 +44,12 @@ start() { # NAME ADDRESS OPTION...
   echo "$1 node: process $!, $2, log $folder/$1/log"
 }
 
+if [ "$join" ]; then
+  start worker "$join" --address "127.0.0.1:$port"
+  wait
+  exit
+fi
+
 # Only the head runs the light driver of each trial: losing a worker node costs a stage, not a trial.
 start head 127.0.0.1 --head --port "$port" --ray-client-server-port $((port + 1)) \
   --dashboard-host 127.0.0.1 --dashboard-port "$dashboard_port" --resources '{"stepwise_driver": 1000}'
@@ -51,6 +61,8 @@ do
   kill -0 "${nodes[0]}" 2> /dev/null || { cat "$folder/head/log" >&2; exit 1; }
   sleep 0.5
 done
-start worker 127.0.0.2 --address "127.0.0.1:$port"
+for ((n = 1; n <= workers; n++)); do
+  start "worker$n" "127.0.0.$((n + 1))" --address "127.0.0.1:$port"
+done
 echo "dashboard http://127.0.0.1:$dashboard_port, token in $token; Ctrl-C ends it"
 wait

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Trial:
             return "hard"
         return "all" if self.job.stability.restarts else "hard"
 
-    @property
+    @cached_property
     def budget(self) -> Budget:
         """What restarts may cost. Baselines are never restarted."""
         stability = self.job.stability

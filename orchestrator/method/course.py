@@ -11,8 +11,8 @@ import torch
 
 from orchestrator.config import Training
 from orchestrator.method.data import TokenTable
-from orchestrator.method.observe import BlockSteps, Finding
-from orchestrator.method.resume import Consumed, Moment, generators
+from orchestrator.method.observe import BlockSteps, Finding, Meter
+from orchestrator.method.resume import Consumed, Moment, generators, packed, unpacked
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Block, Blocks
@@ -47,6 +47,7 @@ class Course:
     after_removal: list[RemovalPoint]
     train_loss: list[LossPoint]
     blocks: list[Block]
+    meter: Meter
 
     @classmethod
     def at(cls, begin: Moment, spec: StageSpec, table: TokenTable, training: Training) -> Course:
@@ -61,6 +62,7 @@ class Course:
             after_removal=[*begin.after_removal],
             train_loss=[*begin.train_loss],
             blocks=[*begin.blocks],
+            meter=Meter(unpacked(begin.losses, torch.float32), unpacked(begin.gradient_norms, torch.float32)),
         )
 
     def removal_is_due(self, step: int) -> bool:
@@ -81,6 +83,8 @@ class Course:
         return recovered or isinstance(self.finding, Alarm)
 
     def moment(self, device: torch.device) -> Moment:
+        """Collective."""
+        losses, norms = self.meter.so_far()
         return Moment(
             steps=self.steps,
             removals=len(self.spec.removals) - len(self.removals),
@@ -88,6 +92,8 @@ class Course:
             after_removal=tuple(self.after_removal),
             train_loss=tuple(self.train_loss),
             blocks=tuple(self.blocks),
+            losses=packed(losses),
+            gradient_norms=packed(norms),
             seconds=time.perf_counter() - self.started,
             consumed=self.consumed.digest,
             generators=generators(device),

@@ -48,9 +48,13 @@ class BlockSteps:
 
 
 class Meter:
-    """Losses and gradient norms of a block, kept on the device so that no step waits for them."""
+    """Losses and gradient norms of a block, kept on the device so that no step waits for them.
 
-    def __init__(self) -> None:
+    ``losses``, ``norms``: of a block that is gone on with, what ``so_far`` returned.
+    """
+
+    def __init__(self, losses: Tensor, norms: Tensor) -> None:
+        self._gathered = losses, norms
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
 
@@ -58,18 +62,26 @@ class Meter:
         self._losses.append(loss)
         self._norms.append(gradient_norm)
 
+    def so_far(self) -> tuple[Tensor, Tensor]:
+        """Losses over all workers, and gradient norms, on the CPU. Collective."""
+        if self._losses:
+            losses = torch.stack(self._losses)
+            if dist.is_initialized():
+                dist.all_reduce(losses)
+                losses /= dist.get_world_size()
+            before, since = self._gathered, (losses, torch.stack(self._norms))
+            self._gathered = torch.cat([before[0], since[0].cpu()]), torch.cat([before[1], since[1].cpu()])
+            self._losses.clear()
+            self._norms.clear()
+        return self._gathered
+
     def close(self, optimizer: Optimizer, before: list[Tensor]) -> BlockSteps:
-        """The block so far, its losses over all workers. ``before``: the weights before its last update."""
-        losses = torch.stack(self._losses)
-        if dist.is_initialized():
-            dist.all_reduce(losses)
-            losses /= dist.get_world_size()
+        """The block so far. ``before``: the weights before its last update."""
         updates = [after - old for after, old in zip(weights(optimizer), before, strict=True)]
         ratio = over_all(get_total_norm(updates)) / over_all(get_total_norm(before))
-        steps = BlockSteps(tuple(losses.tolist()), tuple(torch.stack(self._norms).tolist()), float(ratio))
-        self._losses.clear()
-        self._norms.clear()
-        return steps
+        losses, norms = self.so_far()
+        self._gathered = torch.empty(0), torch.empty(0)
+        return BlockSteps(tuple(losses.tolist()), tuple(norms.tolist()), float(ratio))
 
 
 def weights(optimizer: Optimizer) -> list[Tensor]:

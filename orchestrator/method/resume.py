@@ -1,4 +1,4 @@
-"""Where a stage is between two blocks: with weights and optimizer, all that its next step depends on."""
+"""Where a stage is between two steps: with weights and optimizer, all that its next step depends on."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Moment(Record):
     after_removal: tuple[RemovalPoint, ...] = ()
     train_loss: tuple[LossPoint, ...] = ()
     blocks: tuple[Block, ...] = ()
+    losses: str = ""
+    gradient_norms: str = ""
+    """Of the steps since the last block, as ``packed``: they need not be finite."""
     seconds: float = 0.0
     consumed: str = ""
     """Which examples it has seen, in order: ``Consumed.digest``."""
@@ -58,7 +61,7 @@ class Consumed:
 def generators(device: torch.device) -> tuple[tuple[str, ...], ...]:
     """The generators of all workers. Collective."""
     states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
-    own = tuple(base64.b64encode(state.numpy().tobytes()).decode() for state in states)
+    own = tuple(packed(state) for state in states)
     if not dist.is_initialized():
         return (own,)
     every: list[tuple[str, ...]] = [()] * dist.get_world_size()
@@ -68,7 +71,16 @@ def generators(device: torch.device) -> tuple[tuple[str, ...], ...]:
 
 def restore_generators(states: tuple[str, ...], device: torch.device) -> None:
     """This worker's generators, as ``generators`` found them."""
-    cpu, *gpu = (torch.frombuffer(bytearray(base64.b64decode(state)), dtype=torch.uint8) for state in states)
+    cpu, *gpu = (unpacked(state, torch.uint8) for state in states)
     torch.set_rng_state(cpu)
     for state in gpu:
         torch.cuda.set_rng_state(state, device)
+
+
+def packed(tensor: torch.Tensor) -> str:
+    """The bytes of a tensor of the CPU in base64."""
+    return base64.b64encode(tensor.numpy().tobytes()).decode()
+
+
+def unpacked(text: str, dtype: torch.dtype) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=dtype) if text else torch.empty(0, dtype=dtype)

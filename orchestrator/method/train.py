@@ -23,7 +23,7 @@ from orchestrator.config import Resources, Training
 from orchestrator.method.course import Course, Trace
 from orchestrator.method.data import TokenTable, batch_rows
 from orchestrator.method.model import autocast
-from orchestrator.method.observe import Meter, Observer, told, weights
+from orchestrator.method.observe import Observer, told, weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut, draw_removed, without_long
 from orchestrator.method.resume import Moment, restore_generators
@@ -34,6 +34,8 @@ BLOCKS = 20
 """A stage is recorded and judged at most this often, ..."""
 BLOCKS_PER_REMOVAL = 10
 """... under the adaptive schedule also this often for every token it removes."""
+KEEP_STEPS = 10
+"""Of a block, after so many each it is asked whether to keep where the stage is."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ def train_stage(
     """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
 
     ``observer`` measures, and judges for all; None on all workers but the first. ``objective``: default is
-    that of training with removal. ``keep`` is offered where the stage is after every block but its last; to
-    go on from there, ``begin`` with the weights and the optimizer of that moment. ``gather``: of a model whose
-    weights are split over the workers.
+    that of training with removal. ``keep`` is offered where the stage is after every block but its last,
+    and within long ones, and may raise; to go on from there, ``begin`` with the weights and the optimizer of that
+    moment. ``gather``: of a model whose weights are split over the workers.
     """
     begin, objective = begin or Moment(), objective or removal_loss
     gather = gather or (lambda: model)
@@ -87,7 +89,7 @@ def train_stage(
     _begin_generators(model, spec, begin)
     if spec.warmup_steps and not begin.generators:
         optimizer.reset()
-    course, meter = Course.at(begin, spec, table, training), Meter()
+    course = Course.at(begin, spec, table, training)
     watch(Progress(begin.steps, course.removed_tokens))
     left = spec.steps - begin.steps
     rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step + begin.steps, left)
@@ -105,10 +107,12 @@ def train_stage(
         course.steps = step + 1
         ends_block = course.steps == spec.steps or course.steps % block_steps(spec) == 0
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
-        meter.add(loss, optimizer.step(_rate(spec, step)))
+        course.meter.add(loss, optimizer.step(_rate(spec, step)))
         if not ends_block:
+            if course.steps % block_steps(spec) % KEEP_STEPS == 0:
+                keep(partial(course.moment, model.device))
             continue
-        steps = meter.close(optimizer, before)
+        steps = course.meter.close(optimizer, before)
         watch(Progress(course.steps, course.removed_tokens))
         course.learnt(steps)
         whole = gather()

@@ -27,8 +27,9 @@ from orchestrator.runtime.sight import blind_nodes
 
 DRIVER_RETRIES = 3
 _ALLOW = "say --allow-unauthenticated"
-_PATIENCE = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600"}
-"""A cluster that lost a node, or is full of others' work, may take a while to have room again."""
+_NODES_GO = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
+"""A cluster that lost a node, or is full of others' work, may take a while to have room again; a spot machine says
+half a minute before that it goes."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def connect(at: Attachment) -> None:
     try:
         context = ray.init(
             address=at.address,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT | _PATIENCE},
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | _NODES_GO},
             log_to_driver=False,
             logging_level="ERROR",
         )

@@ -91,9 +91,10 @@ class StageRunner:
         device: torch.device,
         watch: Callable[[PlannedStage, Progress], None],
         worth_it: Callable[[], bool] = lambda: True,
+        leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job, self.data, self.store, self.device, self.watch = job, data, store, device, watch
-        self.worth_it = worth_it
+        self.worth_it, self.leaving = worth_it, leaving
         self.first = not dist.is_initialized() or dist.get_rank() == 0
         self.evaluator = Evaluator(
             data.validation,
@@ -159,7 +160,7 @@ class StageRunner:
         standing = {tried.stage.key: tried.manifest for tried in chain.standing}
         start = self._start(stage, [standing[key] for key in stage.parents])
         self._at = None  # from here on the weights are no stage's
-        keeper = Keeper(self.store, stage, start.model, start.optimizer, first=self.first)
+        keeper = Keeper(self.store, stage, start.model, start.optimizer, self.leaving, first=self.first)
         judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
         evaluator = self._evaluator(stage.spec)
         observer = Observer(evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
@@ -173,7 +174,7 @@ class StageRunner:
             lambda progress: self.watch(stage, progress),
             partial(removal_loss, resources=self.job.resources) if stage.spec.answers else taught_loss,
             keeper.restored(self.data.train, self.job.training),
-            keeper.after_block,
+            keeper.keep,
             start.gather,
         )
         end = _End(start.gather(), start.optimizer.tensors(), trace)

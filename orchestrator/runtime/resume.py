@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,10 @@ SHARE = 0.01
 _WEIGHT, _OPTIMIZER = "weight.", "optimizer."
 
 
+class NodeLeaves(Exception):
+    """A node of ours is about to be taken away; where the stage is was kept, so that it goes on elsewhere."""
+
+
 def circumstances(model: PreTrainedModel) -> dict[str, str]:
     """What decides, beside the work itself, on the last bits of its numbers."""
     device, workers = model.device, str(dist.get_world_size() if dist.is_initialized() else 1)
@@ -47,10 +52,18 @@ class Keeper:
     """Keeps where a stage is while it trains; the first worker decides when, all take part."""
 
     def __init__(
-        self, store: StageStore, stage: PlannedStage, model: PreTrainedModel, optimizer: Optimizer, *, first: bool
+        self,
+        store: StageStore,
+        stage: PlannedStage,
+        model: PreTrainedModel,
+        optimizer: Optimizer,
+        leaving: Callable[[], bool],
+        *,
+        first: bool,
     ) -> None:
         self._snapshots = Snapshots(store, stage, circumstances(model))
         self._stage, self._model, self._optimizer, self._first = stage, model, optimizer, first
+        self._leaving = leaving
         self._last, self._cost = time.monotonic(), 0.0
 
     def restored(self, table: TokenTable, training: Training) -> Moment | None:
@@ -80,16 +93,24 @@ class Keeper:
         self.forget()
         return None
 
-    def after_block(self, now: Callable[[], Moment]) -> None:
-        """Take a snapshot if it is time for one. Raises ``StoreError``."""
-        elapsed = time.monotonic() - self._last
-        if not told(elapsed >= LEAST_SECONDS and elapsed * SHARE >= self._cost):
+    def keep(self, now: Callable[[], Moment]) -> None:
+        """Take a snapshot if it is time for one. Raises ``StoreError``, and ``NodeLeaves`` once there is no more."""
+        why = told(self._why() if self._first else None)
+        if why is None:
             return
         started, moment, tensors = time.monotonic(), now(), self._tensors()
         if self._first:
             self._save(moment, tensors)
         self._last = time.monotonic()
         self._cost = self._last - started
+        if why == "a node leaves":
+            raise NodeLeaves
+
+    def _why(self) -> Literal["it is time", "a node leaves"] | None:
+        if self._leaving():
+            return "a node leaves"
+        elapsed = time.monotonic() - self._last
+        return "it is time" if elapsed >= LEAST_SECONDS and elapsed * SHARE >= self._cost else None
 
     def _save(self, moment: Moment, tensors: dict[str, torch.Tensor]) -> None:
         try:

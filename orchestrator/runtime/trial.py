@@ -95,6 +95,13 @@ def _tune_metrics(tried: Tried) -> dict[str, float | str]:
 
 
 def _fit(task: TrialTask) -> tuple[Problem, ...]:
+    """Ray Train, again and elsewhere whenever a node left under it."""
+    while (problems := _fit_once(task)) is None:
+        pass
+    return problems
+
+
+def _fit_once(task: TrialTask) -> tuple[Problem, ...] | None:
     """One Ray Train run; its name is never used again, the store alone says what is done."""
     import ray.train
 
@@ -134,14 +141,19 @@ def _backend(workers: int) -> BackendConfig | None:
     return TorchConfig()
 
 
-def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
-    """What every Train worker runs: walk the stages and report each attempt to Ray with a checkpoint."""
+def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
+    """What every Train worker runs: walk the stages and report each attempt to Ray with a checkpoint.
+
+    None: it has to go on elsewhere.
+    """
     import ray.train.torch
     import torch
 
     from orchestrator.runtime.data import prepare_data
     from orchestrator.runtime.execute import StageRunner, walk
+    from orchestrator.runtime.lean import node_leaves
     from orchestrator.runtime.pruning import goes_on
+    from orchestrator.runtime.resume import NodeLeaves
 
     task = TrialTask(**config)
     trial, store = task.load()
@@ -158,11 +170,15 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...]:
             ray.train.torch.get_device(),
             lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
             lambda: goes_on(whole, task.total_tokens, trial, store),
+            node_leaves,
         )
         for chain in walk(trial, runner):
             _report_to_train(chain.attempts[-1], store, first)
 
-    return problems_of(trial, work)
+    try:
+        return problems_of(trial, work)
+    except NodeLeaves:
+        return None
 
 
 def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import manifests, start, stepwise
+from commands import manifests, stepwise
+from loopback import Loopback, loopback
 
-REPOSITORY = Path(__file__).parents[2]
 STOPPED = 130
 JOB = """
 name = "small"
@@ -38,50 +33,11 @@ speed_examples = 2
 PASSWORD = "canary-of-the-mlflow-password"  # noqa: S105
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Path]:
-    """A folder with the cluster file of two running nodes, and a job."""
-    pytest.importorskip("aiohttp_cors", reason="the dashboard needs ray[default]: pip install '.[cluster]'")
-    port, token = free_port(), tmp_path / "token"
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")},
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PORT": str(free_port()),
-        "DASHBOARD_PORT": str(port),
-        "TOKEN": str(token),
-        "MLFLOW_TRACKING_PASSWORD": PASSWORD,
-    }
-    script = REPOSITORY / "clusters/local.sh"
-    nodes = subprocess.Popen([script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        said = []
-        for line in nodes.stdout:
-            said.append(line)
-            if line.startswith("dashboard"):
-                break
-        else:
-            pytest.fail("".join(said))
+def cluster(tmp_path: Path) -> Iterator[Loopback]:
+    with loopback(tmp_path, MLFLOW_TRACKING_PASSWORD=PASSWORD) as running:
         (tmp_path / "small.toml").write_text(JOB)
-        (tmp_path / "cluster.yaml").write_text(
-            f"address: http://127.0.0.1:{port}\n"
-            f"store: {tmp_path / 'stepwise-store'}\n"
-            f"token_file: {token}\n"
-            "ship_package: true\n"
-        )
-        yield tmp_path
-    finally:
-        nodes.send_signal(signal.SIGTERM)
-        nodes.wait(120)
-
-
-def there(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return stepwise(*words, "--cluster", "cluster.yaml", cwd=cwd)
+        yield running
 
 
 def everything_written(folder: Path) -> bytes:
@@ -97,45 +53,46 @@ def known_to_the_job_server(folder: Path) -> str:
         return answer.read().decode()
 
 
-def test_search_is_submitted_followed_stopped_and_continued_to_its_frontier(cluster: Path) -> None:
-    token = (cluster / "token").read_text().strip()
-    submitted = there("submit", "small.toml", cwd=cluster)
+def test_search_is_submitted_followed_stopped_and_continued_to_its_frontier(cluster: Loopback) -> None:
+    folder, there = cluster.folder, cluster.there
+    token = (folder / "token").read_text().strip()
+    submitted = there("submit", "small.toml")
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "http://127.0.0.1:" in submitted.stdout
 
-    followed = start("logs", "-f", "small", "--cluster", "cluster.yaml", cwd=cluster)
+    followed = cluster.follow("small")
     said = []
     for line in followed.stdout:
         said.append(line)
         if "stage 1/" in line:
             break
-    status = json.loads(there("status", "small", "--json", cwd=cluster).stdout)
+    status = json.loads(there("status", "small", "--json").stdout)
     assert status["submission"]["status"] == "RUNNING", "".join(said)
     assert status["trials"][0]["stages_done"] >= 1
-    assert "runs already" in there("submit", "small.toml", cwd=cluster).stdout
+    assert "runs already" in there("submit", "small.toml").stdout
 
-    stopped = there("stop", "small", cwd=cluster)
+    stopped = there("stop", "small")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     said.append(followed.communicate(timeout=60)[0])
     assert followed.returncode == STOPPED
-    before = manifests(cluster)
+    before = manifests(folder)
     assert 0 < len(before) < 5
-    assert "unfinished" in there("status", "small", cwd=cluster).stdout
+    assert "unfinished" in there("status", "small").stdout
 
-    there("submit", "small.toml", cwd=cluster)
-    finished = there("logs", "-f", "small", cwd=cluster)
+    there("submit", "small.toml")
+    finished = there("logs", "-f", "small")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "report.html" in finished.stdout
-    after = manifests(cluster)
+    after = manifests(folder)
     assert {key: after[key] for key in before} == before
-    frontier = json.loads(stepwise("report", "small", "--json", cwd=cluster).stdout)
+    frontier = json.loads(stepwise("report", "small", "--json", cwd=folder).stdout)
     assert [point["removed_tokens"] for point in frontier] == [0, 0, 3, 6, 6]
 
-    written = "".join(said) + finished.stdout + submitted.stdout + known_to_the_job_server(cluster)
+    written = "".join(said) + finished.stdout + submitted.stdout + known_to_the_job_server(folder)
     for secret in (token, PASSWORD):
         assert secret not in written
-        assert secret.encode() not in everything_written(cluster)
-    (cluster / "token").write_text("0" * 64)
-    refused = there("status", "small", cwd=cluster)
+        assert secret.encode() not in everything_written(folder)
+    (folder / "token").write_text("0" * 64)
+    refused = there("status", "small")
     assert refused.returncode == 2
     assert "CLU004" in refused.stderr
