@@ -191,7 +191,7 @@ class Delivery:
 def deliveries(folder: Path) -> Iterator[Delivery]:
     """Every fault, one after the other, on one server; each held to a job that was recorded in order."""
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "3"
-    with _server(folder / "records") as server:
+    with running_server(folder / "records") as server:
         proxy = Proxy(server)
         proxy.open()
         _deliver(folder, proxy, CONTROL)
@@ -208,7 +208,7 @@ def deliveries(folder: Path) -> Iterator[Delivery]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[Server]:
+def running_server(folder: Path) -> Iterator[Server]:
     folder.mkdir()
     server = Server(folder)
     try:
@@ -219,14 +219,14 @@ def _server(folder: Path) -> Iterator[Server]:
 
 def _deliver(folder: Path, proxy: Proxy, fault: str) -> Delivery:
     delivery, name = Delivery(fault), _name(fault)
-    store, plan = StageStore(folder / name), _plan(name, proxy.uri)
+    store, plan = StageStore(folder / name), make_plan(name, proxy.uri)
     tracker = BackgroundTracker(Tracker(plan, store), delivery.said.append)
     stages = plan.trials[0].stages
     if fault == "down":
         proxy.close()
     tracker.start()
     for stage in stages[:2]:
-        _commit(store, stage, tracker, delivery)
+        commit(store, stage, tracker, delivery)
     if fault == "down":
         _until(lambda: bool(delivery.said))
         delivery.struck = 1
@@ -235,13 +235,13 @@ def _deliver(folder: Path, proxy: Proxy, fault: str) -> Delivery:
         _until(lambda: len(proxy.server.points(name)) > 0)
         proxy.impose(fault)
     for stage in stages[2:4]:
-        _commit(store, stage, tracker, delivery)
+        commit(store, stage, tracker, delivery)
     if fault not in (CONTROL, "down"):
         _until(lambda: proxy.struck > 0)
         delivery.struck = proxy.struck
         proxy.lift()
     for stage in stages[4:]:
-        _commit(store, stage, tracker, delivery)
+        commit(store, stage, tracker, delivery)
     report = folder / f"{name}-report"
     report.mkdir()
     tracker.finish(report)
@@ -250,7 +250,7 @@ def _deliver(folder: Path, proxy: Proxy, fault: str) -> Delivery:
     return delivery
 
 
-def _commit(store: StageStore, stage: PlannedStage, tracker: BackgroundTracker, delivery: Delivery) -> None:
+def commit(store: StageStore, stage: PlannedStage, tracker: BackgroundTracker, delivery: Delivery) -> None:
     spec = stage.spec
     losses = tuple(LossPoint(step=spec.first_step + step, loss=1 / step) for step in range(1, spec.steps + 1))
     rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0)
@@ -271,9 +271,14 @@ def _commit(store: StageStore, stage: PlannedStage, tracker: BackgroundTracker, 
     delivery.slowest_notify = max(delivery.slowest_notify, time.monotonic() - began)
 
 
-def _plan(name: str, uri: str) -> Plan:
-    schedule = {"tokens_per_stage": 4.0, "stage_steps": 50, "pretrain_steps": 50, "consolidation_stages": 2}
-    job = {"name": name, "task": {"digits": [2, 2]}, "schedule": schedule, "tracking": {"uri": uri}}
+def make_plan(name: str, uri: str, digits: tuple[int, int] = (2, 2), tokens_per_stage: float = 4.0) -> Plan:
+    schedule = {
+        "tokens_per_stage": tokens_per_stage,
+        "stage_steps": 50,
+        "pretrain_steps": 50,
+        "consolidation_stages": 2,
+    }
+    job = {"name": name, "task": {"digits": digits}, "schedule": schedule, "tracking": {"uri": uri}}
     return build_plan(Job.model_validate(job))
 
 
