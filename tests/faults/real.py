@@ -2,7 +2,8 @@
 
 A case is one store: ``stepwise run``, SIGKILL to the command, to a training worker or to another process below it at
 random moments, several in one life, the command again, until it ends by itself with exit code 0. Nothing of the
-product is changed or slowed down; what its workers do is read from the progress files that they write for people.
+product is changed but that snapshots are taken after every block (``often``), as its stages are too short for one
+otherwise; what its workers do is read from the progress files that they write for people.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ SHRUNK = (
     "resources.cpus_per_worker=0.5",  # two of its three trials at a time on one core
 )
 RUN = (sys.executable, "-m", "orchestrator", "run", str(REPOSITORY / "jobs" / "quickstart.toml"), *SHRUNK)
+OFTEN = Path(__file__).parent / "often"
 LOOK_SECONDS = 0.05
 PATIENCE = 900.0
 """A command that takes longer has been caught in something: it is ended and reported."""
@@ -107,7 +109,13 @@ class Command:
     def __init__(self, home: Path) -> None:
         self.home, self.started = home, time.monotonic()
         self.said = home / f"said-{time.monotonic_ns()}.txt"
-        environment = {**os.environ, "STEPWISE_TEST": str(home), "TMPDIR": str(home / "tmp"), "RAY_TMPDIR": str(home)}
+        environment = {
+            **os.environ,
+            "STEPWISE_TEST": str(home),
+            "TMPDIR": str(home / "tmp"),
+            "RAY_TMPDIR": str(home),
+            "PYTHONPATH": os.pathsep.join([str(OFTEN), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
         with self.said.open("wb") as out:
             self.process = subprocess.Popen(
                 RUN,
