@@ -53,6 +53,7 @@ class Server:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.2)
+        self.kill()
         raise RuntimeError("the MLflow server does not start")
 
     def kill(self) -> None:
