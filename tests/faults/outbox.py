@@ -27,7 +27,7 @@ from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, ui_command, ui_environment
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 CONTROL = "in order"
 FAULTS = ("down", "reply lost", "killed in a batch", "never answers", "401", "404", "500")
 """``down``: from the start. All others begin after the first two stages and end after the fourth."""
