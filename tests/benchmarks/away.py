@@ -2,7 +2,8 @@
 
 The worker takes the quickstart's steps in a process of its own, as under Ray. Beside it the driver's tracker delivers
 a newly committed stage: to nobody (the server is down), or to one that accepts and never answers. In between there
-is nothing to deliver. The three take turns; every step is timed, evaluation is left out.
+is nothing to deliver. The three take turns; every step is timed, evaluation is left out. The driver shares nothing
+with the worker but the cores, so its CPU time over the worker's is the most that a step can lose to it, on one core.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from faults.outbox import Delivery, Proxy, commit, make_plan, running_server
 
 from orchestrator.method.train import removal_loss
-from orchestrator.plan import PlannedStage
 from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker
 
@@ -34,7 +34,7 @@ WAIT_SECONDS = 0.1
 
 
 class Steps:
-    """The training loop on one thread. Called: the seconds of each of so many steps."""
+    """The training loop on one thread. Called: the seconds of each of so many steps, and the CPU time of all."""
 
     def __init__(self, store: Path) -> None:
         torch.set_num_threads(1)
@@ -44,8 +44,9 @@ class Steps:
         set_attention(self.model, CPU, self.training)
         self.optimizer = Optimizer(self.model, self.training)
 
-    def __call__(self, steps: int) -> list[float]:
+    def __call__(self, steps: int) -> tuple[list[float], float]:
         begun: list[float] = []
+        cpu = time.process_time()
 
         def objective(*step: object):
             begun.append(time.perf_counter())
@@ -57,7 +58,7 @@ class Steps:
         train_stage(
             self.model, self.optimizer, spec, self.data.train, self.training, None, lambda progress: None, objective
         )
-        return [after - before for before, after in pairwise(begun)]
+        return [after - before for before, after in pairwise(begun)], time.process_time() - cpu
 
 
 class Driver:
@@ -71,11 +72,9 @@ class Driver:
         self.tracker.start()
         self.committed = 0
 
-    def commit(self) -> PlannedStage:
-        stage = next(self.stages)
-        commit(self.store, stage, self.tracker, self.delivery)
+    def commit(self) -> None:
+        commit(self.store, next(self.stages), self.tracker, self.delivery)
         self.committed += 1
-        return stage
 
     def settled(self) -> None:
         """Wait until the server has everything, and the tracker its rest."""
@@ -102,10 +101,19 @@ class Driver:
 
 
 class Turn(NamedTuple):
-    """The step times of one turn."""
+    """What was measured in one turn."""
 
     kind: str
     seconds: list[float]
+    """Of each step."""
+    share: float
+    """CPU time of the driver's process over that of the worker's."""
+
+
+def turn(kind: str, worker: Side, steps: int) -> Turn:
+    before = time.process_time()
+    seconds, cpu = worker(steps)
+    return Turn(kind, seconds, (time.process_time() - before) / cpu)
 
 
 def turns(rounds: int, steps: int) -> list[Turn]:
@@ -120,10 +128,10 @@ def turns(rounds: int, steps: int) -> list[Turn]:
             worker(steps)
             driver.settled()
             for _ in range(rounds):
-                found.append(Turn(QUIET, worker(steps)))
+                found.append(turn(QUIET, worker, steps))
                 for fault in AWAY:
                     driver.away(fault)
-                    found.append(Turn(fault, worker(steps)))
+                    found.append(turn(fault, worker, steps))
                     driver.back(fault)
             proxy.close()
     return found
@@ -132,14 +140,17 @@ def turns(rounds: int, steps: int) -> list[Turn]:
 def main() -> None:
     quick = arguments(__doc__).quick
     found = turns(*(2, 40) if quick else (10, 100))
-    of = {kind: [turn.seconds for turn in found if turn.kind == kind] for kind in (QUIET, *AWAY)}
-    rows = [(kind, *map(_milliseconds, _spread([s for turn in of[kind] for s in turn]))) for kind in of]
+    of = {kind: [one.seconds for one in found if one.kind == kind] for kind in (QUIET, *AWAY)}
+    rows = [(kind, *map(_milliseconds, _spread([s for one in of[kind] for s in one]))) for kind in of]
     table("A training step, ms", ("MLflow", "p50", "p95", "p99", "slowest"), rows)
     figures = []
     for name, at in (("median", 0), ("p95", 1)):
         for kind in AWAY:
             ratios = [_spread(away)[at] / _spread(quiet)[at] for away, quiet in zip(of[kind], of[QUIET], strict=True)]
             figures.append(Figure(f"{name} step, MLflow {kind} over {QUIET}", tuple(ratios), 1.1, at_least=False))
+    for kind in AWAY:
+        shares = tuple(one.share for one in found if one.kind == kind)
+        figures.append(Figure(f"CPU of the driver over the worker's, MLflow {kind}", shares, 0.1, at_least=False))
     finish("away", *figures, quick=quick)
 
 
