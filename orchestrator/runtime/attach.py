@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ from orchestrator.runtime.sight import blind_nodes
 
 DRIVER_RETRIES = 3
 _ALLOW = "say --allow-unauthenticated"
+_OTHERWISE = (
+    "start Ray on this machine, or `stepwise submit` from another one; without --address and RAY_ADDRESS the command "
+    "starts a Ray of its own"
+)
+CONNECT_SECONDS = 5.0
 _NODES_GO = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 """A cluster that lost a node, or is full of others' work, may take a while to have room again; a spot machine says
 half a minute before that it goes."""
@@ -38,6 +44,25 @@ class Attachment:
 
     address: str
     allow_unauthenticated: bool = False
+
+
+def check_address(at: Attachment) -> None:
+    """Raises ``InputError`` if it can be told at once that nothing can be joined: RAY_ADDRESS may be a stray one."""
+    if at.address != "auto":
+        _check_listens(at.address)
+    if not at.allow_unauthenticated:
+        _check_token_file()
+
+
+def _check_listens(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or {"@", "/"} & set(host):  # not shown: a URL may hold a password
+        raise InputError(Problem("CLU003", "--address", "is neither HOST:PORT nor auto", _OTHERWISE))
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        found = f"cannot be joined: {first_line(error)}"
+        raise InputError(Problem("CLU003", address, found, _OTHERWISE)) from None
 
 
 @contextmanager
@@ -73,9 +98,8 @@ def connect(at: Attachment) -> None:
             logging_level="ERROR",
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
-        found = first_line(error)
-        fix = "start Ray on this machine, or `stepwise submit` from another one"
-        raise InputError(Problem("CLU003", at.address, f"cannot be joined: {found}", fix)) from None
+        found = f"cannot be joined: {first_line(error)}"
+        raise InputError(Problem("CLU003", at.address, found, _OTHERWISE)) from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     if context.dashboard_url:
         try:

@@ -172,14 +172,17 @@ def interruptible() -> Iterator[threading.Event]:
 
 @contextmanager
 def ray_storage(store: Path) -> Iterator[Path]:
-    """A folder for Ray's own state, removed afterwards, with those that killed commands left here."""
+    """An empty folder for Ray's own state, removed afterwards, with those that killed commands left here.
+
+    One may have had our process number: in a container that starts again every command has the same.
+    """
     folder = store / "ray"
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{socket.gethostname()}-*"):
-        if not Path("/proc", stale.name.rsplit("-", 1)[1]).exists():
-            shutil.rmtree(stale, ignore_errors=True)
     own = folder / f"{socket.gethostname()}-{os.getpid()}"
-    own.mkdir(exist_ok=True)
+    for stale in folder.glob(f"{socket.gethostname()}-*"):
+        if stale == own or not Path("/proc", stale.name.rsplit("-", 1)[1]).exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    own.mkdir()
     try:
         yield own
     finally:

@@ -21,7 +21,7 @@ from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.text import count
-from orchestrator.runtime.attach import Attachment
+from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.drift import refuse_drift
 from orchestrator.runtime.mirroring import Mirroring
@@ -259,7 +259,9 @@ def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachme
 
 def _check_room(job: Job, at: Attachment | None) -> None:
     """What a running Ray has is asked once we are attached to it."""
-    if at is None:
+    if at:
+        check_address(at)
+    else:
         concurrent_trials(job.resources)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.partial import partial
+
 TIMEOUT_SECONDS = 60
 
 
@@ -31,8 +33,8 @@ def blind_nodes(store: Path) -> list[str]:
 
 def node_views(store: Path) -> list[NodeView]:
     """Every live node's view of the store and of itself; of one that does not answer, nothing."""
-    store.mkdir(parents=True, exist_ok=True)
-    marker = store / f".seen-{uuid.uuid4().hex}"
+    marker = partial(store / "jobs" / f"seen-{uuid.uuid4().hex}")  # where a killed one's is swept up
+    marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()
     try:
         return [_view(answer) for answer in on_every_node(_look, str(marker))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
@@ -34,6 +35,8 @@ class Figures:
     points_missing: int | None = None
     """None: MLflow was not part of this run."""
     points_doubled: int | None = None
+    by_kind: Counter[str] = field(default_factory=Counter)
+    """Kinds of processes that were killed, of the real command."""
     struck: set[str] = field(default_factory=set)
     lost_steps: list[int] = field(default_factory=list)
     recovery_seconds: list[float] = field(default_factory=list)
@@ -43,6 +46,7 @@ class Figures:
         return {
             "planned": self.planned,
             "delivered": self.delivered,
+            **({"delivered_by_kind": dict(self.by_kind.most_common())} if self.by_kind else {}),
             "cases": self.cases,
             "stages_lost": self.stages_lost,
             "frontiers_identical": f"{self.cases - self.frontiers_differing}/{self.cases}",

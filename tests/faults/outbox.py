@@ -27,7 +27,7 @@ from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, ui_command, ui_environment
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 CONTROL = "in order"
 FAULTS = ("down", "reply lost", "killed in a batch", "never answers", "401", "404", "500")
 """``down``: from the start. All others begin after the first two stages and end after the fourth."""
@@ -53,6 +53,7 @@ class Server:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
                 return
             time.sleep(0.2)
+        self.kill()
         raise RuntimeError("the MLflow server does not start")
 
     def kill(self) -> None:
@@ -191,7 +192,7 @@ class Delivery:
 def deliveries(folder: Path) -> Iterator[Delivery]:
     """Every fault, one after the other, on one server; each held to a job that was recorded in order."""
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "3"
-    with _server(folder / "records") as server:
+    with running_server(folder / "records") as server:
         proxy = Proxy(server)
         proxy.open()
         _deliver(folder, proxy, CONTROL)
@@ -208,7 +209,7 @@ def deliveries(folder: Path) -> Iterator[Delivery]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[Server]:
+def running_server(folder: Path) -> Iterator[Server]:
     folder.mkdir()
     server = Server(folder)
     try:
@@ -219,14 +220,14 @@ def _server(folder: Path) -> Iterator[Server]:
 
 def _deliver(folder: Path, proxy: Proxy, fault: str) -> Delivery:
     delivery, name = Delivery(fault), _name(fault)
-    store, plan = StageStore(folder / name), _plan(name, proxy.uri)
+    store, plan = StageStore(folder / name), make_plan(name, proxy.uri)
     tracker = BackgroundTracker(Tracker(plan, store), delivery.said.append)
     stages = plan.trials[0].stages
     if fault == "down":
         proxy.close()
     tracker.start()
     for stage in stages[:2]:
-        _commit(store, stage, tracker, delivery)
+        commit(store, stage, tracker, delivery)
     if fault == "down":
         _until(lambda: bool(delivery.said))
         delivery.struck = 1
@@ -235,13 +236,13 @@ def _deliver(folder: Path, proxy: Proxy, fault: str) -> Delivery:
         _until(lambda: len(proxy.server.points(name)) > 0)
         proxy.impose(fault)
     for stage in stages[2:4]:
-        _commit(store, stage, tracker, delivery)
+        commit(store, stage, tracker, delivery)
     if fault not in (CONTROL, "down"):
         _until(lambda: proxy.struck > 0)
         delivery.struck = proxy.struck
         proxy.lift()
     for stage in stages[4:]:
-        _commit(store, stage, tracker, delivery)
+        commit(store, stage, tracker, delivery)
     report = folder / f"{name}-report"
     report.mkdir()
     tracker.finish(report)
@@ -250,7 +251,7 @@ def _deliver(folder: Path, proxy: Proxy, fault: str) -> Delivery:
     return delivery
 
 
-def _commit(store: StageStore, stage: PlannedStage, tracker: BackgroundTracker, delivery: Delivery) -> None:
+def commit(store: StageStore, stage: PlannedStage, tracker: BackgroundTracker, delivery: Delivery) -> None:
     spec = stage.spec
     losses = tuple(LossPoint(step=spec.first_step + step, loss=1 / step) for step in range(1, spec.steps + 1))
     rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0)
@@ -271,9 +272,14 @@ def _commit(store: StageStore, stage: PlannedStage, tracker: BackgroundTracker, 
     delivery.slowest_notify = max(delivery.slowest_notify, time.monotonic() - began)
 
 
-def _plan(name: str, uri: str) -> Plan:
-    schedule = {"tokens_per_stage": 4.0, "stage_steps": 50, "pretrain_steps": 50, "consolidation_stages": 2}
-    job = {"name": name, "task": {"digits": [2, 2]}, "schedule": schedule, "tracking": {"uri": uri}}
+def make_plan(name: str, uri: str, digits: tuple[int, int] = (2, 2), tokens_per_stage: float = 4.0) -> Plan:
+    schedule = {
+        "tokens_per_stage": tokens_per_stage,
+        "stage_steps": 50,
+        "pretrain_steps": 50,
+        "consolidation_stages": 2,
+    }
+    job = {"name": name, "task": {"digits": digits}, "schedule": schedule, "tracking": {"uri": uri}}
     return build_plan(Job.model_validate(job))
 
 

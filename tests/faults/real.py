@@ -1,8 +1,9 @@
-"""The real command killed at random times: Ray, MLflow and all, the quickstart shrunk to seconds.
+"""The real command killed at random times: Ray, MLflow and all, the quickstart's job file shrunk to seconds.
 
-A case is one store: ``stepwise run``, SIGKILL to the command or to one of its Ray processes at random moments, the
-command again, until it ends by itself with exit code 0. Nothing of the product is changed or slowed down; what its
-workers do is read from the progress files that they write for people.
+A case is one store: ``stepwise run``, SIGKILL to the command, to a training worker or to another process below it at
+random moments, several in one life, the command again, until it ends by itself with exit code 0. Nothing of the
+product is changed but that snapshots are taken after every block (``often``), as its stages are too short for one
+otherwise; what its workers do is read from the progress files that they write for people.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -22,42 +24,49 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.figures import Figures
+from faults.figures import REPOSITORY, Figures
 from faults.oracle import Result, leftovers, lost_of, result
 from faults.outbox import points_in, unfinished_runs
 from faults.walks import say
 
 from orchestrator.store import StageStore, saved_plan
+from orchestrator.store.stages import CLAIM
 
 NAME = "small"
-JOB = f"""
-name = "{NAME}"
-methods = ["explicit_cot", "stepwise"]
-[task]
-digits = [1, 2]
-[model]
-layers = 1
-width = 32
-heads = 2
-dropout = 0.1
-[schedule]
-tokens_per_stage = 3
-stage_steps = 100
-pretrain_steps = 100
-consolidation_stages = 1
-[training]
-learning_rate = 3e-3
-[evaluation]
-speed_examples = 2
-[resources]
-cpus_per_worker = 0.5
-"""
+SHRUNK = (
+    f"name={NAME}",
+    "task.digits=[1,2]",
+    "model.layers=1",
+    "model.width=32",
+    "model.heads=2",
+    "model.dropout=0.1",  # so that the generators count
+    "schedule.stage_steps=300",
+    "schedule.pretrain_steps=400",
+    "schedule.consolidation_stages=2",
+    "schedule.cooldown_stages=1",
+    "evaluation.speed_examples=2",
+    "resources.cpus_per_worker=0.5",  # two of its three trials at a time on one core
+)
+RUN = (sys.executable, "-m", "orchestrator", "run", str(REPOSITORY / "jobs" / "quickstart.toml"), *SHRUNK)
+OFTEN = Path(__file__).parent / "often"
 LOOK_SECONDS = 0.05
-PATIENCE = 600.0
+PATIENCE = 900.0
 """A command that takes longer has been caught in something: it is ended and reported."""
 GONE_WITHIN = 60.0
 """What a killed command leaves running may take so long to notice."""
-FAULTS = ("driver", "worker")
+WORKER = "RayTrainWorker"
+AT_WORK = f"{WORKER} in a stage"
+"""One that holds a stage's claim: it trains, measures or commits."""
+FAULTS = {"driver": 3, AT_WORK: 9, WORKER: 3, "helper": 5}
+"""Whom a fault hits, in these proportions: a worker without a stage begins, waits or ends. A helper is
+whatever else runs below the command."""
+SOON = 4.0
+"""Workers and helpers are killed at a random moment of so many seconds from when one of the kind is there."""
+PER_CASE = (12, 24)
+HEAD = {"gcs_server", "raylet"}
+"""Without them Ray takes a minute to give up, so they are hit seldom: ..."""
+HEAD_SHARE = 0.2
+"""... as often as this, where another helper would be hit always."""
 SEEN = re.compile(r"^(\S+)  stage (\d+)/\d+", re.MULTILINE)
 
 
@@ -100,10 +109,16 @@ class Command:
     def __init__(self, home: Path) -> None:
         self.home, self.started = home, time.monotonic()
         self.said = home / f"said-{time.monotonic_ns()}.txt"
-        environment = {**os.environ, "STEPWISE_TEST": str(home), "TMPDIR": str(home / "tmp"), "RAY_TMPDIR": str(home)}
+        environment = {
+            **os.environ,
+            "STEPWISE_TEST": str(home),
+            "TMPDIR": str(home / "tmp"),
+            "RAY_TMPDIR": str(home),
+            "PYTHONPATH": os.pathsep.join([str(OFTEN), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
         with self.said.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "orchestrator", "run", "job.toml"],
+                RUN,
                 cwd=home,
                 env=environment,
                 stdout=out,
@@ -117,19 +132,38 @@ class Command:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def strike(self, fault: str, dice: random.Random) -> str | None:
-        """SIGKILL, and who got it; None if nobody of that kind is there. The command is not reaped yet."""
+    def targets(self, fault: str) -> dict[str, list[int]]:
+        """Whom a fault of this kind can hit now, by what they are."""
         if fault == "driver":
-            os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            return "driver" if self.process.returncode == -signal.SIGKILL else None
-        workers = {pid: title for pid in descendants(self.process.pid) if (title := _ray_title(pid))}
-        if not workers:
+            return {fault: [self.process.pid]}
+        found: dict[str, list[int]] = {}
+        for pid in descendants(self.process.pid):
+            kind = kind_of(pid)
+            if kind == fault or (fault == "helper" and kind not in (None, WORKER, AT_WORK)):
+                found.setdefault(kind, []).append(pid)
+        return found
+
+    def strike(self, fault: str, dice: random.Random) -> str | None:
+        """SIGKILL, and what got it; None if nobody of that kind is there. The command is not reaped yet."""
+        targets = self.targets(fault)
+        weights = [HEAD_SHARE if kind in HEAD else 1.0 for kind in sorted(targets)]
+        if not targets:
             return None
-        pid = dice.choice(sorted(workers))
-        with suppress(ProcessLookupError):
+        kind = dice.choices(sorted(targets), weights)[0]
+        pid = dice.choice(sorted(targets[kind]))
+        if fault == "driver":
             os.kill(pid, signal.SIGKILL)
-            return workers[pid] if _ended(pid) else None
+            self.process.wait()
+            return kind if self.process.returncode == -signal.SIGKILL else None
+        with suppress(OSError):
+            handle = os.pidfd_open(pid)  # from here on the number is this process's
+            try:
+                if kind_of(pid) != kind:
+                    return None
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                return kind if select.select([handle], [], [], 5)[0] else None
+            finally:
+                os.close(handle)
         return None
 
 
@@ -148,23 +182,21 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def _ray_title(pid: int) -> str | None:
-    """What a Ray worker process is at, unless it waits for something to do."""
-    with suppress(OSError):
-        title = Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")[0]
-        return title.strip() if title.startswith("ray::") and not title.startswith("ray::IDLE") else None
+def kind_of(pid: int) -> str | None:
+    """What a process is: a Ray worker by its title, any other by its program or script; None if it has ended."""
+    with suppress(OSError, IndexError):
+        words = Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")
+        if words[0].startswith("ray::"):
+            title = words[0].removeprefix("ray::").split(".")[0].strip()
+            return AT_WORK if title == WORKER and _holds_claim(pid) else title
+        script = next((word for word in words[1:] if word.endswith(".py")), words[0])
+        return Path(script).name or None
+    return None
 
 
-def _ended(pid: int) -> bool:
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        try:
-            if Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(LOOK_SECONDS)
-    return False
+def _holds_claim(pid: int) -> bool:
+    handles = Path("/proc", str(pid), "fd").iterdir()
+    return any(os.readlink(handle).endswith(f"/{CLAIM}") for handle in handles)
 
 
 def processes_of(home: Path) -> list[int]:
@@ -196,7 +228,6 @@ class Real:
     def _home(self, name: str) -> Path:
         home = self.folder / name
         (home / "tmp").mkdir(parents=True)
-        (home / "job.toml").write_text(JOB)
         return home
 
     def kills(self, number: int, dice: random.Random) -> None:
@@ -204,7 +235,7 @@ class Real:
         self.figures.planned += number
         while number > 0 and time.monotonic() < self.deadline:
             self.number += 1
-            faults = [dice.choice(FAULTS) for _ in range(min(number, dice.randint(4, 8)))]
+            faults = dice.choices(list(FAULTS), list(FAULTS.values()), k=min(number, dice.randint(*PER_CASE)))
             number -= self._case(self._home(f"case{self.number}"), faults, dice)
 
     def together(self) -> None:
@@ -218,13 +249,13 @@ class Real:
         for command in pair:
             if command.process.poll() != 0:
                 self.figures.failures.append(f"together: {command.process.poll()}: {command.words[-500:]}")
-        self._judge("together", home, sight, {}, 0)
+        self._judge("together", home, sight, {}, Counter())
 
     def _case(self, home: Path, faults: list[str], dice: random.Random) -> int:
         """Returns how many faults were delivered."""
-        name, sight, struck = home.name, Sight(home / "stepwise-store"), []
+        name, sight, struck = home.name, Sight(home / "stepwise-store"), Counter[str]()
         acknowledged: dict[str, str] = {}
-        command, due = Command(home), self._moment(dice, faults[0])
+        command, due = Command(home), None
         while True:
             sight.look()
             if command.process.poll() is not None:
@@ -234,27 +265,31 @@ class Real:
                 if command.process.returncode == 0:
                     break
                 say(f"{name}: ended with {command.process.returncode}: {command.words[-300:]}")
-                command = Command(home)
-            elif len(struck) < len(faults) and due <= time.monotonic() < self.deadline:
-                fault = faults[len(struck)]
-                due = time.monotonic() + 1
-                if hit := command.strike(fault, dice):
-                    say(f"{name}: killed {hit} after {command.seconds():.0f} s")
-                    struck.append(hit)
-                    self._acknowledge(acknowledged, home, command)
-                    if fault == "driver":
-                        sight.struck_at, command = time.monotonic(), Command(home)
-                    due = self._moment(dice, faults[len(struck)] if len(struck) < len(faults) else fault)
-            elif command.seconds() > PATIENCE:
+                command, due = Command(home), None
+            elif (done := struck.total()) < len(faults) and time.monotonic() < self.deadline:
+                fault = faults[done]
+                if due is None:
+                    due = self._moment(command, fault, dice)
+                elif due <= time.monotonic():
+                    due = None
+                    if hit := command.strike(fault, dice):
+                        say(f"{name}: killed {hit} after {command.seconds():.0f} s")
+                        struck[hit] += 1
+                        self._acknowledge(acknowledged, home, command)
+                        if fault == "driver":
+                            sight.struck_at, command = time.monotonic(), Command(home)
+            if command.seconds() > PATIENCE:
                 self.figures.failures.append(f"{name}: takes for ever: {command.words[-500:]}")
                 command.strike("driver", dice)
             time.sleep(LOOK_SECONDS)
-        self._judge(name, home, sight, acknowledged, len(struck))
-        return len(struck)
+        self._judge(name, home, sight, acknowledged, struck)
+        return struck.total()
 
-    def _moment(self, dice: random.Random, fault: str) -> float:
-        """A driver is killed at any time of its life; a worker soon after what was before."""
-        return time.monotonic() + dice.uniform(0.5, 1.1 * self.seconds if fault == "driver" else 0.5 * self.seconds)
+    def _moment(self, command: Command, fault: str, dice: random.Random) -> float | None:
+        """When to strike: a command at any time of its life, anything else soon after it is there. None: not yet."""
+        if fault == "driver":
+            return time.monotonic() + dice.uniform(0.5, self.seconds)
+        return time.monotonic() + dice.uniform(0.0, SOON) if command.targets(fault) else None
 
     def _acknowledge(self, acknowledged: dict[str, str], home: Path, command: Command) -> None:
         """What stands in the store now, and what the command has said, must stay."""
@@ -269,8 +304,8 @@ class Real:
                 self.figures.stages_lost += 1
                 self.figures.failures.append(f"{home.name}: said and not there: {trial} stage {stage}")
 
-    def _judge(self, name: str, home: Path, sight: Sight, acknowledged: dict[str, str], faults: int) -> None:
-        figures, root = self.figures, home / "stepwise-store"
+    def _judge(self, name: str, home: Path, sight: Sight, acknowledged: dict[str, str], struck: Counter[str]) -> None:
+        figures, faults, root = self.figures, struck.total(), home / "stepwise-store"
         missing = lost_of(root, acknowledged.items())
         ended, points = result(root, NAME), points_in(root / "mlflow.db", NAME)
         differs = ended != self.control
@@ -281,6 +316,7 @@ class Real:
         twice = [f"{key} begun {times} times" for key, times in sight.begun.items() if times > 1 + faults]
         figures.cases += 1
         figures.delivered += faults
+        figures.by_kind += struck
         figures.stages_lost += len(missing)
         figures.frontiers_differing += differs
         figures.points_missing += absent

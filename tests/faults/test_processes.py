@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -18,6 +19,8 @@ from faults.walks import JOB, STAGES, Log, child, drive, snapshots_always, start
 
 from orchestrator.errors import TrialError
 from orchestrator.plan import build_plan
+from orchestrator.runtime.cluster import ray_storage
+from orchestrator.runtime.search import INTERRUPTED
 from orchestrator.runtime.trial import problems_of
 from orchestrator.store import StageStore
 
@@ -110,3 +113,15 @@ def test_worker_without_memory_ends_with_one_clear_line_and_the_next_goes_on(tmp
     assert "Traceback" not in ended.said
     assert child(partial(drive, root, log), tmp_path).code == 0
     assert violations(root, log, control, faults=1) == []
+
+
+def test_command_that_has_the_number_of_a_killed_one_finds_nothing_of_its(tmp_path: Path) -> None:
+    """Killed after Ctrl-C, started again in its container: it would take the word to end for its own."""
+    with ray_storage(tmp_path) as folder:
+        (folder / INTERRUPTED).touch()
+        killed = shutil.copytree(folder, tmp_path / "killed")
+    shutil.copytree(killed, folder)
+    with ray_storage(tmp_path) as again:
+        assert again == folder
+        assert not list(again.iterdir())
+    assert not list((tmp_path / "ray").iterdir())

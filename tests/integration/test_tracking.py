@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import Job
+from orchestrator.errors import StepwiseError
 from orchestrator.method.stage import LossPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.store import Chain, StageStore
@@ -291,6 +292,53 @@ def test_finish_records_the_envelope_and_the_report(store: StageStore, database:
     assert run.info.status == "FINISHED"
     note = recorded.client.get_experiment(recorded.experiment.experiment_id).tags["mlflow.note.content"]
     assert f"runs/{run.info.run_id}/artifacts/report.html" in note and "stepwise run job.toml" in note
+
+
+def test_job_that_ended_early_and_went_on_is_told_once(store: StageStore, database: str, tmp_path: Path) -> None:
+    """Its own run is set aside, whole, and written anew: every point of what counts is there once."""
+    plan = make_plan("went-on", database)
+    stages = plan.trials[0].stages
+    for part in (stages[:5], stages[5:]):
+        for stage in part:
+            commit(store, stage, 0.9)
+        tracker = Tracker(plan, store)  # another command
+        tracker.sync()
+        tracker.finish(tmp_path)
+        tracker.end()
+
+    recorded = Recorded(plan, database)
+    (job,), (aside,) = recorded.runs("job").values(), recorded.runs("superseded").values()
+    for run in (*recorded.runs().values(), job):
+        for key in run.data.metrics:
+            steps = [step for step, _ in recorded.values(run, key)]
+            assert len(steps) == len(set(steps)), key
+    twice = sum(len(recorded.values(aside, key)) for key in aside.data.metrics)
+    assert twice == 14  # three metrics at three removed counts, and five of cost
+    assert (job.info.status, aside.info.status) == ("FINISHED", "KILLED")
+
+
+def test_experiment_that_somebody_deleted_is_restored(store: StageStore, database: str) -> None:
+    plan = make_plan("deleted", database)
+    (trial,) = plan.trials
+    tracker = Tracker(plan, store)
+    for stage in trial.stages[:3]:
+        commit(store, stage, 0.9)
+    tracker.sync()
+    before = Recorded(plan, database)
+    before.client.delete_experiment(before.experiment.experiment_id)
+    for stage in trial.stages[3:]:
+        commit(store, stage, 0.9)
+
+    with pytest.raises(StepwiseError, match="MLF001"):
+        tracker.sync()
+    tracker.sync()  # as the driver does a little later
+
+    recorded = Recorded(plan, database)
+    assert recorded.experiment.experiment_id == before.experiment.experiment_id
+    assert recorded.experiment.lifecycle_stage == "active"
+    run = recorded.runs()[trial.name]
+    assert run.info.status == "FINISHED"
+    assert recorded.values(run, "frontier/accuracy") == [(0, 0.9), (4, 0.9), (8, 0.9)]
 
 
 def test_models_of_the_frontier_are_logged_once_and_the_winners_have_aliases(store: StageStore, database: str) -> None:

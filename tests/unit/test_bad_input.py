@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,15 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     "68 submit, no port": ("submit job.toml --address 10.0.0.5", ["CLU002", "--address", "http://HOST:PORT"]),
     "68 submit, ray//": ("submit job.toml --address ray//x", ["CLU002", "--address", "http://HOST:PORT"]),
     "68 submit, no cluster": ("submit job.toml", ["CLI002", "--cluster", "--address"]),
+    "74 run, nobody at the address": (
+        "run job.toml --address 127.0.0.1:1 --allow-unauthenticated",
+        ["CLU003", "127.0.0.1:1", "refused", "RAY_ADDRESS"],
+    ),
+    "74 run, address is a URL": (
+        f"run job.toml --address ray://me:{SECRET}@127.0.0.1:10001 --allow-unauthenticated",
+        ["CLU003", "--address", "HOST:PORT"],
+    ),
+    "74 run, no such port": ("run job.toml --address ::1:99999 --allow-unauthenticated", ["CLU003", "99999"]),
     "fsck without a store": ("fsck --store none", ["STO001", "none", "no such store"]),
     "ui without a store": ("ui --store none", ["STO001", "none", "no such store"]),
     "report without a store": ("report job.toml --store none", ["STO00", "none", "run"]),
@@ -261,6 +271,19 @@ def test_store_named_by_the_environment_is_checked_too(here, stepwise, monkeypat
     (here / "job.toml").write_text(GOOD)
     monkeypatch.setenv("STEPWISE_STORE", "job.toml")
     assert_refused(here, stepwise, ["plan", "job.toml"], ["STEPWISE_STORE", "is a file"])
+
+
+def test_stray_ray_address_is_refused_before_anything_is_made(here, stepwise, monkeypatch):
+    """Row 74: nobody there; somebody there, and this user has no cluster's token."""
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    (here / "job.toml").write_text(GOOD)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"127.0.0.1:{stranger.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert_refused(here, stepwise, ["run", "job.toml"], ["CLU004", ".ray/auth_token", "no token"])
+    assert_refused(here, stepwise, ["run", "job.toml"], ["CLU003", address, "RAY_ADDRESS"])
 
 
 def test_store_that_everybody_can_write_is_refused(here, stepwise):
