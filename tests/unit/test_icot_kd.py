@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import Manifest, StageStore, frontier
+from orchestrator.store import Manifest, StageStore, frontier, save_job
 
 E = 0
 LAYERS, WIDTH = 3, 16
@@ -381,3 +383,22 @@ def test_folder_of_the_coupled_model_is_two_networks_that_answer_as_was_measured
         accuracy = evaluator.accuracy(loaded, Removed(data.total_tokens), verify=verify)
         assert accuracy.exact_match == measured.exact_match
     assert accuracy.loss == pytest.approx(measured.validation_loss, rel=1e-4)
+
+
+def test_coupled_model_is_asked_by_its_name_and_no_pipeline_asks_it(finished, stepwise: Callable, tmp_path):
+    plan, store, data, manifests = finished
+    save_job(plan, store)
+    examples = list(data.task.examples("validation"))
+    questions = [example.question for example in examples]
+    document = json.loads(stepwise("predict", "kd:icot_kd", *questions, "--store", store.root, "--json").out)
+    answers = [prediction["answer"] for prediction in document["predictions"]]
+    right = sum(answer == example.answer for answer, example in zip(answers, examples, strict=True))
+    assert right / len(examples) == pytest.approx(manifests[-1].metrics.exact_match)
+    for words, code in (
+        (["predict", "kd:icot_kd:1", questions[0]], "PRE003"),
+        (["export", "kd", tmp_path / "home"], "EXP004"),
+        (["probe", "kd"], "EXP004"),
+    ):
+        refused = stepwise(*words, "--store", store.root)
+        assert (refused.code, code in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "home").exists()
