@@ -60,6 +60,8 @@ class StageSpec:
     mixture_size: int = 1
     """Of a thought emulator."""
     mixture_temperature: float = 0.05
+    as_teacher: bool = False
+    """Of a mind-reading student or a thought emulator: begins with the teacher's weights."""
 
     @property
     def removed_to(self) -> int:

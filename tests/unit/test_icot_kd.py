@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from transformers import (
 from orchestrator.config import Evaluation, IcotKd, Job, MultiplicationTask, Schedule, ScratchModel, Training
 from orchestrator.errors import InputError
 from orchestrator.fork import fork_plan
-from orchestrator.method.distil import Emulation, MindReading
+from orchestrator.method.distil import Emulation, MindReading, begin_part
 from orchestrator.method.evaluate import Evaluator, Removed
+from orchestrator.method.model import load_weights
 from orchestrator.method.removal import Batch
 from orchestrator.method.thoughts import (
     Coupled,
@@ -236,6 +238,27 @@ def test_plan_has_a_teacher_two_parts_that_it_teaches_and_one_that_needs_both():
     assert [s.spec.steps for s in (student, emulator, coupled)] == [46, 34, 69]  # 23 steps an epoch
     assert [s.spec.first_step for s in (student, emulator, coupled)] == [120, 120, 166]
     assert [s.spec.removed_to for s in chain_of().stages] == [0, 3, 3, 3]
+
+
+def test_parts_cool_down_with_a_job_that_cools_down():
+    rates = [
+        {stage.spec.rate_to for stage in chain_of(schedule=SCHEDULE | options).stages[1:]}
+        for options in ({}, {"consolidation_stages": 2, "cooldown_stages": 1})
+    ]
+    assert rates == [{1.0}, {0.0}]
+
+
+def test_student_and_emulator_begin_as_their_teacher_ended_for_want_of_pretrained_weights(finished):
+    plan, store, data, manifests = finished
+    teacher = store.folder(manifests[0])
+    trained = load_weights(teacher).state_dict()
+    for stage in plan.trials[0].stages[1:3]:
+        part = begin_part(stage.spec, [teacher], network, data.tokenizer)
+        _, model = part.named_children()
+        assert all(torch.equal(weight, trained[name]) for name, weight in model[1].network.state_dict().items())
+        pretrained = begin_part(replace(stage.spec, as_teacher=False), [teacher], network, data.tokenizer)
+        _, model = pretrained.named_children()
+        assert all(torch.equal(w, network().state_dict()[name]) for name, w in model[1].network.state_dict().items())
 
 
 def test_teacher_is_the_first_stage_of_stepwise_and_explicit_cot():
