@@ -242,10 +242,10 @@ def test_plan_has_a_teacher_two_parts_that_it_teaches_and_one_that_needs_both():
 
 def test_parts_cool_down_with_a_job_that_cools_down():
     rates = [
-        {stage.spec.rate_to for stage in chain_of(schedule=SCHEDULE | options).stages[1:]}
+        {(stage.spec.rate_to, stage.spec.cooldown) for stage in chain_of(schedule=SCHEDULE | options).stages[1:]}
         for options in ({}, {"consolidation_stages": 2, "cooldown_stages": 1})
     ]
-    assert rates == [{1.0}, {0.0}]
+    assert rates == [{(1.0, 1.0)}, {(0.0, 0.3)}]
 
 
 def test_student_and_emulator_begin_as_their_teacher_ended_for_want_of_pretrained_weights(finished):
@@ -316,7 +316,9 @@ def small_job() -> Job:
         methods=("icot_kd",),
         task=MultiplicationTask(digits=(2, 1)),
         model=ScratchModel(layers=2, width=32, heads=2),
-        schedule=Schedule(tokens_per_stage=3, stage_steps=30, pretrain_steps=40),
+        schedule=Schedule(
+            tokens_per_stage=3, stage_steps=30, pretrain_steps=40, consolidation_stages=1, cooldown_stages=1
+        ),
         training=Training(learning_rate=5e-3),
         evaluation=Evaluation(speed_examples=2, speed_batch=4),
         icot_kd=IcotKd(student_epochs=1, emulator_epochs=1, coupling_epochs=2),
