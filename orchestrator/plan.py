@@ -269,7 +269,8 @@ def _trial(
 def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
     """The stages of every seed: they differ in nothing else."""
     if method == "icot_kd":
-        return icot_kd.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job))
+        scratch = isinstance(job.model, ScratchModel)
+        return icot_kd.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
     specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
     return specs if job.max_steps is None else first_steps(specs, job.max_steps)
 

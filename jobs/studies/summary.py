@@ -2,14 +2,16 @@
 
     python jobs/studies/summary.py STORE JOB... > jobs/studies/<name>/results.json
 
-The table, in Markdown, goes to standard error. A trial *internalized* its CoT if it ended with every token removed
-and at least ``stability.min_exact_match``. Seeds and steps only: who wants pictures asks ``stepwise report``.
+The table, in Markdown, goes to standard error, a row for each method of a job. A trial *internalized* its CoT if it
+ended with every token removed and at least ``stability.min_exact_match``. Seeds, steps and examples per second (one by
+one) only: who wants pictures asks ``stepwise report``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ def trial_figures(chain: Chain) -> dict[str, Any]:
         "removed_tokens": end.removed_tokens,
         "total_tokens": end.total_tokens,
         "steps": sum(tried.steps for tried in chain.standing),
+        "examples_per_second": end.examples_per_second,
         "restarts": [tried.answer.reason for tried in chain.failures if tried.answer],
         "internalized": end.removed_tokens == end.total_tokens
         and end.exact_match >= chain.trial.job.stability.min_exact_match,
@@ -37,14 +40,15 @@ def trial_figures(chain: Chain) -> dict[str, Any]:
     }
 
 
-def job_figures(plan: Plan, chains: list[Chain]) -> dict[str, Any]:
-    """A job's trials, and their mean and share with 95 % intervals. Trials that are not over are left out."""
+def method_figures(plan: Plan, method: str, chains: list[Chain]) -> dict[str, Any]:
+    """A job's trials of one method, and their mean and share with 95 % intervals."""
     trials = [trial_figures(chain) for chain in chains]
     shares = [trial["exact_match"] for trial in trials]
     internalized = sum(trial["internalized"] for trial in trials)
     examples = chains[0].standing[-1].manifest.metrics.examples
     return {
         "job": plan.job.name,
+        "method": method,
         "trials": trials,
         "internalized": internalized,
         "of": len(trials),
@@ -60,10 +64,12 @@ def row(figures: dict[str, Any]) -> str:
     steps = [trial["steps"] for trial in trials]
     cells = (
         figures["job"],
+        figures["method"],
         ", ".join(f"{trial['exact_match']:.3f}" for trial in trials),
         f"{figures['exact_match_mean']:.3f} ({low:.3f} to {high:.3f})",
         f"{figures['internalized']} of {figures['of']}",
         f"{min(steps):,} to {max(steps):,}",
+        f"{sum(trial['examples_per_second'] for trial in trials) / len(trials):.0f}",
         str(sum(len(trial["restarts"]) for trial in trials)),
     )
     return f"| {' | '.join(cells)} |"
@@ -71,15 +77,26 @@ def row(figures: dict[str, Any]) -> str:
 
 def main(root: str, *names: str) -> None:
     store, results = StageStore(Path(root)), []
-    rows = ["| job | exact match of the seeds | mean | internalized | steps of a seed | restarts |", "|" + " --- |" * 6]
+    columns = (
+        "job",
+        "method",
+        "exact match of the seeds",
+        "mean",
+        "internalized",
+        "steps of a seed",
+        "examples/s",
+        "restarts",
+    )
+    rows = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
     for name in names:
         plan = saved_plan(name, store)
         over = [chain for chain in replay_all(plan, store) if chain.next is None] if plan else []
         if not plan or not over:
             sys.exit(f"{name}: no finished trial in {root}")
-        figures = job_figures(plan, over)
-        results.append(figures)
-        rows.append(row(figures))
+        over.sort(key=lambda chain: chain.trial.method)
+        for method, chains in groupby(over, lambda chain: chain.trial.method):
+            results.append(method_figures(plan, method, list(chains)))
+            rows.append(row(results[-1]))
     print("\n".join(rows), file=sys.stderr)
     print(json.dumps(results, indent=1))
 

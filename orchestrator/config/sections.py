@@ -180,7 +180,8 @@ class Schedule(Section):
     consolidation_stages: Stages = 0
     """Further stages of T steps once nothing is left to remove."""
     cooldown_stages: Stages = 0
-    """Over the last n consolidation stages the learning rate falls linearly to zero. Paper: 0, a constant rate."""
+    """Over the last n consolidation stages the learning rate falls linearly to zero; with any, so it does over the last
+    30 % of each part of ICoT-KD. Paper: 0, a constant rate."""
     removal_side: Literal["left", "right"] = "left"
     """The end of the CoT from which tokens are removed. Paper: left."""
     smoothing_lambda: Annotated[float, Field(gt=0, allow_inf_nan=True), BeforeValidator(infinity)] = 4.0

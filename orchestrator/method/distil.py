@@ -118,11 +118,12 @@ def begin_part(
 ) -> Part:
     """A part before its first step. ``parents``: the folders of the stages it needs.
 
-    Student and emulator begin as the teacher began: with the job's ``initial`` weights, and new heads.
+    Student and emulator begin with new heads and the job's ``initial`` weights, or the teacher's.
     """
     if spec.kind == "coupling":
         return coupled(*parents, tokenizer)
-    teacher, network = load_weights(parents[0]), initial()
+    teacher = load_weights(parents[0])
+    network = load_weights(parents[0]) if spec.as_teacher else initial()
     torch.manual_seed(spec.seed)
     if spec.kind == "mind_reading":
         return MindReading(teacher, Student(network))

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem, first_line
@@ -75,6 +76,7 @@ def check_length(config: ModelConfig, positions: int, place: Callable[[], str]) 
 def from_hub(loader: type, name: str, **options: object):
     """``loader.from_pretrained``, with what can go wrong as an ``InputError``."""
     local = os.path.isdir(name)
+    disable_progress_bar()
     try:
         return loader.from_pretrained(name, local_files_only=local, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

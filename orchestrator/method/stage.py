@@ -60,6 +60,10 @@ class StageSpec:
     mixture_size: int = 1
     """Of a thought emulator."""
     mixture_temperature: float = 0.05
+    cooldown: float = 1.0
+    """The share of the stage, at its end, over which the rate goes from ``rate_from`` to ``rate_to``."""
+    as_teacher: bool = False
+    """Of a mind-reading student or a thought emulator: begins with the teacher's weights."""
 
     @property
     def removed_to(self) -> int:

@@ -145,7 +145,8 @@ def _begin_generators(model: PreTrainedModel, spec: StageSpec, begin: Moment) ->
 
 def _rate(spec: StageSpec, step: int) -> float:
     """The share of the learning rate at a step of the stage."""
-    share = spec.rate_from + (spec.rate_to - spec.rate_from) * step / spec.steps
+    first = int(spec.steps * (1 - spec.cooldown))
+    share = spec.rate_from + (spec.rate_to - spec.rate_from) * max(0, step - first) / (spec.steps - first)
     return share * min(1.0, (step + 1) / spec.warmup_steps) if spec.warmup_steps else share
 
 

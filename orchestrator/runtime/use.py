@@ -39,18 +39,20 @@ class TrainedStage:
 
     @classmethod
     def load(cls, place: Place, store: StageStore) -> TrainedStage:
-        """Raises ``StoreError`` if a file is not what was committed, ``InputError`` for a part of ICoT-KD."""
-        if place.tried.stage.spec.kind != "train":
-            found = "is a part of ICoT-KD, two networks that no pipeline asks"
-            fix = "load the last one with orchestrator.method.thoughts.load_coupled(folder)"
-            raise InputError(Problem("PRE003", place.words, found, fix))
+        """Raises ``StoreError`` if a file is not what was committed, ``InputError`` for one that answers nothing."""
+        spec = place.tried.stage.spec
+        if not spec.answers:
+            found = "prepares another part of ICoT-KD and answers nothing"
+            raise InputError(Problem("PRE003", place.words, found, "name the trial's last stage"))
         _quiet()
         from orchestrator.method.model import stage_model, stage_tokenizer
+        from orchestrator.method.thoughts import load_coupled
 
         manifest = place.tried.manifest
         store.verify(manifest)
         folder = store.folder(manifest)
-        return cls(place, stage_model(place.trial.job.model, folder), stage_tokenizer(folder))
+        model = load_coupled(folder) if spec.kind == "coupling" else stage_model(place.trial.job.model, folder)
+        return cls(place, model, stage_tokenizer(folder))
 
     def answers(self, questions: Iterable[str]) -> Iterator[Prediction]:
         """What the stage's model writes after each question."""
@@ -67,6 +69,7 @@ def export_stage(place: Place, store: StageStore, folder: Path) -> None:
 
     The folder appears complete or not at all. Raises ``InputError`` if it exists.
     """
+    _check_one_network(place)
     _check_free(place, folder)
     written = partial(folder)
     try:
@@ -80,6 +83,13 @@ def export_stage(place: Place, store: StageStore, folder: Path) -> None:
         raise InputError(Problem("EXP002", str(folder), found, "name another folder")) from None
     finally:
         shutil.rmtree(written, ignore_errors=True)
+
+
+def _check_one_network(place: Place) -> None:
+    if place.tried.stage.spec.kind == "coupling":
+        found = "is two networks, which no pipeline asks"
+        fix = "`stepwise predict` does; in Python orchestrator.method.thoughts.load_coupled(folder)"
+        raise InputError(Problem("EXP004", place.words, found, fix))
 
 
 def _check_free(place: Place, folder: Path) -> None:
@@ -129,6 +139,7 @@ def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
     if not isinstance(place.trial.job.task, MultiplicationTask):
         found = f"is a {place.trial.job.task.type} task, whose intermediate results are not known"
         raise InputError(Problem("PRB001", place.words, found, "probe a stage of a multiplication job"))
+    _check_one_network(place)
     trained = TrainedStage.load(place, store)
     from orchestrator.method.evaluate import Removed
     from orchestrator.method.intermediates import intermediates

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +30,9 @@ from transformers import (
 from orchestrator.config import Evaluation, IcotKd, Job, MultiplicationTask, Schedule, ScratchModel, Training
 from orchestrator.errors import InputError
 from orchestrator.fork import fork_plan
-from orchestrator.method.distil import Emulation, MindReading
+from orchestrator.method.distil import Emulation, MindReading, begin_part
 from orchestrator.method.evaluate import Evaluator, Removed
+from orchestrator.method.model import load_weights
 from orchestrator.method.removal import Batch
 from orchestrator.method.thoughts import (
     Coupled,
@@ -44,7 +48,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import Manifest, StageStore, frontier
+from orchestrator.store import Manifest, StageStore, frontier, save_job
 
 E = 0
 LAYERS, WIDTH = 3, 16
@@ -236,6 +240,27 @@ def test_plan_has_a_teacher_two_parts_that_it_teaches_and_one_that_needs_both():
     assert [s.spec.removed_to for s in chain_of().stages] == [0, 3, 3, 3]
 
 
+def test_parts_cool_down_with_a_job_that_cools_down():
+    rates = [
+        {(stage.spec.rate_to, stage.spec.cooldown) for stage in chain_of(schedule=SCHEDULE | options).stages[1:]}
+        for options in ({}, {"consolidation_stages": 2, "cooldown_stages": 1})
+    ]
+    assert rates == [{(1.0, 1.0)}, {(0.0, 0.3)}]
+
+
+def test_student_and_emulator_begin_as_their_teacher_ended_for_want_of_pretrained_weights(finished):
+    plan, store, data, manifests = finished
+    teacher = store.folder(manifests[0])
+    trained = load_weights(teacher).state_dict()
+    for stage in plan.trials[0].stages[1:3]:
+        part = begin_part(stage.spec, [teacher], network, data.tokenizer)
+        _, model = part.named_children()
+        assert all(torch.equal(weight, trained[name]) for name, weight in model[1].network.state_dict().items())
+        pretrained = begin_part(replace(stage.spec, as_teacher=False), [teacher], network, data.tokenizer)
+        _, model = pretrained.named_children()
+        assert all(torch.equal(w, network().state_dict()[name]) for name, w in model[1].network.state_dict().items())
+
+
 def test_teacher_is_the_first_stage_of_stepwise_and_explicit_cot():
     plan = make_plan()
     assert plan.shared == {chain_of().stages[0].key}
@@ -291,7 +316,9 @@ def small_job() -> Job:
         methods=("icot_kd",),
         task=MultiplicationTask(digits=(2, 1)),
         model=ScratchModel(layers=2, width=32, heads=2),
-        schedule=Schedule(tokens_per_stage=3, stage_steps=30, pretrain_steps=40),
+        schedule=Schedule(
+            tokens_per_stage=3, stage_steps=30, pretrain_steps=40, consolidation_stages=1, cooldown_stages=1
+        ),
         training=Training(learning_rate=5e-3),
         evaluation=Evaluation(speed_examples=2, speed_batch=4),
         icot_kd=IcotKd(student_epochs=1, emulator_epochs=1, coupling_epochs=2),
@@ -381,3 +408,22 @@ def test_folder_of_the_coupled_model_is_two_networks_that_answer_as_was_measured
         accuracy = evaluator.accuracy(loaded, Removed(data.total_tokens), verify=verify)
         assert accuracy.exact_match == measured.exact_match
     assert accuracy.loss == pytest.approx(measured.validation_loss, rel=1e-4)
+
+
+def test_coupled_model_is_asked_by_its_name_and_no_pipeline_asks_it(finished, stepwise: Callable, tmp_path):
+    plan, store, data, manifests = finished
+    save_job(plan, store)
+    examples = list(data.task.examples("validation"))
+    questions = [example.question for example in examples]
+    document = json.loads(stepwise("predict", "kd:icot_kd", *questions, "--store", store.root, "--json").out)
+    answers = [prediction["answer"] for prediction in document["predictions"]]
+    right = sum(answer == example.answer for answer, example in zip(answers, examples, strict=True))
+    assert right / len(examples) == pytest.approx(manifests[-1].metrics.exact_match)
+    for words, code in (
+        (["predict", "kd:icot_kd:1", questions[0]], "PRE003"),
+        (["export", "kd", tmp_path / "home"], "EXP004"),
+        (["probe", "kd"], "EXP004"),
+    ):
+        refused = stepwise(*words, "--store", store.root)
+        assert (refused.code, code in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "home").exists()
