@@ -25,8 +25,9 @@ from transformers import (
 
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import InputError
+from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
-from orchestrator.method.evaluate import Evaluator, Removed, greedy
+from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import initial_model, load_weights, stage_model, whole_model
 from orchestrator.method.thoughts import load_coupled
 from orchestrator.plan import build_plan
@@ -186,7 +187,7 @@ def test_our_decoding_writes_what_generate_writes(trained: Walked) -> None:
     for example in list(trained.data.task.examples("validation"))[:5]:
         ids = prompt_ids(example.question, tokenizer)
         prompt = torch.tensor([ids])
-        [ours] = greedy(model, prompt, torch.arange(len(ids))[None], EOS, 30)
+        [ours] = greedy(model, prompt, torch.arange(len(ids))[None], EOS, [30])
         theirs = model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=30, eos_token_id=-1
         )
