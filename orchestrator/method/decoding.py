@@ -15,9 +15,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-ROOM = 64
-"""Tokens for which a cache takes memory at a time."""
-
 
 @dataclass
 class Writing:
@@ -57,7 +54,7 @@ def greedy(
     model: PreTrainedModel, tokens_BS: Tensor, positions_BS: Tensor, separator: int, limits: list[int]
 ) -> list[list[int]]:
     """Greedy continuations of prompts of one length, up to and with the second new separator, or to their limit."""
-    cache = new_cache(model)
+    cache = DynamicCache(config=model.config)
     logits = model(
         input_ids=tokens_BS, position_ids=positions_BS, past_key_values=cache, use_cache=True, logits_to_keep=1
     ).logits
@@ -93,64 +90,21 @@ def _until_second(row: list[int], separator: int) -> list[int]:
     return row[: ends[1] + 1] if len(ends) > 1 else row
 
 
-def new_cache(model: PreTrainedModel) -> Cache:
-    """An empty cache of every token's keys and values; where a model looks at the last ones alone, the mask sees to
-    that. A memory of another kind (a state in place of tokens) is as transformers makes it.
+def whole_cache(model: PreTrainedModel) -> DynamicCache | None:
+    """An empty cache that keeps every token, also where a model looks at a window of the last ones alone: the mask
+    sees to that. None for a model that remembers in another way.
     """
-    cache = DynamicCache(config=model.config)
-    if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
-        cache.layers = [_Layer() for _ in cache.layers]
-    return cache
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    return DynamicCache() if kinds <= {DynamicLayer, DynamicSlidingWindowLayer} else None
 
 
-def keeps_tokens(cache: Cache) -> bool:
-    """Whether ``beginnings`` can be had of a cache."""
-    return all(isinstance(layer, _Layer) for layer in cache.layers)
-
-
-def beginnings(cache: Cache, rows_B: Tensor, lengths_B: Tensor) -> tuple[Cache, Tensor | None]:
+def beginnings(cache: DynamicCache, rows_B: Tensor, lengths_B: Tensor) -> tuple[DynamicCache, Tensor | None]:
     """The first tokens of some rows, padded on the left, and which of them are no padding (None: all)."""
     longest = int(lengths_B.max())
     columns_BS = torch.arange(longest, device=lengths_B.device) - (longest - lengths_B)[:, None]
-    picked = DynamicCache()
-    picked.layers = [layer.picked(rows_B, columns_BS.clamp(min=0)) for layer in cache.layers]
-    return picked, None if bool((columns_BS >= 0).all()) else columns_BS >= 0
-
-
-class _Layer(DynamicLayer):
-    """Appends in place, to memory taken beforehand. Its base copies all it has for every token."""
-
-    def __init__(self, keys: Tensor | None = None, values: Tensor | None = None) -> None:
-        super().__init__()
-        self.memory: list[Tensor] = []
-        if keys is not None:
-            self.update(keys, values)
-
-    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-            self.keys, self.values = keys, values
-            return keys, values
-        before, after = self.keys.shape[-2], self.keys.shape[-2] + keys.shape[-2]
-        if not self.memory or self.memory[0].shape[-2] < after:
-            self.memory = [_with_room(self.keys, after), _with_room(self.values, after)]
-        for memory, states in zip(self.memory, (keys, values), strict=True):
-            memory[:, :, before:after] = states
-        self.keys, self.values = (memory[:, :, :after] for memory in self.memory)
-        return self.keys, self.values
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)
-        self.memory = []
-
-    def picked(self, rows_B: Tensor, columns_BS: Tensor) -> _Layer:
-        pick = rows_B[:, None], columns_BS
-        keys_BSHD, values_BSHD = self.keys.transpose(1, 2)[pick], self.values.transpose(1, 2)[pick]
-        return _Layer(keys_BSHD.transpose(1, 2), values_BSHD.transpose(1, 2))
-
-
-def _with_room(states_BHSD: Tensor, tokens: int) -> Tensor:
-    rows, heads, seen, size = states_BHSD.shape
-    memory = states_BHSD.new_empty(rows, heads, tokens + ROOM, size)
-    memory[:, :, :seen] = states_BHSD
-    return memory
+    pick, picked = (rows_B[:, None], columns_BS.clamp(min=0)), DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        states_BHSD = [states.transpose(1, 2)[pick].transpose(1, 2) for states in (layer.keys, layer.values)]
+        picked.update(*states_BHSD, index)
+    seen_BS = columns_BS >= 0
+    return picked, None if bool(seen_BS.all()) else seen_BS

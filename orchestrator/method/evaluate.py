@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache
+from transformers.cache_utils import DynamicCache
 
 from orchestrator.config import Evaluation
 from orchestrator.method.data import TokenTable
-from orchestrator.method.decoding import Writing, beginnings, greedy, keeps_tokens, new_cache, write_on
+from orchestrator.method.decoding import Writing, beginnings, greedy, whole_cache, write_on
 from orchestrator.method.removal import IGNORED, CutBatch, cut
 
 ANSWER_MARK = "####"
@@ -114,11 +114,11 @@ class Evaluator:
         return Accuracy(tuple(right.tolist()), loss / tokens)
 
     def _judged(self, model: PreTrainedModel, rows: NDArray[np.int64], removed: Removed, verify: bool) -> _Judged:
-        forced = _teacher_forced(model, self._cut(rows, removed, model.device), new_cache(model))
+        forced = _teacher_forced(model, self._cut(rows, removed, model.device), whole_cache(model))
         settled = verify & self._settled(forced).cpu().numpy()
         right = settled & forced.right_BK.all(1).cpu().numpy()
         left = np.flatnonzero(~settled)
-        if verify and keeps_tokens(forced.cache):
+        if verify and forced.cache:
             outputs = self._resumed(model, rows, removed, forced, left)
         else:
             outputs = [output for _, output in sorted(self._decoded(model, rows[left], removed))]
@@ -279,7 +279,7 @@ class _Forced:
     """A teacher-forced pass."""
 
     batch: CutBatch
-    cache: Cache | None
+    cache: DynamicCache | None
     loss: float
     tokens: int
     first: int
@@ -294,7 +294,7 @@ class _Forced:
         return self.first + (~self.right_BK).int().argmax(1)
 
 
-def _teacher_forced(model: PreTrainedModel, batch: CutBatch, cache: Cache | None = None) -> _Forced:
+def _teacher_forced(model: PreTrainedModel, batch: CutBatch, cache: DynamicCache | None = None) -> _Forced:
     first = int((batch.labels_BK != IGNORED).int().argmax(1).min())
     labels = batch.labels_BK[:, first:]
     logits = model(
