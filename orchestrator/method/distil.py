@@ -143,12 +143,13 @@ class TaughtEvaluator:
         ``removed`` is what an ``Evaluator`` is told; a taught part always has the whole CoT removed.
         """
         size = min(limit or self.size, self.size)
-        correct, loss, units = 0, 0.0, 0
+        right, loss, units = [], 0.0, 0
         for rows in np.array_split(np.arange(size), -(-size // self.batch_size)):
             batch = self.table.batch(rows).to(part.device)
             summed, right_B = part(batch)
-            correct, loss, units = correct + int(right_B.sum()), loss + float(summed), units + part.units(batch)
-        return Accuracy(correct / size, size, loss / units)
+            loss, units = loss + float(summed), units + part.units(batch)
+            right += right_B.tolist()
+        return Accuracy(tuple(right), loss / units)
 
     def spot_check(self, part: Taught, removed: Removed, examples: int) -> SpotCheck:
         """As ``accuracy``, so the loss is over all that is left to write, not the answer alone."""

@@ -4,8 +4,9 @@ A greedy decode equals its target if and only if the teacher-forced arg-max equa
 every position: both condition on the same tokens up to the first difference. So one forward pass
 settles every example that is right as a whole. Where a token is a symbol it also settles those
 that first differ inside the answer: the same CoT, another answer. Only the others are decoded;
-they may still reach the right answer through another CoT. The number is that of plain greedy
-decoding.
+they may still reach the right answer through another CoT. The pass has seen all that they write
+before they leave the target, so decoding goes on from there. The decisions are those of plain
+greedy decoding.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers.cache_utils import DynamicCache
 
 from orchestrator.config import Evaluation
 from orchestrator.method.data import TokenTable
+from orchestrator.method.decoding import Writing, beginnings, greedy, whole_cache, write_on
 from orchestrator.method.removal import IGNORED, CutBatch, cut
 
 ANSWER_MARK = "####"
@@ -45,11 +47,20 @@ class Removed:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """``loss``: mean negative log-likelihood per token of all that is left to write, teacher-forced."""
+    """``right``: of each example. ``loss``: mean negative log-likelihood per token of all that is left to write,
+    teacher-forced.
+    """
 
-    exact_match: float
-    examples: int
+    right: tuple[bool, ...]
     loss: float
+
+    @property
+    def exact_match(self) -> float:
+        return sum(self.right) / len(self.right)
+
+    @property
+    def examples(self) -> int:
+        return len(self.right)
 
 
 @dataclass(frozen=True)
@@ -95,17 +106,24 @@ class Evaluator:
         ``verify=False`` decodes every example; same result, slower.
         """
         size = min(limit or self.size, self.size)
-        correct, loss, tokens = 0, 0.0, 0
+        right, loss, tokens = np.zeros(size, bool), 0.0, 0
         with _evaluating(model):
             for rows in np.array_split(np.arange(size), -(-size // self.config.batch_size)):
-                batch = self._cut(rows, removed, model.device)
-                forced = _teacher_forced(model, batch)
-                loss, tokens = loss + forced.loss, tokens + forced.tokens
-                settled = self._settled(batch, forced) if verify else torch.zeros_like(forced.right_BK[:, 0])
-                correct += int((settled & forced.right_BK.all(1)).sum())
-                for row, output in self._decoded(model, rows[~settled.cpu().numpy()], removed):
-                    correct += self._is_right(output, row)
-        return Accuracy(correct / size, size, loss / tokens)
+                judged = self._judged(model, rows, removed, verify)
+                right[rows], loss, tokens = judged.right, loss + judged.loss, tokens + judged.tokens
+        return Accuracy(tuple(right.tolist()), loss / tokens)
+
+    def _judged(self, model: PreTrainedModel, rows: NDArray[np.int64], removed: Removed, verify: bool) -> _Judged:
+        forced = _teacher_forced(model, self._cut(rows, removed, model.device), whole_cache(model))
+        settled = verify & self._settled(forced).cpu().numpy()
+        right = settled & forced.right_BK.all(1).cpu().numpy()
+        left = np.flatnonzero(~settled)
+        if verify and forced.cache:
+            outputs = self._resumed(model, rows, removed, forced, left)
+        else:
+            outputs = [output for _, output in sorted(self._decoded(model, rows[left], removed))]
+        right[left] = [self._is_right(output, row) for row, output in zip(rows[left], outputs, strict=True)]
+        return _Judged(right, forced.loss, forced.tokens)
 
     @torch.inference_mode()
     def spot_check(self, model: PreTrainedModel, removed: Removed, examples: int) -> SpotCheck:
@@ -140,15 +158,14 @@ class Evaluator:
         list(self._decoded(model, rows, removed))
         return _clock(model.device) - started
 
-    def _settled(self, batch: CutBatch, forced: _Forced) -> Tensor:
+    def _settled(self, forced: _Forced) -> Tensor:
         """Per example, whether the forward pass alone says if its answer is right."""
         whole = forced.right_BK.all(1)
         if not self.token_is_symbol:
             return whole
         mark = self.tokenizer.convert_tokens_to_ids(ANSWER_MARK)
-        mark_at_B = (batch.tokens_BK == mark).int().argmax(1) - forced.first
-        first_wrong_B = (~forced.right_BK).int().argmax(1)
-        return whole | (first_wrong_B > mark_at_B)
+        mark_at_B = (forced.batch.tokens_BK == mark).int().argmax(1)
+        return whole | (forced.first_wrong_B > mark_at_B)
 
     def _cut(self, rows: NDArray[np.int64], removed: Removed, device: torch.device) -> CutBatch:
         batch = self.table.batch(rows)
@@ -171,18 +188,40 @@ class Evaluator:
             by_length[int(self.table.cot_start[row])].append(int(row))
         for length, group in by_length.items():
             batch = self._cut(np.array(group), removed, model.device)
-            limit = min(
-                self._longest_target(removed) + OVERTIME,
-                model.config.max_position_embeddings - int(batch.positions_BK[:, length - 1].max()) - 1,
-            )
-            written = greedy(
-                model,
-                batch.tokens_BK[:, :length],
-                batch.positions_BK[:, :length],
-                self.tokenizer.eos_token_id,
-                limit,
-            )
-            yield from zip(group, written, strict=True)
+            prompts = batch.tokens_BK[:, :length], batch.positions_BK[:, :length]
+            limits = self._limits(model, np.array(group), batch, removed).tolist()
+            yield from zip(group, greedy(model, *prompts, self.tokenizer.eos_token_id, limits), strict=True)
+
+    def _resumed(
+        self,
+        model: PreTrainedModel,
+        rows: NDArray[np.int64],
+        removed: Removed,
+        forced: _Forced,
+        left: NDArray[np.int64],
+    ) -> list[list[int]]:
+        """What the ``left`` of a batch's rows write. What the forward pass has seen of it is not decoded again."""
+        if not len(left):
+            return []
+        batch, left_B = forced.batch, torch.from_numpy(left).to(model.device)
+        wrong_B = forced.first_wrong_B[left_B]
+        cache, seen_BS = beginnings(forced.cache, left_B, wrong_B)
+        next_B = forced.argmax_BK[left_B, wrong_B - forced.first]
+        writing = Writing(cache, seen_BS, next_B, batch.positions_BK[left_B, wrong_B])
+        spans = zip(left, self.table.cot_start[rows[left]], wrong_B.tolist(), strict=True)
+        before = [batch.tokens_BK[row, start:wrong].tolist() for row, start, wrong in spans]
+        limits = self._limits(model, rows, batch, removed)[left].tolist()
+        return write_on(model, writing, self.tokenizer.eos_token_id, before, limits)
+
+    def _limits(
+        self, model: PreTrainedModel, rows: NDArray[np.int64], batch: CutBatch, removed: Removed
+    ) -> NDArray[np.int64]:
+        """Tokens that may be written for each row."""
+        last_B = torch.from_numpy(self.table.cot_start[rows] - 1).long()
+        positions = batch.positions_BK.cpu().gather(1, last_B[:, None])[:, 0].numpy()
+        return np.minimum(
+            self._longest_target(removed) + OVERTIME, model.config.max_position_embeddings - 1 - positions
+        )
 
     def _longest_target(self, removed: Removed) -> int:
         """Tokens that the longest example has left to write."""
@@ -227,19 +266,35 @@ def answer_entropy(table: TokenTable, mark: int) -> float:
 
 
 @dataclass(frozen=True)
+class _Judged:
+    """What the examples of a batch add to an ``Accuracy``."""
+
+    right: NDArray[np.bool_]
+    loss: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class _Forced:
-    """A teacher-forced pass. ``right_BK``: the arg-max is right, from position ``first`` on.
+    """A teacher-forced pass."""
 
-    Padding counts as right.
-    """
-
+    batch: CutBatch
+    cache: DynamicCache | None
     loss: float
     tokens: int
     first: int
+    """The position of the first token that any example has to write; what follows begins there."""
+    argmax_BK: Tensor
     right_BK: Tensor
+    """Where the arg-max is the target. Padding counts as right."""
+
+    @property
+    def first_wrong_B(self) -> Tensor:
+        """The position of the first token that is not the target's, of examples that have one."""
+        return self.first + (~self.right_BK).int().argmax(1)
 
 
-def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> _Forced:
+def _teacher_forced(model: PreTrainedModel, batch: CutBatch, cache: DynamicCache | None = None) -> _Forced:
     first = int((batch.labels_BK != IGNORED).int().argmax(1).min())
     labels = batch.labels_BK[:, first:]
     logits = model(
@@ -247,36 +302,12 @@ def _teacher_forced(model: PreTrainedModel, batch: CutBatch) -> _Forced:
         attention_mask=batch.attention_mask[:, :-1],
         position_ids=batch.positions_BK[:, :-1],
         logits_to_keep=labels.shape[1],
-        use_cache=False,
+        past_key_values=cache,
+        use_cache=cache is not None,
     ).logits.float()
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-    ignored = labels == IGNORED
-    return _Forced(float(loss), int((~ignored).sum()), first, (logits.argmax(-1) == labels) | ignored)
-
-
-def greedy(model: PreTrainedModel, tokens: Tensor, positions: Tensor, separator: int, limit: int) -> list[list[int]]:
-    """Greedy continuations of prompts of one length, until the second new separator or ``limit``.
-
-    ``tokens``, ``positions``: (prompts, tokens of a prompt).
-    """
-    cache, columns = DynamicCache(config=model.config), []
-    separators = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    for _ in range(limit):
-        logits = model(
-            input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits
-        tokens = torch.where(separators[:, None] < 2, logits[:, -1:].argmax(-1), separator)
-        positions = positions[:, -1:] + 1
-        columns.append(tokens)
-        separators += tokens[:, 0] == separator
-        if bool((separators >= 2).all()):
-            break
-    return [_until_second(row, separator) for row in torch.cat(columns, 1).tolist()]
-
-
-def _until_second(row: list[int], separator: int) -> list[int]:
-    ends = [i for i, token in enumerate(row) if token == separator]
-    return row[: ends[1] + 1] if len(ends) > 1 else row
+    ignored, argmax = labels == IGNORED, logits.argmax(-1)
+    return _Forced(batch, cache, float(loss), int((~ignored).sum()), first, argmax, (argmax == labels) | ignored)
 
 
 @contextmanager

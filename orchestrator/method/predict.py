@@ -9,8 +9,8 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem
+from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
-from orchestrator.method.evaluate import greedy
 
 MAX_NEW_TOKENS = 800
 """As in the released script."""
@@ -50,7 +50,7 @@ def predict(
         torch.tensor([ids], device=model.device),
         positions[None].to(model.device),
         tokenizer.eos_token_id,
-        limit,
+        [limit],
     )
     written = readable([token for token in output if token != tokenizer.eos_token_id], tokenizer)
     answer = written.partition("####")[2].strip() if "####" in written else None

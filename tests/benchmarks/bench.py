@@ -103,7 +103,7 @@ def _serve(make: Callable[[], Callable[..., Any]], pipe: Connection) -> None:
         pipe.send(call(*pipe.recv()))
 
 
-def interleaved(ours: Callable[[], float], other: Callable[[], float], pairs: int) -> list[tuple[float, float]]:
+def interleaved(ours: Callable[[], Any], other: Callable[[], Any], pairs: int) -> list[tuple[Any, Any]]:
     """What both return, run after run, taking turns at who begins; a first run of each is not counted."""
     ours(), other()
     results = []

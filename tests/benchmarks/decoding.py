@@ -18,7 +18,8 @@ from bench import Figure, Side, arguments, finish, interleaved, table
 from ours import ALLOCATOR, CPU, Size
 
 from orchestrator.config import load_job
-from orchestrator.method.evaluate import Evaluator, Removed, greedy
+from orchestrator.method.decoding import greedy
+from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import load_weights, set_attention
 from orchestrator.method.removal import CutBatch, cut
 from orchestrator.plan import Trial
@@ -74,7 +75,9 @@ def forced(case: Case, folder: Path) -> tuple[tuple, Figure]:
 def _seconds(model: torch.nn.Module, batch: CutBatch, prompt: int, tokens: int, repeats: int) -> float:
     began = time.perf_counter()
     for _ in range(repeats):
-        greedy(model, batch.tokens_BK[:, :prompt], batch.positions_BK[:, :prompt], NEVER, tokens)
+        greedy(
+            model, batch.tokens_BK[:, :prompt], batch.positions_BK[:, :prompt], NEVER, [tokens] * len(batch.tokens_BK)
+        )
     return time.perf_counter() - began
 
 

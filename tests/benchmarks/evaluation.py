@@ -1,4 +1,6 @@
-"""The product's exact match (verify, then decode what failed) against plain greedy ``generate``: equal numbers.
+"""The product's exact match (verify, then decode what failed) against plain greedy ``generate``: equal decisions.
+
+The product's pass also gives the validation loss; "with the loss" is against ``generate`` and a pass for that.
 
 Problems have 3x3's lengths and all the same CoT and answer, which a model learns in seconds. It is right
 on none or half of them where all, or every second, begin the CoT and the answer with another digit: it
@@ -61,12 +63,20 @@ class Bench:
             set_attention(model, CPU, JOB.training)
             train(model, one_answer, removed, evaluator(one_answer, data))
             for wanted, examples in ((0.0, none), (0.5, half), (1.0, one_answer)):
-                row, figure = compared(model, evaluator(examples, data), removed, wanted, share, 1 if quick else 7)
+                row, found = compared(model, evaluator(examples, data), removed, wanted, share, 1 if quick else 7)
                 rows.append(row)
-                figures.append(figure)
-        columns = ("removed", "exact match", "verify then decode, ms", "generate, ms", "ratio")
+                figures += found
+        columns = (
+            "removed",
+            "exact match",
+            "verify then decode, ms",
+            "generate, ms",
+            "ratio",
+            "loss, ms",
+            "with the loss",
+        )
         table(f"Exact match of {EXAMPLES} examples, {THREADS} threads", columns, rows)
-        return figures[::-1]  # the headline is the whole CoT removed, all right
+        return figures[::-1]  # the headline is the whole CoT removed, all right, the exact match alone
 
 
 def evaluator(examples: TokenTable, data: JobData) -> Evaluator:
@@ -105,29 +115,36 @@ def train(model: PreTrainedModel, examples: TokenTable, removed: Removed, judge:
 
 def compared(
     model: PreTrainedModel, judge: Evaluator, removed: Removed, wanted: float, share: float, pairs: int
-) -> tuple[tuple[object, ...], Figure]:
-    """A row of the table and its figure; both sides must count the same number of right answers."""
+) -> tuple[tuple[object, ...], tuple[Figure, Figure]]:
+    """A row of the table and its figures; both sides must find the same answers right."""
     found = judge.accuracy(model, removed)
-    right = plain(model, judge, removed)
-    assert round(found.exact_match * found.examples) == right, (found, right)
-    own = lambda: _seconds(lambda: judge.accuracy(model, removed))  # noqa: E731
-    runs = interleaved(own, lambda: _seconds(lambda: plain(model, judge, removed)), pairs)
-    ms = [f"{1e3 * float(np.median(side)):.1f}" for side in zip(*runs, strict=True)]
+    assert found.right == plain(model, judge, removed)
+
+    def theirs() -> tuple[float, float]:
+        return (
+            _seconds(lambda: plain(model, judge, removed)),
+            _seconds(lambda: judge.spot_check(model, removed, EXAMPLES)),
+        )
+
+    runs = interleaved(lambda: _seconds(lambda: judge.accuracy(model, removed)), theirs, pairs)
+    ms = [1e3 * float(np.median(side)) for side in zip(*((own, *both) for own, both in runs), strict=True)]
     name = f"exact match {wanted:g}, {share:.0%} removed"
-    figure = Figure(name, tuple(theirs / own for own, theirs in runs), LEAST.get((wanted, share)))
-    return (f"{removed.tokens}", f"{found.exact_match:.2f}", *ms, figure.value), figure
+    alone = Figure(name, tuple(decoding / own for own, (decoding, _) in runs), LEAST.get((wanted, share)))
+    beside = Figure(f"{name}, with the loss", tuple(sum(both) / own for own, both in runs))
+    row = (f"{removed.tokens}", f"{found.exact_match:.2f}", *ms[:2], alone.value, ms[2], beside.value)
+    return row, (beside, alone)
 
 
 @torch.inference_mode()
-def plain(model: PreTrainedModel, judge: Evaluator, removed: Removed) -> int:
-    """Right answers by ``generate``: greedy, batched, until every row has written its second separator."""
+def plain(model: PreTrainedModel, judge: Evaluator, removed: Removed) -> tuple[bool, ...]:
+    """Which answers are right by ``generate``: greedy, batched, until every row has written its second separator."""
     model.eval()
-    right = 0
+    right = []
     for rows in np.array_split(np.arange(EXAMPLES), -(-EXAMPLES // judge.config.batch_size)):
         for row, written in zip(rows, _generated(model, judge, rows, removed), strict=True):
             text = judge.tokenizer.decode(written)
-            right += judge.is_correct(extract_answer(text), extract_answer(judge.table.answers[row]))
-    return right
+            right.append(judge.is_correct(extract_answer(text), extract_answer(judge.table.answers[row])))
+    return tuple(right)
 
 
 def _generated(model: PreTrainedModel, judge: Evaluator, rows: np.ndarray, removed: Removed) -> list[list[int]]:

@@ -25,8 +25,9 @@ from transformers import (
 
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import InputError
+from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
-from orchestrator.method.evaluate import Evaluator, Removed, greedy
+from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import initial_model, load_weights, stage_model, whole_model
 from orchestrator.method.thoughts import load_coupled
 from orchestrator.plan import build_plan
@@ -178,7 +179,9 @@ def test_checkpoint_is_trained_through_a_removal_measured_saved_and_loaded(train
 def test_verified_accuracy_is_that_of_decoding_everything(trained: Walked) -> None:
     for stage, manifest in enumerate(trained.manifests):
         model, measures = trained.model(stage), evaluator(trained)
-        assert measures.accuracy(model, _removed(manifest), verify=False).exact_match == manifest.metrics.exact_match
+        decoded = measures.accuracy(model, _removed(manifest), verify=False)
+        assert decoded == measures.accuracy(model, _removed(manifest))
+        assert decoded.exact_match == manifest.metrics.exact_match
 
 
 def test_our_decoding_writes_what_generate_writes(trained: Walked) -> None:
@@ -186,7 +189,7 @@ def test_our_decoding_writes_what_generate_writes(trained: Walked) -> None:
     for example in list(trained.data.task.examples("validation"))[:5]:
         ids = prompt_ids(example.question, tokenizer)
         prompt = torch.tensor([ids])
-        [ours] = greedy(model, prompt, torch.arange(len(ids))[None], EOS, 30)
+        [ours] = greedy(model, prompt, torch.arange(len(ids))[None], EOS, [30])
         theirs = model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=30, eos_token_id=-1
         )
