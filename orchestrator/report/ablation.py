@@ -83,6 +83,6 @@ def _whiskers(mean: float, low: float, high: float) -> Picture:
     """The interval as a line, its mean as a point; the cells before it say the same in numbers."""
     low_x, mean_x, high_x = (f"{100 * share:.1f}%" for share in (low, mean, high))
     return Picture(
-        '<svg class="whiskers" width="100%" aria-hidden="true"><rect x="0" width="100%" y="50%" height="1"/>'
+        '<svg class="whiskers" aria-hidden="true"><rect x="0" width="100%" y="50%" height="1"/>'
         f'<line x1="{low_x}" x2="{high_x}" y1="50%" y2="50%"/><circle cx="{mean_x}" cy="50%" r="4"/></svg>'
     )
