@@ -101,6 +101,7 @@ thead th.code { font: inherit; font-size: .8rem }
 details { margin-top: 1.5rem; border-top: 1px solid var(--line); padding-top: 1rem }
 details table { font-size: .82rem }
 details :is(th, td) { padding-right: .8rem }
+details tbody th.code { white-space: nowrap }
 summary { cursor: pointer; font-weight: 600 }
 :focus-visible { outline: 2px solid var(--stepwise); outline-offset: 3px; border-radius: 2px }
 @media (max-width: 40rem) {
