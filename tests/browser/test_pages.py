@@ -34,7 +34,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 LEARNED = {"no_cot": 0.11, "explicit_cot": 0.98, "stepwise": 0.83}
-PAGE_DEADLINE_MS = 60_000
+PAGE_DEADLINE_MS = 180_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def opened(browser: Any, url: str, own: str, **options: Any) -> tuple[Any, list[
     outside: list[str] = []
     page = browser.new_page(**options)
     page.on("request", lambda r: None if r.url.startswith((own, "data:", "blob:")) else outside.append(r.url))
-    page.goto(url)
+    page.goto(url, timeout=PAGE_DEADLINE_MS)
     return page, outside
 
 
