@@ -79,7 +79,7 @@ g:focus .tip { display: block; stroke: var(--paper); stroke-width: 5 }
 .whiskers rect { fill: var(--line) }
 .share { background: color-mix(in srgb, var(--stepwise) calc(var(--share, 0) * 50%), transparent); text-align: right }
 tr > .share, tr > .share:last-child { padding-left: .6rem; padding-right: .6rem }
-.maps { display: grid; gap: 1rem 1.5rem; margin: 0 0 1.25rem;
+.maps { display: grid; align-items: end; gap: 1rem 1.5rem; margin: 0 0 1.25rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--cells) * 1rem)), 1fr)) }
 .maps figure, .maps p { margin: 0 }
 .maps p { font-size: .9rem }
