@@ -11,7 +11,7 @@ from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student
 from orchestrator.report.markup import Column, Picture, section, table
-from orchestrator.space import name_of, text
+from orchestrator.space import text
 
 MOST_VALUES = 12
 """Of a field with more, as one drawn from a range, each value would stand for one trial."""
@@ -70,7 +70,7 @@ def _rows(found: Sequence[Effect]) -> Iterator[list[str]]:
     for effect in found:
         low, high = student(effect.shares) if len(effect.shares) > 1 else (effect.mean, effect.mean)
         yield [
-            name_of(effect.field),
+            effect.field.rsplit(".", 1)[-1],
             text(effect.value),
             str(len(effect.shares)),
             words.exact(effect.mean),
@@ -83,6 +83,6 @@ def _whiskers(mean: float, low: float, high: float) -> Picture:
     """The interval as a line, its mean as a point; the cells before it say the same in numbers."""
     low_x, mean_x, high_x = (f"{100 * share:.1f}%" for share in (low, mean, high))
     return Picture(
-        '<svg class="whiskers" width="100%" aria-hidden="true"><rect x="0" width="100%" y="50%" height="1"/>'
+        '<svg class="whiskers" aria-hidden="true"><rect x="0" width="100%" y="50%" height="1"/>'
         f'<line x1="{low_x}" x2="{high_x}" y1="50%" y2="50%"/><circle cx="{mean_x}" cy="50%" r="4"/></svg>'
     )

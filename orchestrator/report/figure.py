@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = {"stepwise": "o", "explicit_cot": "^", "no_cot": "s", "icot_kd": "D"}
+IN_A_ROW = 6
+"""Entries of the legend that fit the width of the picture."""
 INK, FAINT = "#2b2f36", "#dfe2e6"
 Across = Callable[["FrontierPoint | MeanPoint"], float]
 """Where a point lies from left to right."""
@@ -136,7 +138,7 @@ def _draw_line(axes: Axes, group: Group, across: Across, **look: object) -> None
 
 
 def _draw_seeds(axes: Axes, group: Group, across: Across) -> None:
-    """Every seed; of a crowd its mean."""
+    """Every seed; of a crowd its mean. Baselines over the rest: their few marks would be hidden."""
     curves = [group.curve] if group.crowded else [trial.curve for trial in group.trials]
     places = [(across(point), point.exact_match) for curve in curves for point in curve]
     axes.plot(
@@ -147,7 +149,7 @@ def _draw_seeds(axes: Axes, group: Group, across: Across) -> None:
         markeredgecolor="white",
         linestyle="none",
         label=words.LABELS[group.method],
-        zorder=5,
+        zorder=5 if group.method == "stepwise" else 6,
         clip_on=False,
     )
 
@@ -158,14 +160,14 @@ def _scatter(axes: Axes, places: Iterable[tuple[float, float]], **look: object) 
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """One entry a method, however many seeds, above both panels."""
+    """One entry a method, however many seeds, above both panels, in as many rows as their width needs."""
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     labels = list(dict.fromkeys(label for label in (*words.LABELS.values(), *handles) if label in handles))
     figure.legend(
         [handles[label] for label in labels],
         labels,
         loc="outside upper left",
-        ncols=len(labels),
+        ncols=len(labels) if len(labels) <= IN_A_ROW else 4,
         frameon=False,
         labelcolor=INK,
         fontsize=9.5,

@@ -33,6 +33,7 @@ def report_html(findings: Findings) -> str:
             *(_results(findings, says) if findings.points else []),
             sections.configuration(findings),
             *([sections.provenance(findings)] if findings.manifests else []),
+            *([sections.all_stages(findings)] if findings.points else []),
             "</main>\n</body>\n</html>\n",
         ]
     )
@@ -74,7 +75,6 @@ def _results(findings: Findings, says: str) -> list[str]:
         *([sections.restarts(findings)] if findings.setbacks else []),
         sections.costs(findings),
         *thoughts(probed_stages(findings)),
-        sections.all_stages(findings),
     ]
 
 

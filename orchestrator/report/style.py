@@ -73,13 +73,14 @@ svg { display: block; overflow: visible }
 g:focus { outline: none }
 g:focus > * { stroke: var(--ink); stroke-width: 2.5; fill-opacity: 1 }
 g:focus .tip { display: block; stroke: var(--paper); stroke-width: 5 }
-.whiskers { height: 1.1em; min-width: 8rem; vertical-align: middle }
+.whiskers { width: calc(100% - 10px); margin: 0 5px; height: 1.1em; min-width: 8rem; vertical-align: middle }
 .whiskers line { stroke: var(--stepwise); stroke-width: 2; opacity: .55 }
 .whiskers circle { fill: var(--stepwise) }
 .whiskers rect { fill: var(--line) }
 .share { background: color-mix(in srgb, var(--stepwise) calc(var(--share, 0) * 50%), transparent); text-align: right }
 tr > .share, tr > .share:last-child { padding-left: .6rem; padding-right: .6rem }
-.maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); gap: 1rem 1.75rem }
+.maps { display: grid; align-items: end; gap: 1rem 1.5rem; margin: 0 0 1.25rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, calc(var(--cells) * 1rem)), 1fr)) }
 .maps figure, .maps p { margin: 0 }
 .maps p { font-size: .9rem }
 .map rect { fill: var(--stepwise) }
@@ -94,12 +95,14 @@ th:last-child, td:last-child { padding-right: 0 }
 thead th { color: var(--soft); font-size: .8rem; line-height: 1.35; vertical-align: bottom }
 .number { text-align: right }
 td, tbody th { white-space: nowrap }
+tbody th.code { white-space: normal; overflow-wrap: anywhere; min-width: 9rem }
 td.prose { white-space: normal; min-width: 12rem }
 td.code { white-space: normal; overflow-wrap: anywhere; min-width: 9rem }
 thead th.code { font: inherit; font-size: .8rem }
 details { margin-top: 1.5rem; border-top: 1px solid var(--line); padding-top: 1rem }
 details table { font-size: .82rem }
 details :is(th, td) { padding-right: .8rem }
+details tbody th.code { white-space: nowrap }
 summary { cursor: pointer; font-weight: 600 }
 :focus-visible { outline: 2px solid var(--stepwise); outline-offset: 3px; border-radius: 2px }
 @media (max-width: 40rem) {
@@ -108,13 +111,16 @@ summary { cursor: pointer; font-weight: 600 }
   .plots { grid-template-columns: 1fr }
   .answers { grid-template-columns: 1fr 1fr; gap: .9rem 1.1rem }
   .plot { padding-right: .5rem }
-  tbody :is(th.text, th.code) { white-space: normal; min-width: 8rem }
-  tbody th.code { overflow-wrap: anywhere }
+  .answers > :last-child:nth-child(odd) { grid-column: 1 / -1 }
+  tbody th.text { white-space: normal; min-width: 8rem }
   th, td { padding-right: .9rem }
 }
+@page { margin: 15mm }
 @media print {
   main { max-width: none; padding: 0 }
   body { font-size: 10.5pt }
+  .answers { grid-template-columns: repeat(5, 1fr); gap: 1rem }
+  details :is(th, td) { padding-top: .1rem; padding-bottom: .1rem }
   figure, tr, .answers div, section > .scroll { break-inside: avoid }
   .share { print-color-adjust: exact }
   h2 { break-after: avoid }

@@ -40,8 +40,9 @@ class Drawing:
 
     @property
     def each(self) -> Iterator[TrialPoints]:
-        """The trials that are drawn one by one."""
-        return (trial for group in self.groups if not group.crowded for trial in group.trials)
+        """The trials that are drawn one by one, baselines over the rest: their few marks would be hidden."""
+        ordered = sorted(self.groups, key=lambda group: group.method != "stepwise")
+        return (trial for group in ordered if not group.crowded for trial in group.trials)
 
     @property
     def crowds(self) -> Iterator[tuple[Group, MeanPoint]]:

@@ -107,9 +107,10 @@ def _trial(stages: Sequence[ProbedStage]) -> Iterator[str]:
         "The answer is given up to each position. What an untrained model shows too, training did not put there.",
         "note",
     )
-    kinds = dict.fromkeys(read.family for read in stages[0].reads)
-    maps = "\n".join(_map(stage, kind) for kind in kinds for stage in stages)
-    yield f'<div class="maps">\n{maps}\n</div>'
+    cells = max(len(stage.positions) for stage in stages)
+    for kind in dict.fromkeys(read.family for read in stages[0].reads):
+        maps = "\n".join(_map(stage, kind) for stage in stages)
+        yield f'<div class="maps" style="--cells:{cells}">\n{maps}\n</div>'
 
 
 def _when(stages: Sequence[ProbedStage]) -> str:

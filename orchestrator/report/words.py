@@ -48,5 +48,5 @@ def time(seconds: float) -> str:
 
 
 def utc(timestamp: float) -> str:
-    """Seconds since the epoch as ISO 8601."""
-    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Seconds since the epoch as a date and a time of day."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

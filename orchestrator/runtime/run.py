@@ -297,6 +297,8 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     tracker.finish(folder)
     tracker.end()
     console.print(f"{len(findings.points)} stages of {plan.job.name} are in {tracker.page() or tracker.uri}")
+    if plan.job.tracking.uri is None:
+        console.print(f"to see them: stepwise ui --store {store.root}")
     return DONE
 
 

@@ -11,7 +11,7 @@ import time
 import webbrowser
 from pathlib import Path
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, StepwiseError
 from orchestrator.store import StageStore, job_folder, saved_plans
 from orchestrator.tracking import Tracker, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.shared import ADMIN, SharedServer
@@ -22,7 +22,8 @@ WAIT_SECONDS = 0.2
 def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> int:
     """Run the MLflow server on the store until it is interrupted: for this machine, or ``shared``.
 
-    On a desktop the newest job's page opens. Returns the exit code.
+    On a desktop the newest job's page opens. What the server itself says goes to a file: a page is easily lost in it.
+    Returns the exit code.
     """
     store = StageStore(root)
     plans = [plan for plan in saved_plans(store) if plan.job.tracking.uri is None]
@@ -31,15 +32,22 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
         raise InputError(Problem("STO002", str(root), found, "run a job first, or open the server its job names"))
     host = shared.host if shared else "127.0.0.1"
     _check_free(host, port)
-    base = f"http://{host}:{port}"
+    base, log = f"http://{host}:{port}", root / "mlflow-server.log"
+    print(f"starting MLflow on the records in {root}; it takes a quarter of a minute", flush=True)
     pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id(), plan.job) for plan in plans}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command, environment = (
         (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())
     )
-    server = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)  # noqa: S603
+    with log.open("wb") as said:
+        server = subprocess.Popen(  # noqa: S603
+            command, env={**os.environ, **environment}, start_new_session=True, stdout=said, stderr=said
+        )
     try:
         _await(server, host, port)
+        if server.poll() is not None:
+            ended = f"the MLflow server ended with code {server.returncode} before it answered"
+            raise StepwiseError(Problem("MLF002", base, ended, f"{log} says why"))
         who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
         print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
         for name, page in pages.items():

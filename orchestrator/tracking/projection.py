@@ -7,9 +7,8 @@ at a step beside the first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby, pairwise
-from typing import Literal, NamedTuple
 
 from orchestrator import space
 from orchestrator.config import Job, Section
@@ -18,44 +17,19 @@ from orchestrator.method.stage import LossPoint
 from orchestrator.palette import COLOURS
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import Standing, best_line
-from orchestrator.store import FrontierPoint, Pruned
+from orchestrator.store import FrontierPoint, Pruned, Tried
 from orchestrator.store.cost import Cost
+from orchestrator.tracking.attempts import attempt_records, setback
+from orchestrator.tracking.records import RunRecord, Status, Value
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
-Setbacks = Mapping[str, Sequence[str]]
-"""By trial, why each failed attempt was answered by a restart, or by giving up, and how."""
-
-
-class Value(NamedTuple):
-    """One row of MLflow's metrics."""
-
-    key: str
-    value: float
-    timestamp: int
-    """Milliseconds: when the stage was committed."""
-    step: int
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One MLflow run. ``uid`` finds it again: the same work is the same run."""
-
-    uid: str
-    name: str
-    status: Status
-    started: int
-    ended: int
-    params: dict[str, str]
-    tags: dict[str, str]
-    values: tuple[Value, ...]
-    models: tuple[FrontierPoint, ...] = ()
-    """The points whose weights a reader may want: one a removed count."""
+Failures = Mapping[str, Sequence[Tried]]
+"""By trial, its attempts that failed, in order."""
 
 
 def trial_records(
-    plan: Plan, points: Sequence[FrontierPoint], losses: Losses, setbacks: Setbacks, pruned: Mapping[str, Pruned]
+    plan: Plan, points: Sequence[FrontierPoint], losses: Losses, failures: Failures, pruned: Mapping[str, Pruned]
 ) -> list[RunRecord]:
     """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
@@ -64,7 +38,7 @@ def trial_records(
         trial.name in pruned or _status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
     )
     records = [
-        _trial_record(trial, by_trial[trial.name], losses, setbacks.get(trial.name, ()), speed_known)
+        _trial_record(trial, by_trial[trial.name], losses, failures.get(trial.name, ()), speed_known)
         for trial in plan.trials
         if trial.name in by_trial
     ]
@@ -128,7 +102,7 @@ def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
 
 
 def _trial_record(
-    trial: Trial, points: list[FrontierPoint], losses: Losses, setbacks: Sequence[str], speed_known: bool
+    trial: Trial, points: list[FrontierPoint], losses: Losses, failures: Sequence[Tried], speed_known: bool
 ) -> RunRecord:
     params = _params(trial.job, trial)
     status = _status(trial, points)
@@ -141,8 +115,9 @@ def _trial_record(
         values += _flat(settled[-1:])
     if status != "RUNNING" and trial.method == "stepwise":
         values.append(Value("score/restarts", points[-1].restarts, _timestamp(points[-1]), 0))
+    uid = digest([trial.name, trial.stages[-1].key, params])
     return RunRecord(
-        uid=digest([trial.name, trial.stages[-1].key, params]),
+        uid=uid,
         name=trial.name,
         status=status,
         started=_started(points[0]),
@@ -157,10 +132,11 @@ def _trial_record(
             "mlflow.runColor": COLOURS[trial.method],
             "stepwise.lineage": " ".join(point.stage_key[:8] for point in points),
             "stepwise.restarts": str(points[-1].restarts),
-            **{f"stepwise.restart.{number}": says for number, says in enumerate(setbacks, start=1)},
+            **{f"stepwise.restart.{number}": setback(tried) for number, tried in enumerate(failures, start=1)},
         },
         values=tuple(values),
         models=tuple(settled),
+        attempts=tuple(attempt_records(uid, trial, failures)),
     )
 
 

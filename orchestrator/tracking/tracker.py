@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
@@ -17,11 +17,11 @@ from orchestrator.errors import Problem, StepwiseError, first_line
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.search import standings
-from orchestrator.stability import Restart
-from orchestrator.store import FrontierPoint, Manifest, StageStore, Tried, frontier, pruned_trials, replay_all
+from orchestrator.store import FrontierPoint, Manifest, StageStore, frontier, pruned_trials, replay_all
 from orchestrator.store.cost import cost_of
 from orchestrator.tracking.models import Models, registered_name
-from orchestrator.tracking.projection import Losses, RunRecord, Value, job_record, trial_records
+from orchestrator.tracking.projection import Losses, job_record, trial_records
+from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.views import experiment_note, experiment_views
 
@@ -34,6 +34,7 @@ ROWS_PER_CALL = 100
 REPORT_FILES = (".csv", ".html", ".parquet", ".png", ".svg")
 LONGEST_CAUSE = 300
 NOTE = "mlflow.note.content"
+PARENT = "mlflow.parentRunId"
 OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
 IDENTIFYING = (
     "stage/exact_match",
@@ -89,6 +90,7 @@ class Tracker:
             for record in records:
                 self._send(record)
                 self._set_status(record, record.status)
+                self._send_attempts(record)
             for record in records:
                 self._describe(record)
 
@@ -133,12 +135,9 @@ class Tracker:
         return frontier_url(self.uri, self._experiment, self.plan.job) if served and self._experiment else None
 
     def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
-        setbacks = {
-            chain.trial.name: [_setback(tried) for tried in chain.failures]
-            for chain in replay_all(self.plan, self.store)
-        }
+        failures = {chain.trial.name: chain.failures for chain in replay_all(self.plan, self.store)}
         pruned = pruned_trials(self.plan, self.store.root)
-        return trial_records(self.plan, points, self._read_losses(points), setbacks, pruned)
+        return trial_records(self.plan, points, self._read_losses(points), failures, pruned)
 
     def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
         for point in points:
@@ -253,6 +252,14 @@ class Tracker:
             self._client.log_batch(run.id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
             run.tags.update(tags)
 
+    def _send_attempts(self, trial: RunRecord) -> None:
+        """Runs below the trial's; if it has another run by now, below that."""
+        for attempt in trial.attempts:
+            below = replace(attempt, tags=attempt.tags | {PARENT: self._run(trial).id})
+            self._send(below)
+            self._set_status(below, below.status)
+            self._run(below).described = True
+
     def _describe(self, record: RunRecord) -> None:
         """Attach the resolved job, after the numbers: a broken artifact store must not hold them up."""
         run = self._run(record)
@@ -283,15 +290,6 @@ def _losses(manifest: Manifest, point: FrontierPoint) -> tuple[LossPoint, ...]:
     stage, taken = manifest.identity["stage"], manifest.metrics.steps_taken
     saved = stage["first_step"] + (stage["steps"] if taken is None else taken) - point.step
     return tuple(loss.model_copy(update={"step": loss.step - saved}) for loss in manifest.metrics.train_loss)
-
-
-def _setback(tried: Tried) -> str:
-    """One line: what failed, why, and what was done about it."""
-    answer = tried.answer
-    failed = f"stage {tried.stage.index} {tried.manifest.verdict}: {tried.manifest.reason}"
-    if isinstance(answer, Restart):
-        return f"{failed}; restart {answer.number} from stage {answer.from_stage}: {answer.change}"
-    return f"{failed}; gave up"
 
 
 def _cause(error: BaseException) -> str:

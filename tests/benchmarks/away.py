@@ -25,7 +25,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from faults.outbox import Delivery, Proxy, commit, make_plan, running_server
 
 from orchestrator.method.train import removal_loss
-from orchestrator.store import StageStore
+from orchestrator.store import Chain, StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker
 
 SIZE = Size((3, 2), 64)
@@ -67,13 +67,13 @@ class Driver:
     def __init__(self, folder: Path, proxy: Proxy) -> None:
         self.proxy, self.delivery = proxy, Delivery("away")
         plan = make_plan("away", proxy.uri, digits=(4, 4), tokens_per_stage=1.0)
-        self.store, self.stages = StageStore(folder / "store"), iter(plan.trials[0].stages)
+        self.store, self.chain = StageStore(folder / "store"), Chain.begin(plan.trials[0])
         self.tracker = BackgroundTracker(Tracker(plan, self.store), self.delivery.said.append)
         self.tracker.start()
         self.committed = 0
 
     def commit(self) -> None:
-        commit(self.store, next(self.stages), self.tracker, self.delivery)
+        self.chain = commit(self.store, self.chain, self.tracker, self.delivery)
         self.committed += 1
 
     def settled(self) -> None:

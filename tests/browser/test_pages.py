@@ -34,7 +34,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 LEARNED = {"no_cot": 0.11, "explicit_cot": 0.98, "stepwise": 0.83}
-PAGE_DEADLINE_MS = 60_000
+PAGE_DEADLINE_MS = 180_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def opened(browser: Any, url: str, own: str, **options: Any) -> tuple[Any, list[
     outside: list[str] = []
     page = browser.new_page(**options)
     page.on("request", lambda r: None if r.url.startswith((own, "data:", "blob:")) else outside.append(r.url))
-    page.goto(url)
+    page.goto(url, timeout=PAGE_DEADLINE_MS)
     return page, outside
 
 
@@ -217,4 +217,23 @@ def test_mlflow_opens_on_the_frontier(finished: Finished, browser: Any, mlflow_p
             flat = tuple((removed, trial.last.exact_match) for removed in (0, total))
             curve = tuple((point.removed_tokens, point.exact_match) for point in trial.curve)
             assert (curve if trial.method == "stepwise" else flat) in lines, trial.last.trial
+    assert outside == []
+
+
+def test_mlflow_shows_an_attempt_thrown_away_below_its_trial(
+    finished: Finished, browser: Any, mlflow_page: str
+) -> None:
+    from mlflow import MlflowClient
+
+    base, experiment = mlflow_page.split("#")[0], mlflow_page.split("experiments/")[1].split("/")[0]
+    client = MlflowClient(f"sqlite:///{finished.store.root / 'mlflow.db'}")
+    [trial] = client.search_runs([experiment], "attributes.run_name = 'stepwise-seed1'")
+    url = f"{base}#/experiments/{experiment}/runs/{trial.info.run_id}?workflowType=machine_learning"
+    page, outside = opened(browser, url, base, viewport={"width": 1400, "height": 1600})
+    below = page.get_by_role("link", name="stepwise-seed1-stage2-attempt0")
+    below.first.wait_for(timeout=PAGE_DEADLINE_MS)
+    picture(page, "mlflow-trial")
+    below.first.click()
+    page.get_by_text("stage 2 stuck: flat").first.wait_for(timeout=PAGE_DEADLINE_MS)
+    picture(page, "mlflow-attempt")
     assert outside == []

@@ -37,7 +37,7 @@ def test_shared_server_asks_for_the_password_in_a_private_file(tmp_path: Path, m
         said = ""
         for line in server.stdout:
             said += line
-            if "Uvicorn running" in line or "startup complete" in line:
+            if "viewStateShareKey" in line:
                 break
         (password,) = tmp_path.glob(".config/stepwise/mlflow-*/password")
         assert password.stat().st_mode & 0o777 == 0o600

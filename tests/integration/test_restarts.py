@@ -76,6 +76,9 @@ def test_restarts_are_in_the_report_and_in_mlflow(saved: Path) -> None:
     (experiment,) = [e for e in client.search_experiments() if e.name == "stepwise/wild"]
     (run,) = client.search_runs([experiment.experiment_id], "tags.`stepwise.level` = 'trial'")
     assert "restart 1 from stage 1: another seed" in run.data.tags["stepwise.restart.1"]
+    attempts = client.search_runs([experiment.experiment_id], "tags.`stepwise.level` = 'attempt'")
+    assert len(attempts) == verdicts(saved).count("diverged")
+    assert {attempt.data.tags["mlflow.parentRunId"] for attempt in attempts} == {run.info.run_id}
 
 
 def test_killed_run_decides_the_same_again(saved: Path, tmp_path: Path) -> None:

@@ -237,6 +237,26 @@ def test_restarts_are_tags_and_a_score(store: StageStore, database: str) -> None
     assert run.data.tags["stepwise.lineage"].split() == [tried.stage.key[:8] for tried in chain.standing]
 
 
+def test_attempt_thrown_away_is_a_run_below_its_trials(store: StageStore, database: str) -> None:
+    plan = make_plan("thrown", database)
+    chain = Chain.begin(plan.trials[0])
+    while chain.next:
+        stuck = chain.next.index == 3 and len(chain.failures) < 2
+        chain = commit_next(store, chain, 0.1 if stuck else 0.9, "stuck" if stuck else "good")
+        Tracker(plan, store).sync()
+
+    recorded = Recorded(plan, database)
+    trial, attempts = recorded.runs()["stepwise-seed0"], recorded.runs("attempt")
+    assert sorted(attempts) == ["stepwise-seed0-stage3-attempt0", "stepwise-seed0-stage3-attempt1"]
+    assert {run.info.status for run in attempts.values()} == {"FAILED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in attempts.values()} == {trial.info.run_id}
+    first, failed = attempts["stepwise-seed0-stage3-attempt0"], chain.failures[0].stage
+    assert recorded.values(first, "train/loss") == [(step, 1 / step) for step in loss_steps(failed)]
+    assert recorded.values(first, "stage/exact_match") == [(failed.spec.first_step + 50, 0.1)]
+    assert first.data.tags["stepwise.answer"] == "restart 1 from stage 3: another seed"
+    assert recorded.values(trial, "frontier/accuracy") == [(0, 0.9), (4, 0.9), (8, 0.9)]
+
+
 def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: StageStore, database: str) -> None:
     plan = make_plan("rewound", database, stability={"max_compute": 100})
     chain, tracker = Chain.begin(plan.trials[0]), Tracker(plan, store)
@@ -251,6 +271,9 @@ def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: Stag
     ends = [tried.manifest.metrics.exact_match for tried in chain.standing]
     assert [value for _, value in recorded.values(run, "stage/exact_match")] == ends
     assert len(recorded.runs("superseded")) == 1
+    attempts = recorded.runs("attempt").values()
+    assert len(attempts) == len(chain.failures)
+    assert {attempt.data.tags["mlflow.parentRunId"] for attempt in attempts} == {run.info.run_id}
 
 
 def test_speedup_waits_for_no_cot_and_is_one_where_as_many_tokens_are_written(store: StageStore, database: str) -> None:
