@@ -26,6 +26,7 @@ from orchestrator.stability import Blocks, Expected, History, Thresholds, judge
 from orchestrator.store import Chain, StageStore, replay_all, saved_plan
 
 HALF = 0.5
+RULES = ("ours", "one stage", "not finite", "5x mean")
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,13 @@ class Seen:
 
 
 def first_alarms(blocks: Blocks, held: Expected, history: History) -> Iterator[tuple[str, float]]:
-    """Ours as a whole, and two that others use: only what is not finite; five times the mean of the stage so far."""
+    """Ours as a whole; with consolidation judged by one stage alone, as it was at first; and two that others use: only
+    what is not finite, five times the mean of the stage so far.
+    """
+    one_stage = Thresholds(flat_stages=1)
     rules = {
         "ours": lambda past: judge(past, held, history, Thresholds()) is not None,
+        "one stage": lambda past: judge(past, held, history, one_stage) is not None,
         "not finite": lambda past: not past[-1].finite,
         "5x mean": lambda past: (
             len(past) > 1 and past[-1].train_loss_max > 5 * sum(b.train_loss for b in past[:-1]) / (len(past) - 1)
@@ -76,7 +81,7 @@ def seen(chain: Chain, answers: Answers) -> Iterator[Seen]:
 
 
 def table(stages: list[Seen]) -> Iterator[dict[str, object]]:
-    for rule in ("ours", "not finite", "5x mean"):
+    for rule in RULES:
         bad, good = [s for s in stages if s.lost], [s for s in stages if s.lost is False]
         hits, false = [s for s in bad if rule in s.alarms], [s for s in good if rule in s.alarms]
         yield {
@@ -94,7 +99,7 @@ def table(stages: list[Seen]) -> Iterator[dict[str, object]]:
 
 
 def main(root: str, *names: str) -> None:
-    store, stages = StageStore(Path(root)), []
+    store, stages, known = StageStore(Path(root)), [], set()
     for name in names:
         plan = saved_plan(name, store)
         if not plan:
@@ -102,7 +107,9 @@ def main(root: str, *names: str) -> None:
         data = prepare_data(plan.job, store)
         answers = Answers.of(data.train, mark_tokens(data.validation, data.tokenizer))
         for chain in replay_all(plan, store):
-            stages += seen(chain, answers) if chain.finished else ()
+            end = chain.trial.stages[-1].key
+            stages += seen(chain, answers) if chain.finished and end not in known else ()
+            known.add(end)  # jobs may have trials in common
     print(json.dumps({"rules": list(table(stages)), "stages": [vars(stage) for stage in stages]}, indent=1))
 
 
