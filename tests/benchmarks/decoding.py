@@ -3,6 +3,9 @@
 Without a store: random weights that write as many tokens as the task's longest example has left, by the
 product's own greedy loop. With ``--store`` and ``--job``: the last committed stages of explicit_cot and
 stepwise, as trained, by the product's own measure. The paper reports 11x for GPT-2 Small on 9x9 (§4.3).
+
+    stepwise run tests/benchmarks/decoding.toml 'methods=["stepwise"]' --store DIR
+    python tests/benchmarks/decoding.py --store DIR --job tests/benchmarks/decoding.toml
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import Figure, Side, arguments, finish, interleaved, table
+from bench import Figure, Side, arguments, console, finish, interleaved, table
 from ours import ALLOCATOR, CPU, Size
 
 from orchestrator.config import load_job
@@ -105,7 +108,9 @@ def trained(job_file: Path, root: Path, repetitions: int) -> list[tuple[tuple, F
 def _end(trial: Trial, store: StageStore) -> tuple[torch.nn.Module, Removed]:
     """The model of a trial's last committed stage, and what is removed there."""
     manifest = next(m for stage in reversed(trial.stages) if (m := store.manifest(stage)) and m.verdict == "good")
-    return load_weights(store.folder(manifest)), Removed(manifest.metrics.removed_tokens)
+    found = manifest.metrics
+    console.print(f"{trial.method}: {found.removed_tokens} removed, exact match {found.exact_match:.3f}")
+    return load_weights(store.folder(manifest)), Removed(found.removed_tokens)
 
 
 class Bench:
