@@ -53,11 +53,7 @@ fi
 # Only the head runs the light driver of each trial: losing a worker node costs a stage, not a trial.
 start head 127.0.0.1 --head --port "$port" --ray-client-server-port $((port + 1)) \
   --dashboard-host 127.0.0.1 --dashboard-port "$dashboard_port" --resources '{"stepwise_driver": 1000}'
-until python - "$dashboard_port" << 'WAIT'
-import socket, sys
-sys.exit(socket.socket().connect_ex(("127.0.0.1", int(sys.argv[1]))))
-WAIT
-do
+until grep -qs "Ray runtime started" "$folder/head/log"; do
   kill -0 "${nodes[0]}" 2> /dev/null || { cat "$folder/head/log" >&2; exit 1; }
   sleep 0.5
 done

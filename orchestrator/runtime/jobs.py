@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.config import Cluster
-from orchestrator.errors import InputError, Problem, StepwiseError
+from orchestrator.errors import InputError, Problem, StepwiseError, first_line
 from orchestrator.identity import digest
 from orchestrator.runtime.access import TIMEOUT_SECONDS, check_asks_for_token, document, token
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 60
 ASK_SECONDS = 180
+START_SECONDS = 120
 POLL_SECONDS = 0.5
+_STARTING = "No available agent"
+"""What a head node says of a job while it is still starting: its dashboard is up before its agent."""
 JOB, STORE, WORK = "stepwise.job", "stepwise.store", "stepwise.work"
 """Keys of a submission's metadata, which everybody who may use the cluster can read."""
 
@@ -142,13 +145,22 @@ class JobServer:
 
     def _start(self, name: str, words: Sequence[str], file: Path | None, metadata: dict[str, str]) -> str:
         command = shlex.join([self.cluster.python, "-m", "orchestrator", *words])
+        deadline = time.monotonic() + START_SECONDS
         with _packed(file, self.cluster.ship_package) as folder:
-            return self._client.submit_job(
-                entrypoint=f"exec {command}",
-                submission_id=name,
-                runtime_env={"working_dir": str(folder), "env_vars": _STOPPABLE},
-                metadata=metadata,
-            )
+            while True:
+                try:
+                    return self._client.submit_job(
+                        entrypoint=f"exec {command}",
+                        submission_id=name,
+                        runtime_env={"working_dir": str(folder), "env_vars": _STOPPABLE},
+                        metadata=metadata,
+                    )
+                except RuntimeError as error:
+                    if _STARTING not in str(error) or time.monotonic() > deadline:
+                        found = f"did not take the job: {first_line(error)}"
+                        fix = "`ray status` on the head node says how it is"
+                        raise StepwiseError(Problem("CLU015", self.cluster.address, found, fix)) from error
+                time.sleep(POLL_SECONDS)
 
 
 def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:

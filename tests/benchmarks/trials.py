@@ -1,4 +1,4 @@
-"""Many trials on a real Ray: ``stepwise run`` of 200 trials whose stages have three steps at most: all is overhead.
+"""Many trials on a real Ray: ``stepwise run`` of 200 trials, stages of at most three steps, so that all is overhead.
 
 Each trial is five stages of a tiny model. Times are those at which stages were committed; memory is the command's own,
 which holds Tune, the live view and MLflow's client. ``--trials N``: another number of them.

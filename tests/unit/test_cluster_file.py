@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from orchestrator.config import Resources, load_cluster
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, StepwiseError
 from orchestrator.runtime.access import token
 from orchestrator.runtime.cluster import Node, fitting_trials
 from orchestrator.runtime.jobs import JobServer, Unreachable
@@ -133,6 +135,39 @@ def test_server_that_is_no_ray_or_another_one_is_told(tmp_path: Path, said: byte
             with pytest.raises(InputError, match=code):
                 JobServer.connect(load_cluster(cluster_file(tmp_path, address + more)))
         server.shutdown()
+
+
+def test_job_is_taken_by_a_head_node_that_is_still_starting_and_a_refusal_is_told(tmp_path: Path) -> None:
+    answers = [(500, "No available agent to submit job, please try again later."), (200, ""), (400, "no such runtime")]
+
+    class Starting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = {"/api/jobs/": [], "/api/version": {"version": "4", "ray_version": version("ray")}}
+            self.answer(200, json.dumps(known.get(self.path, {})))
+
+        def do_POST(self) -> None:
+            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            code, said = answers.pop(0)
+            self.answer(code, said or json.dumps({"job_id": "1", "submission_id": sent["submission_id"]}))
+
+        def answer(self, code: int, said: str) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    job = tmp_path / "x.toml"
+    job.touch()
+    with HTTPServer(("127.0.0.1", 0), Starting) as ray:
+        Thread(target=ray.serve_forever, daemon=True).start()
+        text = f"address: http://127.0.0.1:{ray.server_port}\nstore: /s\nallow_unauthenticated: true\n"
+        server = JobServer.connect(load_cluster(cluster_file(tmp_path, text)))
+        assert server.submit("x", "w", ["run", "x.toml"], job).startswith("stepwise-x-")
+        with pytest.raises(StepwiseError, match=r"CLU015.*no such runtime"):
+            server.submit("x", "w", ["run", "x.toml"], job)
+        ray.shutdown()
 
 
 def test_port_that_does_not_speak_http_does_not_answer(tmp_path: Path) -> None:
