@@ -29,8 +29,8 @@ heads = 2
 dropout = 0.1
 [schedule]
 tokens_per_stage = 3
-stage_steps = 300
-pretrain_steps = 40
+stage_steps = 1500
+pretrain_steps = 100
 consolidation_stages = 1
 [evaluation]
 speed_examples = 2
