@@ -227,12 +227,12 @@ def _spec(document: dict[str, Any]) -> StageSpec:
 
 def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
     """What a stage's record and verdict depend on beside its numbers, where it is not default."""
-    fields = {"probe_examples"}
-    if job.methods == ("stepwise",) and spec.removed_to:
+    fields, judged = {"probe_examples"}, job.methods == ("stepwise",)
+    if judged and spec.removed_to:
         fields |= {"restarts", "min_exact_match"}
     judging = job.stability.model_dump(include=fields, exclude_defaults=True)
-    if spec.adaptive and spec.consolidation and not job.schedule.cooldown_stages:
-        judging["min_exact_match"] = job.stability.min_exact_match  # where it ends; with a cooldown: earlier
+    if judged and spec.consolidation and not job.schedule.cooldown_stages:
+        judging["min_exact_match"] = job.stability.min_exact_match  # asked of it; with a cooldown: of what follows
     return {"stability": judging} if judging else {}
 
 

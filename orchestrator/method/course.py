@@ -72,13 +72,13 @@ class Course:
     def remove(self) -> None:
         self.removed_tokens, self.finding = self.removals.popleft().removed_tokens, None
 
-    def learnt(self, steps: BlockSteps) -> None:
+    def record_loss(self, steps: BlockSteps) -> None:
         if math.isfinite(steps.mean_loss):
             self.train_loss.append(LossPoint(step=self.spec.first_step + self.steps, loss=steps.mean_loss))
 
     @property
     def is_over(self) -> bool:
-        """Before its last step."""
+        """Whether its judge ends it, before its last step."""
         recovered = self.spec.adaptive and self.finding == "recovered" and not self.removals
         return recovered or isinstance(self.finding, Alarm)
 

@@ -114,7 +114,7 @@ def train_stage(
             continue
         steps = course.meter.close(optimizer, before)
         watch(Progress(course.steps, course.removed_tokens))
-        course.learnt(steps)
+        course.record_loss(steps)
         whole = gather()
         if observer:
             course.blocks.append(observer.block(whole, spec, course.steps, course.removed_tokens, steps))

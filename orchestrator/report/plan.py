@@ -19,8 +19,8 @@ TYPICAL_FLOPS_PER_CORE = 8e10
 """Of a training step on one CPU core in bf16, as measured here; replaced by the store's own figures."""
 BYTES_PER_PARAMETER = 12
 """Of a stage: fp32 weights and AdamW's two moments."""
-STAGES_SHOWN_OF = 4
-"""Trials at most. A search has too many stages to read; ``--json`` has them all."""
+MOST_TRIALS_BY_STAGE = 4
+"""Of more, a search, nobody reads every stage; ``--json`` has them all."""
 
 
 class StageForecast(Record):
@@ -108,7 +108,7 @@ def forecast(plan: Plan, store: StageStore) -> Forecast:
 
 def plan_table(planned: Forecast) -> Group:
     """The forecast for a terminal: a line a stage, or of many trials a line each."""
-    table = _trials(planned) if len(planned.trials) > STAGES_SHOWN_OF else _stages(planned)
+    table = _trials(planned) if len(planned.trials) > MOST_TRIALS_BY_STAGE else _stages(planned)
     return Group(table, "", *_summary(planned))
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import chain, combinations, takewhile
 from statistics import median
 from typing import Literal
 
@@ -206,9 +206,10 @@ def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
 
 
 def _levelled_off(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
-    """Whether the loss has not fallen over the last stages, this one included, since the last removal."""
-    window = thresholds.flat_stages * expected.planned
-    so_far = since_removal((*chain.from_iterable(history.stages), *blocks))[-window:]
+    """Whether the loss has not fallen over the last consolidation stages, this one included."""
+    removed, window = blocks[-1].removed_tokens, thresholds.flat_stages * expected.planned
+    consolidating = takewhile(lambda stage: stage[0].removed_tokens == removed, reversed(history.stages))
+    so_far = (*chain.from_iterable([*consolidating][::-1]), *blocks)[-window:]
     return len(so_far) == window and not _falls(so_far, expected, thresholds)
 
 

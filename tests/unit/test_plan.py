@@ -288,6 +288,18 @@ def test_keys_of_the_quickstart_are_as_they_ever_were(repository):
     }
 
 
+def test_key_of_a_consolidation_says_whether_a_cooldown_is_to_come():
+    without, before_one = (
+        [
+            stage.key
+            for stage in trials(schedule=LINEAR | {"cooldown_stages": n, "consolidation_stages": 3})["stepwise"].stages
+        ]
+        for n in (0, 1)
+    )
+    assert without[:-3] == before_one[:-3]
+    assert set(without[-3:]).isdisjoint(before_one[-3:])
+
+
 def test_key_of_an_adaptive_consolidation_says_where_it_ends():
     def last(**changes):
         schedule = LINEAR | {"type": "adaptive", "consolidation_stages": 3} | changes.pop("schedule", {})
