@@ -5,10 +5,15 @@
 #   clusters/drain.sh [SECONDS] [NODE_ADDRESS]      SECONDS until it goes; its address where a machine has several nodes
 set -euo pipefail
 
+words=
 while read -r raylet; do
-  words=$(tr '\0' '\n' < "$raylet")
-  ! grep -qx -e "--node_ip_address=${2:-.*}" <<< "$words" || break
-done < <(grep -lzs -e 'raylet/raylet$' /proc/[0-9]*/cmdline)
+  found=$(tr '\0' '\n' < "$raylet")
+  if [ -z "${2:-}" ] || grep -qxF -e "--node_ip_address=$2" <<< "$found"; then
+    words=$found
+    break
+  fi
+done < <(grep -lzs -e 'raylet/raylet$' "${PROC:-/proc}"/[0-9]*/cmdline)
+[ "$words" ] || { echo "no Ray node ${2:+at $2 }on this machine" >&2; exit 1; }
 value() { sed -n "s/^--$1=//p" <<< "$words" | head -1; }
 exec ray drain-node --address "$(value gcs-address)" --node-id "$(value node_id)" \
   --deadline-remaining-seconds "${1:-30}" --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "the machine goes"

@@ -14,6 +14,10 @@ port=${PORT:-6379}
 dashboard_port=${DASHBOARD_PORT:-8265}
 token=${TOKEN:-$HOME/.ray/auth_token}
 
+if [ "$join" ] && [ ! -s "$token" ]; then
+  echo "no token in $token: give the TOKEN that the cluster was started with" >&2
+  exit 1
+fi
 (umask 077 && mkdir -p "$(dirname "$token")")
 [ -s "$token" ] || (umask 077 && python -c 'import secrets; print(secrets.token_hex(32))' > "$token")
 chmod 600 "$token"

@@ -9,4 +9,6 @@ until
 do
   sleep 5
 done
-exec "$(dirname "$0")/../drain.sh" 110
+until "$(dirname "$0")/../drain.sh" 110; do # Ray may not answer at this moment
+  sleep 2
+done

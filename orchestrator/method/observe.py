@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.sharding import over_all
 from orchestrator.method.stage import RemovalPoint, StageSpec
 from orchestrator.stability import Alarm, Block, Blocks
+
+T = TypeVar("T")
 
 AFTER_REMOVAL_EXAMPLES = 250
 """Validation examples that are measured right after a removal."""
@@ -125,9 +127,9 @@ def _removed(spec: StageSpec, tokens: int) -> Removed:
     return Removed(tokens, spec.removal_side, spec.keep_position)
 
 
-def told(finding: Finding) -> Finding:
-    """What the first worker found, known to all."""
-    message = [finding]
+def told(value: T) -> T:
+    """The first worker's value, known to all. Collective."""
+    message = [value]
     if dist.is_initialized():
         dist.broadcast_object_list(message, src=0)
     return message[0]

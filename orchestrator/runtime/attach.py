@@ -33,7 +33,7 @@ _OTHERWISE = (
     "starts a Ray of its own"
 )
 CONNECT_SECONDS = 5.0
-_NODES_GO = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
+_TRAIN = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
 """A cluster that lost a node, or is full of others' work, may take a while to have room again; a spot machine says
 half a minute before that it goes."""
 
@@ -93,7 +93,7 @@ def connect(at: Attachment) -> None:
     try:
         context = ray.init(
             address=at.address,
-            runtime_env={"env_vars": WORKER_ENVIRONMENT | _NODES_GO},
+            runtime_env={"env_vars": WORKER_ENVIRONMENT | _TRAIN},
             log_to_driver=False,
             logging_level="ERROR",
         )

@@ -181,7 +181,7 @@ def ray_storage(store: Path) -> Iterator[Path]:
     own = folder / f"{socket.gethostname()}-{os.getpid()}"
     for stale in folder.glob(f"{socket.gethostname()}-*"):
         if stale == own or not Path("/proc", stale.name.rsplit("-", 1)[1]).exists():
-            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(stale, ignore_errors=stale != own)
     own.mkdir()
     try:
         yield own

@@ -21,7 +21,7 @@ from orchestrator.method.course import Trace
 from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
 from orchestrator.method.model import initial_model, save_weights, set_attention, stage_model
-from orchestrator.method.observe import Observer
+from orchestrator.method.observe import Observer, told
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.sharding import Gather, split
 from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
@@ -91,10 +91,10 @@ class StageRunner:
         device: torch.device,
         watch: Callable[[PlannedStage, Progress], None],
         worth_it: Callable[[], bool] = lambda: True,
-        leaving: Callable[[], bool] = lambda: False,
+        drained: Callable[[], bool] = lambda: False,
     ) -> None:
         self.job, self.data, self.store, self.device, self.watch = job, data, store, device, watch
-        self.worth_it, self.leaving = worth_it, leaving
+        self.worth_it, self.drained = worth_it, drained
         self.first = not dist.is_initialized() or dist.get_rank() == 0
         self.evaluator = Evaluator(
             data.validation,
@@ -125,10 +125,7 @@ class StageRunner:
 
     def _agreed(self, decide: Callable[[], bool]) -> bool:
         """What the first worker decides, known to all."""
-        decision = [decide() if self.first else False]
-        if dist.is_initialized():
-            dist.broadcast_object_list(decision, src=0)
-        return decision[0]
+        return told(decide() if self.first else False)
 
     def _claimed(self, stage: PlannedStage) -> bool:
         """Take a stage on, unless it is committed. Whoever can claim it removes what killed attempts left."""
@@ -160,7 +157,7 @@ class StageRunner:
         standing = {tried.stage.key: tried.manifest for tried in chain.standing}
         start = self._start(stage, [standing[key] for key in stage.parents])
         self._at = None  # from here on the weights are no stage's
-        keeper = Keeper(self.store, stage, start.model, start.optimizer, self.leaving, first=self.first)
+        keeper = Keeper(self.store, stage, start.model, start.optimizer, self.drained, first=self.first)
         judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
         evaluator = self._evaluator(stage.spec)
         observer = Observer(evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)

@@ -1,4 +1,4 @@
-"""What a trial needs to know of Ray Train's inside: its helpers, without those it has no use for, and its notices.
+"""Ray Train without the helpers that a trial has no use for.
 
 The manager of Ray datasets, of which a trial has none, is a process that imports for two to three CPU-seconds while
 the trial waits to begin, and holds 110 MB until it ends. The cleaner of placement groups stays: without it the cores
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -42,11 +41,3 @@ class _NoAutoscaler(FixedScalingPolicy):
 
     def _maybe_send_resource_request(self) -> None:
         pass
-
-
-def node_leaves() -> bool:
-    """In a worker: whether a node of its Train run is being drained, as a spot machine before it is taken away.
-
-    ``ray.train.get_preemption_info`` says the same, but waits for all workers at each call.
-    """
-    return get_train_context().preemption_context.preemption_info is not None

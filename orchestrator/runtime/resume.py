@@ -22,6 +22,7 @@ from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.resume import Consumed, Moment
 from orchestrator.method.sharding import gathered, is_split, split_like
 from orchestrator.plan import PlannedStage
+from orchestrator.runtime.drain import NodeDrained
 from orchestrator.store import Snapshots, StageStore, number_versions, unwritten
 
 LEAST_SECONDS = 20.0
@@ -30,10 +31,6 @@ SHARE = 0.01
 """... and no more than this share of the time goes into them."""
 
 _WEIGHT, _OPTIMIZER = "weight.", "optimizer."
-
-
-class NodeLeaves(Exception):
-    """A node of ours is about to be taken away; where the stage is was kept, so that it goes on elsewhere."""
 
 
 def circumstances(model: PreTrainedModel) -> dict[str, str]:
@@ -57,13 +54,13 @@ class Keeper:
         stage: PlannedStage,
         model: PreTrainedModel,
         optimizer: Optimizer,
-        leaving: Callable[[], bool],
+        drained: Callable[[], bool],
         *,
         first: bool,
     ) -> None:
         self._snapshots = Snapshots(store, stage, circumstances(model))
         self._stage, self._model, self._optimizer, self._first = stage, model, optimizer, first
-        self._leaving = leaving
+        self._drained = drained
         self._last, self._cost = time.monotonic(), 0.0
 
     def restored(self, table: TokenTable, training: Training) -> Moment | None:
@@ -94,7 +91,7 @@ class Keeper:
         return None
 
     def keep(self, now: Callable[[], Moment]) -> None:
-        """Take a snapshot if it is time for one. Raises ``StoreError``, and ``NodeLeaves`` once there is no more."""
+        """Take a snapshot if it is time for one. Raises ``StoreError``, and ``NodeDrained`` once there is no more."""
         why = told(self._why() if self._first else None)
         if why is None:
             return
@@ -103,12 +100,12 @@ class Keeper:
             self._save(moment, tensors)
         self._last = time.monotonic()
         self._cost = self._last - started
-        if why == "a node leaves":
-            raise NodeLeaves
+        if why == "a node is drained":
+            raise NodeDrained
 
-    def _why(self) -> Literal["it is time", "a node leaves"] | None:
-        if self._leaving():
-            return "a node leaves"
+    def _why(self) -> Literal["it is time", "a node is drained"] | None:
+        if self._drained():
+            return "a node is drained"
         elapsed = time.monotonic() - self._last
         return "it is time" if elapsed >= LEAST_SECONDS and elapsed * SHARE >= self._cost else None
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import InputError, Problem, StepwiseError
@@ -34,34 +36,45 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
     _check_free(host, port)
     base, log = f"http://{host}:{port}", root / "mlflow-server.log"
     print(f"starting MLflow on the records in {root}; it takes a quarter of a minute", flush=True)
-    pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id(), plan.job) for plan in plans}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command, environment = (
         (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        pages = {plan.job.name: frontier_url(base, Tracker(plan, store).experiment_id(), plan.job) for plan in plans}
+        with _running(command, environment, log) as server:
+            _await(server, host, port)
+            if server.poll() is None:
+                _announce(root, base, pages, shared)
+            ended = f"the MLflow server ended with code {server.wait()}"
+            raise StepwiseError(Problem("MLF002", base, ended, f"{log} says why"))
+    except KeyboardInterrupt:
+        return 0
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The server; it ends with the block."""
     with log.open("wb") as said:
         server = subprocess.Popen(  # noqa: S603
             command, env={**os.environ, **environment}, start_new_session=True, stdout=said, stderr=said
         )
     try:
-        _await(server, host, port)
-        if server.poll() is not None:
-            ended = f"the MLflow server ended with code {server.returncode} before it answered"
-            raise StepwiseError(Problem("MLF002", base, ended, f"{log} says why"))
-        who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
-        print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
-        for name, page in pages.items():
-            print(f"  {name}: {page}", flush=True)
-        newest = max(pages, key=lambda name: (job_folder(root, name) / "job.json").stat().st_mtime)
-        if _has_desktop():
-            webbrowser.open(pages[newest])
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
+        yield server
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait()
+
+
+def _announce(root: Path, base: str, pages: dict[str, str], shared: SharedServer | None) -> None:
+    who = f"with a password (user {ADMIN}, {shared.password_file})" if shared else "for this machine only"
+    print(f"MLflow on {base} {who}; Ctrl-C ends it. The frontier of", flush=True)
+    for name, page in pages.items():
+        print(f"  {name}: {page}", flush=True)
+    newest = max(pages, key=lambda name: (job_folder(root, name) / "job.json").stat().st_mtime)
+    if _has_desktop():
+        webbrowser.open(pages[newest])
 
 
 def _await(server: subprocess.Popen[bytes], host: str, port: int) -> None:

@@ -95,7 +95,7 @@ def _tune_metrics(tried: Tried) -> dict[str, float | str]:
 
 
 def _fit(task: TrialTask) -> tuple[Problem, ...]:
-    """Ray Train, again and elsewhere whenever a node left under it."""
+    """Ray Train, again and elsewhere whenever a node is drained under it."""
     while (problems := _fit_once(task)) is None:
         pass
     return problems
@@ -150,10 +150,9 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
     import torch
 
     from orchestrator.runtime.data import prepare_data
+    from orchestrator.runtime.drain import NodeDrained, node_is_drained
     from orchestrator.runtime.execute import StageRunner, walk
-    from orchestrator.runtime.lean import node_leaves
     from orchestrator.runtime.pruning import goes_on
-    from orchestrator.runtime.resume import NodeLeaves
 
     task = TrialTask(**config)
     trial, store = task.load()
@@ -170,14 +169,14 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
             ray.train.torch.get_device(),
             lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
             lambda: goes_on(whole, task.total_tokens, trial, store),
-            node_leaves,
+            node_is_drained,
         )
         for chain in walk(trial, runner):
             _report_to_train(chain.attempts[-1], store, first)
 
     try:
         return problems_of(trial, work)
-    except NodeLeaves:
+    except NodeDrained:
         return None
 
 

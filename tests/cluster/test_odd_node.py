@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -50,7 +49,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     odd = [*HIDING, store, *RAY, *PORTS, "--address", f"127.0.0.1:{port}", "--node-ip-address", "127.0.0.2"]
     nodes = [_started(folder / "head", head, {})]
     try:
-        _until_listening(port)
+        _await(nodes[0])
         nodes.append(_started(folder / "odd", odd, {"PYTHONPATH": f"{late}:{REPOSITORY}"}))
         yield f"127.0.0.1:{port}"
     finally:
@@ -60,23 +59,25 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def _started(folder: Path, command: list[object], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _started(folder: Path, command: list[object], environment: dict[str, str]) -> subprocess.Popen[str]:
     folder.mkdir()
-    words = [*map(str, command), "--temp-dir", str(folder)]
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            words, env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    return subprocess.Popen(
+        [*map(str, command), "--temp-dir", str(folder)],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
-def _until_listening(port: int) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end:
-        with socket.socket() as trying:
-            if trying.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    pytest.fail("the head node does not start")
+def _await(node: subprocess.Popen[str]) -> None:
+    said = ""
+    for line in node.stdout:
+        said += line
+        if "Ray runtime started" in line:
+            return
+    pytest.fail(said)
 
 
 def test_node_with_another_store_and_another_time_is_named(address: str, tmp_path: Path) -> None:

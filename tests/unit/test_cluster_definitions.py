@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,47 @@ def test_ray_up_starts_ray_closed(path: Path) -> None:
     spot = "InstanceMarketOptions" in config["available_node_types"]["gpu"]["node_config"]
     assert spot == ("spot" in path.stem)
     assert "InstanceMarketOptions" not in config["available_node_types"]["head"]["node_config"]
+
+
+@pytest.fixture
+def drain(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Call ``drain.sh`` on a machine of three processes, two of them nodes, where ``ray`` only says its words."""
+    addresses = {"7": "127.0.0.1", "8": "127.0.0.2"}
+    commands = {
+        pid: ["/x/raylet/raylet", f"--node_ip_address={at}", f"--node_id=n{pid}"] for pid, at in addresses.items()
+    }
+    for pid, words in {"6": ["grep", "--node_ip_address=127.0.0.2"], **commands}.items():
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "cmdline").write_text("".join(f"{word}\0" for word in [*words, "--gcs-address=127.0.0.1:9"]))
+    (tmp_path / "ray").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "ray").chmod(0o755)
+
+    def call(*words: str, proc: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PROC": str(proc)}
+        return subprocess.run([CLUSTERS / "drain.sh", *words], env=environment, capture_output=True, text=True)
+
+    return call
+
+
+@pytest.mark.parametrize(("words", "node"), [((), "n7"), (("9", "127.0.0.1"), "n7"), (("9", "127.0.0.2"), "n8")])
+def test_drain_names_the_node_at_the_address(drain: Any, words: tuple[str, ...], node: str) -> None:
+    assert f"drain-node --address 127.0.0.1:9 --node-id {node} " in drain(*words).stdout
+
+
+def test_drain_refuses_where_there_is_no_such_node(drain: Any, tmp_path: Path) -> None:
+    other, none = drain("9", "127.0.0.."), drain(proc=tmp_path / "8")
+    assert (other.returncode, other.stdout) == (none.returncode, none.stdout) == (1, "")
+    assert other.stderr == "no Ray node at 127.0.0.. on this machine\n"
+    assert none.stderr == "no Ray node on this machine\n"
+
+
+def test_local_node_joins_with_the_token_that_there_is_or_not_at_all(tmp_path: Path) -> None:
+    environment = os.environ | {"TOKEN": str(tmp_path / "token")}
+    command = [CLUSTERS / "local.sh", "join", "127.0.0.4"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert f"no token in {tmp_path / 'token'}" in refused.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_compose_holds_no_secret_and_opens_no_port_to_others() -> None:

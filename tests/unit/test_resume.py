@@ -15,6 +15,7 @@ from orchestrator.method.train import Progress
 from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.runtime import resume
 from orchestrator.runtime.data import prepare_data
+from orchestrator.runtime.drain import NodeDrained
 from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import StageStore
 from orchestrator.store.snapshots import STATE, Snapshot
@@ -116,16 +117,16 @@ def test_adaptive_stage_goes_on_where_its_removals_were(tmp_path):
     assert records(store) == whole
 
 
-def test_stage_whose_node_leaves_goes_on_elsewhere_from_the_middle_of_a_block(tmp_path, monkeypatch):
+def test_stage_whose_node_is_drained_goes_on_elsewhere_from_the_middle_of_a_block(tmp_path, monkeypatch):
     job = make_job(Schedule(tokens_per_stage=6, stage_steps=240, pretrain_steps=6))
     whole = records(run(job, tmp_path / "whole")[0])
-    monkeypatch.setattr(resume, "LEAST_SECONDS", float("inf"))  # so that no snapshot is there but the one on leaving
+    monkeypatch.setattr(resume, "LEAST_SECONDS", float("inf"))  # so that there is no other snapshot
     store, asked = StageStore(tmp_path / "parts"), iter([False] * 30 + [True])
     data = prepare_data(job, store)
     runner = StageRunner(
-        job, data, store, torch.device("cpu"), lambda stage, progress: None, leaving=lambda: next(asked)
+        job, data, store, torch.device("cpu"), lambda stage, progress: None, drained=lambda: next(asked)
     )
-    with pytest.raises(resume.NodeLeaves):
+    with pytest.raises(NodeDrained):
         list(walk(build_plan(job, data.total_tokens).trials[0], runner))
     store, seen = run(job, tmp_path / "parts")
     assert seen[0][1] % 12 == 10, "a block has 12 steps"

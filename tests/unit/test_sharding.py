@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,31 @@ from safetensors.torch import load_file
 
 from orchestrator.config import Job
 from orchestrator.errors import InputError
-from orchestrator.plan import build_plan
+from orchestrator.method import train
+from orchestrator.method.train import Progress
+from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.runtime import resume
 from orchestrator.runtime.data import prepare_data
+from orchestrator.runtime.drain import NodeDrained
 from orchestrator.runtime.execute import OPTIMIZER_FILE, StageRunner, walk
 from orchestrator.store import Manifest, StageStore
 
 WORKERS = 2
 SHARDED = {"workers": WORKERS, "shard": True}
+LONG = 12
 
 
 class Killed(BaseException):
     """The process ends here."""
 
 
-def make_job(*, task: dict[str, Any] | None = None, **resources: Any) -> Job:
+def make_job(*, task: dict[str, Any] | None = None, pretrain_steps: int = 3, **resources: Any) -> Job:
     return Job.model_validate(
         {
             "name": "sharded",
             "task": task or {"digits": [1, 2]},
             "model": {"layers": 2, "width": 32, "heads": 2},
-            "schedule": {"pretrain_steps": 3, "tokens_per_stage": 3, "stage_steps": 4},
+            "schedule": {"pretrain_steps": pretrain_steps, "tokens_per_stage": 3, "stage_steps": 4},
             "training": {"learning_rate": 3e-3, "precision": "fp32"},
             "evaluation": {"examples": 12, "speed_examples": 1, "speed_batch": 1},
             "stability": {"probe_examples": 12},
@@ -49,18 +54,36 @@ def by_tokens(root: Path, workers: int = 1) -> Job:
     return make_job(task=task, workers=workers, micro_batch_tokens=40)
 
 
-def walked(job: Job, root: Path, stages: int = 99, killed_at: int | None = None) -> list[Manifest]:
-    """The first stages of a trial, until it is killed in the third one after so many steps."""
+def walked(
+    job: Job,
+    root: Path,
+    stages: int = 99,
+    watch: Callable[[PlannedStage, Progress], None] = lambda stage, progress: None,
+    drained: Callable[[], bool] = lambda: False,
+) -> list[Manifest]:
+    """The first stages of a trial."""
     store = StageStore(root)
     data = prepare_data(job, store)
-
-    def watch(stage: Any, progress: Any) -> None:
-        if stage.index == 2 and progress.step == killed_at:
-            raise Killed
-
-    runner = StageRunner(job, data, store, torch.device("cpu"), watch)
+    runner = StageRunner(job, data, store, torch.device("cpu"), watch, drained=drained)
     chains = walk(build_plan(job, data.total_tokens).trials[0], runner)
     return [chain.attempts[-1].manifest for _, chain in zip(range(stages), chains, strict=False)]
+
+
+def kill(stage: PlannedStage, progress: Progress) -> None:
+    if (stage.index, progress.step) == (2, 2):
+        raise Killed
+
+
+def drain(root: Path) -> None:
+    """A stage of split weights, and it again, its node drained in the middle of its only block."""
+    resume.LEAST_SECONDS, train.BLOCKS = float("inf"), 1  # no other snapshot
+    job, steps = make_job(**SHARDED, pretrain_steps=LONG), []
+    walked(job, root / "whole", stages=1)
+    with pytest.raises(NodeDrained):
+        walked(job, root / "drained", drained=lambda: True)
+    dist.barrier()
+    walked(job, root / "drained", stages=1, watch=lambda stage, progress: steps.append(progress.step))
+    assert steps == [10, LONG]
 
 
 def work(rank: int, root: Path) -> None:
@@ -73,9 +96,10 @@ def work(rank: int, root: Path) -> None:
     walked(make_job(workers=WORKERS, micro_batch=64), root / "copies", stages=1)
     walked(by_tokens(root, WORKERS), root / "by tokens", stages=1)
     with pytest.raises(Killed):
-        walked(make_job(**SHARDED), root / "killed", killed_at=2)
+        walked(make_job(**SHARDED), root / "killed", watch=kill)
     dist.barrier()
     walked(make_job(**SHARDED), root / "killed")
+    drain(root)
     dist.destroy_process_group()
 
 
@@ -140,8 +164,13 @@ def test_one_worker_goes_on_from_stages_of_split_weights(roots: Path) -> None:
     assert_alike(roots / "mixed", roots / "split")
 
 
-def test_killed_stage_of_split_weights_ends_with_the_same_weights(roots: Path) -> None:
-    for (_, tensors), (_, expected) in zip(committed(roots / "killed"), committed(roots / "split"), strict=True):
+@pytest.mark.parametrize(("ended", "whole", "steps"), [("killed", "split", 3), ("drained", "whole", LONG)])
+def test_killed_or_drained_stage_of_split_weights_ends_with_the_same_weights(
+    roots: Path, ended: str, whole: str, steps: int
+) -> None:
+    job = make_job(pretrain_steps=steps)
+    assert committed(roots / whole, job)
+    for (_, tensors), (_, expected) in zip(committed(roots / ended, job), committed(roots / whole, job), strict=True):
         assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
 
 
