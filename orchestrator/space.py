@@ -61,9 +61,14 @@ def rounded(value: Scalar, values: Range | tuple[Scalar, ...]) -> Scalar:
     return min(max(float(f"{value:.{_DIGITS}g}"), values.low), values.high)
 
 
+def key_of(field: str) -> str:
+    """A field without its section."""
+    return field.rsplit(".", 1)[-1]
+
+
 def name_of(field: str) -> str:
     """A field in a trial's name: its last part, or a shorter word."""
-    return _NAMES.get(field, field.rsplit(".", 1)[-1])
+    return _NAMES.get(field, key_of(field))
 
 
 def path_name(settings: Settings) -> str:
@@ -81,7 +86,7 @@ def symbols(settings: Settings) -> str:
 
 def sentence(settings: Settings) -> str:
     """``tokens_per_stage=2, smoothing_lambda=4``: for people who will type it."""
-    return ", ".join(f"{field.rsplit('.', 1)[-1]}={text(value)}" for field, value in settings)
+    return ", ".join(f"{key_of(field)}={text(value)}" for field, value in settings)
 
 
 def text(value: Scalar) -> str:

@@ -99,11 +99,15 @@ def whole_cache(model: PreTrainedModel) -> DynamicCache | None:
 
 
 def beginnings(cache: DynamicCache, rows_B: Tensor, lengths_B: Tensor) -> tuple[DynamicCache, Tensor | None]:
-    """The first tokens of some rows, padded on the left, and which of them are no padding (None: all)."""
+    """The first tokens of some rows, padded on the left, and which of them are no padding (None: all).
+
+    Empties ``cache`` layer by layer, so that the memory does not hold both.
+    """
     longest = int(lengths_B.max())
     columns_BS = torch.arange(longest, device=lengths_B.device) - (longest - lengths_B)[:, None]
     pick, picked = (rows_B[:, None], columns_BS.clamp(min=0)), DynamicCache()
-    for index, layer in enumerate(cache.layers):
+    for index in range(len(cache.layers)):
+        layer = cache.layers.pop(0)
         states_BHSD = [states.transpose(1, 2)[pick].transpose(1, 2) for states in (layer.keys, layer.values)]
         picked.update(*states_BHSD, index)
     seen_BS = columns_BS >= 0

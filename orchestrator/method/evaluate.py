@@ -118,7 +118,7 @@ class Evaluator:
         settled = verify & self._settled(forced).cpu().numpy()
         right = settled & forced.right_BK.all(1).cpu().numpy()
         left = np.flatnonzero(~settled)
-        if verify and forced.cache:
+        if verify and forced.cache is not None:
             outputs = self._resumed(model, rows, removed, forced, left)
         else:
             outputs = [output for _, output in sorted(self._decoded(model, rows[left], removed))]

@@ -74,9 +74,10 @@ def check_length(config: ModelConfig, positions: int, place: Callable[[], str]) 
 
 
 def from_hub(loader: type, name: str, **options: object):
-    """``loader.from_pretrained``, with what can go wrong as an ``InputError``."""
+    """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is."""
     local = os.path.isdir(name)
-    disable_progress_bar()
+    if local:
+        disable_progress_bar()
     try:
         return loader.from_pretrained(name, local_files_only=local, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

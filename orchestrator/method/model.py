@@ -66,6 +66,7 @@ def stage_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def load_weights(folder: Path) -> PreTrainedModel:
     """The model in a folder that holds all its weights."""
+    disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )

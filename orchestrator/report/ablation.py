@@ -11,7 +11,7 @@ from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student
 from orchestrator.report.markup import Column, Picture, section, table
-from orchestrator.space import text
+from orchestrator.space import key_of, text
 
 MOST_VALUES = 12
 """Of a field with more, as one drawn from a range, each value would stand for one trial."""
@@ -70,7 +70,7 @@ def _rows(found: Sequence[Effect]) -> Iterator[list[str]]:
     for effect in found:
         low, high = student(effect.shares) if len(effect.shares) > 1 else (effect.mean, effect.mean)
         yield [
-            effect.field.rsplit(".", 1)[-1],
+            key_of(effect.field),
             text(effect.value),
             str(len(effect.shares)),
             words.exact(effect.mean),

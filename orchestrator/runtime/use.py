@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from orchestrator.method.predict import Prediction
     from orchestrator.method.probe import Probed
 
+_TEACHER = "a stage of its teacher (the trial's stage 0 is one) or of another method"
+"""What of ICoT-KD, and beside it, is one network that answers."""
+
 
 @dataclass(frozen=True)
 class TrainedStage:
@@ -86,9 +89,9 @@ def export_stage(place: Place, store: StageStore, folder: Path) -> None:
 
 
 def _check_one_network(place: Place) -> None:
-    if place.tried.stage.spec.kind == "coupling":
-        found = "is two networks, which no pipeline asks"
-        fix = "`stepwise predict` does; in Python orchestrator.method.thoughts.load_coupled(folder)"
+    if place.tried.stage.spec.kind != "train":
+        found = "is no single network that answers, which a pipeline needs"
+        fix = f"export {_TEACHER}; `stepwise predict` asks the trial's last stage"
         raise InputError(Problem("EXP004", place.words, found, fix))
 
 
@@ -139,7 +142,9 @@ def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
     if not isinstance(place.trial.job.task, MultiplicationTask):
         found = f"is a {place.trial.job.task.type} task, whose intermediate results are not known"
         raise InputError(Problem("PRB001", place.words, found, "probe a stage of a multiplication job"))
-    _check_one_network(place)
+    if place.tried.stage.spec.kind != "train":
+        found = "is no single network that answers; a probe reads one"
+        raise InputError(Problem("PRB003", place.words, found, f"probe {_TEACHER}"))
     trained = TrainedStage.load(place, store)
     from orchestrator.method.evaluate import Removed
     from orchestrator.method.intermediates import intermediates
@@ -176,7 +181,7 @@ def _lineage(manifest: Manifest, store: StageStore) -> list[Manifest]:
 
 
 def _quiet() -> None:
-    """Before transformers is imported: no progress bars, no warnings about what is meant so."""
-    os.environ.update({"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
+    """Before transformers is imported: no warnings about what is meant so."""
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

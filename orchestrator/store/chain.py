@@ -67,6 +67,11 @@ class Chain:
         """How often the trial had been restarted when this attempt began."""
         return sum(earlier.answer is not None for earlier in self.attempts[: self.attempts.index(tried)])
 
+    def steps_before(self, tried: Tried) -> int:
+        """Optimizer steps of the stages that stood when this attempt began."""
+        stood = {t.stage.index: t.steps for t in self.attempts[: self.attempts.index(tried)] if t.manifest.passed}
+        return sum(steps for index, steps in stood.items() if index < tried.stage.index)
+
     @property
     def failures(self) -> tuple[Tried, ...]:
         return tuple(tried for tried in self.attempts if tried.answer)

@@ -1,28 +1,27 @@
 """What a trial tried in vain, as MLflow shows it: a run below the trial's for every attempt that failed.
 
-Its loss is at the steps of the plan; the trial's own run has none of it, so the frontier is not disturbed.
+Its loss is at the steps really taken, as the trial's is, so the curves lie over each other. The trial's own run has
+none of it, but for the attempt that it gave up at.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from math import isfinite
+from collections.abc import Iterator
 
 from orchestrator.identity import digest
-from orchestrator.plan import Trial
 from orchestrator.stability import Restart
-from orchestrator.store import Tried
+from orchestrator.store import Chain, Tried
 from orchestrator.tracking.records import RunRecord, Value
 
 
-def attempt_records(trial_uid: str, trial: Trial, failures: Sequence[Tried]) -> Iterator[RunRecord]:
+def attempt_records(trial_uid: str, chain: Chain) -> Iterator[RunRecord]:
     """A run for each, in order. An attempt has a seed or a pace of its own, so its stage key is its own too."""
     before: Counter[int] = Counter()
-    for tried in failures:
-        stage = tried.stage
-        yield _record(trial_uid, f"{trial.name}-stage{stage.index}-attempt{before[stage.index]}", trial, tried)
-        before[stage.index] += 1
+    for tried in chain.failures:
+        index = tried.stage.index
+        yield _record(trial_uid, f"{chain.trial.name}-stage{index}-attempt{before[index]}", chain, tried)
+        before[index] += 1
 
 
 def setback(tried: Tried) -> str:
@@ -37,16 +36,14 @@ def _answer(tried: Tried) -> str:
     return "gave up"
 
 
-def _record(trial_uid: str, name: str, trial: Trial, tried: Tried) -> RunRecord:
+def _record(trial_uid: str, name: str, chain: Chain, tried: Tried) -> RunRecord:
     manifest, spec = tried.manifest, tried.stage.spec
-    metrics, ended = manifest.metrics, round(manifest.committed_at * 1000)
-    losses = [Value("train/loss", loss.loss, ended, loss.step) for loss in metrics.train_loss if isfinite(loss.loss)]
-    step = spec.first_step + tried.steps
+    ended = round(manifest.committed_at * 1000)
     return RunRecord(
         uid=digest([trial_uid, tried.stage.key]),
         name=name,
         status="FAILED",
-        started=ended - round(1000 * (metrics.train_seconds + metrics.evaluate_seconds)),
+        started=ended - round(1000 * _seconds(tried)),
         ended=ended,
         params={
             "stage": str(tried.stage.index),
@@ -57,12 +54,26 @@ def _record(trial_uid: str, name: str, trial: Trial, tried: Tried) -> RunRecord:
         },
         tags={
             "stepwise.level": "attempt",
-            "stepwise.job": trial.job.name,
-            "stepwise.trial": trial.name,
+            "stepwise.job": chain.trial.job.name,
+            "stepwise.trial": chain.trial.name,
             "stepwise.verdict": manifest.verdict,
             "stepwise.reason": manifest.reason,
             "stepwise.answer": _answer(tried),
             "mlflow.note.content": setback(tried),
         },
-        values=(Value("stage/exact_match", metrics.exact_match, ended, step), *losses),
+        values=tuple(_values(tried, chain.steps_before(tried), ended)),
     )
+
+
+def _values(tried: Tried, before: int, ended: int) -> Iterator[Value]:
+    """What was measured of an attempt that began ``before`` so many steps. Nothing decodes a model that failed."""
+    metrics, end = tried.manifest.metrics, before + tried.steps
+    yield Value("cost/seconds", _seconds(tried), ended, end)
+    for block in metrics.blocks[-1:]:
+        yield Value("attempt/spot_check", block.probe_exact_match, ended, end)
+    for loss in metrics.train_loss:
+        yield Value("train/loss", loss.loss, ended, before + loss.step - tried.stage.spec.first_step)
+
+
+def _seconds(tried: Tried) -> float:
+    return tried.manifest.metrics.train_seconds + tried.manifest.metrics.evaluate_seconds

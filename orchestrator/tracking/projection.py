@@ -17,19 +17,21 @@ from orchestrator.method.stage import LossPoint
 from orchestrator.palette import COLOURS
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import Standing, best_line
-from orchestrator.store import FrontierPoint, Pruned, Tried
+from orchestrator.store import Chain, FrontierPoint, Pruned
 from orchestrator.store.cost import Cost
 from orchestrator.tracking.attempts import attempt_records, setback
 from orchestrator.tracking.records import RunRecord, Status, Value
 
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
-Failures = Mapping[str, Sequence[Tried]]
-"""By trial, its attempts that failed, in order."""
 
 
 def trial_records(
-    plan: Plan, points: Sequence[FrontierPoint], losses: Losses, failures: Failures, pruned: Mapping[str, Pruned]
+    plan: Plan,
+    chains: Sequence[Chain],
+    points: Sequence[FrontierPoint],
+    losses: Losses,
+    pruned: Mapping[str, Pruned],
 ) -> list[RunRecord]:
     """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
@@ -38,9 +40,9 @@ def trial_records(
         trial.name in pruned or _status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
     )
     records = [
-        _trial_record(trial, by_trial[trial.name], losses, failures.get(trial.name, ()), speed_known)
-        for trial in plan.trials
-        if trial.name in by_trial
+        _trial_record(chain, by_trial[chain.trial.name], losses, speed_known)
+        for chain in chains
+        if chain.trial.name in by_trial
     ]
     return [_stopped(record, pruned[record.name]) if record.name in pruned else record for record in records]
 
@@ -101,9 +103,8 @@ def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
     return "FINISHED" if ended == len(plan.trials) and not plan.to_propose else "KILLED"
 
 
-def _trial_record(
-    trial: Trial, points: list[FrontierPoint], losses: Losses, failures: Sequence[Tried], speed_known: bool
-) -> RunRecord:
+def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
+    trial = chain.trial
     params = _params(trial.job, trial)
     status = _status(trial, points)
     settled = list(_settled(trial, points))
@@ -132,11 +133,11 @@ def _trial_record(
             "mlflow.runColor": COLOURS[trial.method],
             "stepwise.lineage": " ".join(point.stage_key[:8] for point in points),
             "stepwise.restarts": str(points[-1].restarts),
-            **{f"stepwise.restart.{number}": setback(tried) for number, tried in enumerate(failures, start=1)},
+            **{f"stepwise.restart.{number}": setback(tried) for number, tried in enumerate(chain.failures, 1)},
         },
         values=tuple(values),
         models=tuple(settled),
-        attempts=tuple(attempt_records(uid, trial, failures)),
+        attempts=tuple(attempt_records(uid, chain)),
     )
 
 
@@ -165,7 +166,7 @@ def _params(job: Job, trial: Trial) -> dict[str, str]:
             "smoothing_lambda": f"{job.schedule.smoothing_lambda:g}",
             "removal_side": job.schedule.removal_side,
         }
-    searched = {field.rsplit(".", 1)[-1]: space.text(value) for field, value in trial.settings}
+    searched = {space.key_of(field): space.text(value) for field, value in trial.settings}
     return params | {key: value for key, value in searched.items() if key not in ("type", *params)}
 
 

@@ -17,7 +17,7 @@ from orchestrator.errors import Problem, StepwiseError, first_line
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.search import standings
-from orchestrator.store import FrontierPoint, Manifest, StageStore, frontier, pruned_trials, replay_all
+from orchestrator.store import Chain, FrontierPoint, Manifest, StageStore, points_of, pruned_trials, replay_all
 from orchestrator.store.cost import cost_of
 from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.projection import Losses, job_record, trial_records
@@ -45,7 +45,8 @@ IDENTIFYING = (
     "cost/seconds",
     "cost/steps_saved_by_sharing",
 )
-"""Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a job went on."""
+"""Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a job went on. A failed
+attempt has ``cost/seconds``: its timestamp is of the commit."""
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -70,6 +71,7 @@ class _Run:
     tags: dict[str, str]
     sent: set[Value] = field(default_factory=set)
     described: bool = False
+    """Of a trial or a job: whether this process has attached the resolved job."""
 
 
 class Tracker:
@@ -85,7 +87,7 @@ class Tracker:
 
     def sync(self) -> None:
         """Record every stage committed so far, and the status of every trial."""
-        records = self._records(frontier(self.plan, self.store))
+        records = self._records(replay_all(self.plan, self.store))
         with self._mlflow():
             for record in records:
                 self._send(record)
@@ -96,13 +98,14 @@ class Tracker:
 
     def finish(self, report: Path) -> None:
         """Record the job as a whole: its envelope and the files of its report."""
-        points = frontier(self.plan, self.store)
+        chains = replay_all(self.plan, self.store)
+        points = points_of(chains)
         if not points:
             return
         pruned = pruned_trials(self.plan, self.store.root)
         ranked = standings(self.plan, points, pruned)
-        trials = self._records(points)
-        record = job_record(self.plan, points, ranked, trials, cost_of(replay_all(self.plan, self.store), pruned))
+        trials = self._records(chains)
+        record = job_record(self.plan, points, ranked, trials, cost_of(chains, pruned))
         with self._mlflow():
             self._send(record)
             self._describe(record)
@@ -118,7 +121,7 @@ class Tracker:
 
     def end(self) -> None:
         """Mark trials that stopped before their last stage as killed; the next ``sync`` revives them."""
-        records = self._records(frontier(self.plan, self.store))
+        records = self._records(replay_all(self.plan, self.store))
         with self._mlflow():
             for record in records:
                 if record.status == "RUNNING":
@@ -134,10 +137,9 @@ class Tracker:
         served = self.uri.startswith(("http://", "https://"))
         return frontier_url(self.uri, self._experiment, self.plan.job) if served and self._experiment else None
 
-    def _records(self, points: Sequence[FrontierPoint]) -> list[RunRecord]:
-        failures = {chain.trial.name: chain.failures for chain in replay_all(self.plan, self.store)}
-        pruned = pruned_trials(self.plan, self.store.root)
-        return trial_records(self.plan, points, self._read_losses(points), failures, pruned)
+    def _records(self, chains: Sequence[Chain]) -> list[RunRecord]:
+        points, pruned = points_of(chains), pruned_trials(self.plan, self.store.root)
+        return trial_records(self.plan, chains, points, self._read_losses(points), pruned)
 
     def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
         for point in points:
@@ -203,6 +205,7 @@ class Tracker:
             del self._runs[record.uid]  # the trial went back over a stage: its run tells what no longer stands
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
+            self._add_params(run, record)
             self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))
         return self._runs[record.uid]
 
@@ -233,13 +236,18 @@ class Tracker:
         tags = {**record.tags, "stepwise.uid": record.uid}
         return self._client.create_run(self._known_experiment(), record.started, tags, record.name)
 
+    def _add_params(self, run: Run, record: RunRecord) -> None:
+        """Those that a run has not got: all of a new one, and of one whose process died before it had them."""
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in record.params.items() if key not in run.data.params]
+        if params:
+            self._client.log_batch(run.info.run_id, params=params, synchronous=True)
+
     def _send(self, record: RunRecord) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric, RunTag
 
         run = self._run(record)
-        if not run.described:
-            params = [Param(key, value) for key, value in record.params.items()]
-            self._client.log_batch(run.id, params=params, synchronous=True)
         models = self._models.log(run.id, record.models)
         unsent = [value for value in record.values if value not in run.sent]
         for start in range(0, len(unsent), ROWS_PER_CALL):
@@ -258,7 +266,6 @@ class Tracker:
             below = replace(attempt, tags=attempt.tags | {PARENT: self._run(trial).id})
             self._send(below)
             self._set_status(below, below.status)
-            self._run(below).described = True
 
     def _describe(self, record: RunRecord) -> None:
         """Attach the resolved job, after the numbers: a broken artifact store must not hold them up."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestrator.caption import caption
 from orchestrator.config import Job
+from orchestrator.space import key_of
 
 SECTION = "frontier"
 REMOVED = "frontier/internalized_tokens"
@@ -44,7 +45,8 @@ def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> 
             "A point of `frontier/*` is a stage that stands, its step the removed tokens; `baseline/*` is a baseline's "
             "end, drawn as a flat line. Runs can be searched by tags: `stepwise.restarts`, `stepwise.restart.N` (why, "
             "and how: LIKE '%stuck%') and `stepwise.lineage` (the keys of its stages: LIKE '%1f2e3d4c%'). An attempt "
-            "that failed is a run below its trial's (`stepwise.level` = 'attempt'), with its loss and why.",
+            "that failed is a run below its trial's (`stepwise.level` = 'attempt'), with its loss, its last spot check "
+            "and why.",
             again if run_id else f"Again, on the same store: `stepwise run {job.name}`.",
         ]
     )
@@ -62,7 +64,7 @@ def experiment_views(created_at: int, job: Job) -> dict[str, str]:
     if "no_cot" in job.methods:
         each = (ACCURACY, (("frontier/accuracy",), "frontier/speedup"), SPEED, PROGRESS, RESTARTS)
         mean = (ACCURACY, MEAN_SPEEDUP, MEAN_SPEED, PROGRESS, RESTARTS)
-    searched = [field.rsplit(".", 1)[-1] for field in (job.search.space if job.search else ())]
+    searched = [key_of(field) for field in (job.search.space if job.search else ())]
     keys = dict.fromkeys(("method", "tokens_per_stage", "smoothing_lambda", *searched))
     grouped = _state(
         mean,

@@ -8,18 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import manifests, stepwise
+from commands import TINY, manifests, stepwise
 from loopback import Loopback, loopback
 
 STOPPED = 130
-JOB = """
+JOB = f"""
 name = "small"
-[task]
-digits = [1, 2]
-[model]
-layers = 1
-width = 32
-heads = 2
+{TINY}
 [schedule]
 tokens_per_stage = 3
 stage_steps = 400
@@ -27,8 +22,6 @@ pretrain_steps = 20
 consolidation_stages = 1
 [training]
 learning_rate = 3e-3
-[evaluation]
-speed_examples = 2
 """
 PASSWORD = "canary-of-the-mlflow-password"  # noqa: S105
 

@@ -11,6 +11,17 @@ import threading
 from pathlib import Path
 
 DEADLINE_SECONDS = 240
+TINY = """
+[task]
+digits = [1, 2]
+[model]
+layers = 1
+width = 32
+heads = 2
+[evaluation]
+speed_examples = 2
+"""
+"""Of a job file: what is learnt in seconds."""
 
 
 def free_port() -> int:

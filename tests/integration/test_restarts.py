@@ -7,16 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import kill_after_first_commit, manifests, start, stepwise, weights
+from commands import TINY, kill_after_first_commit, manifests, start, stepwise, weights
 
-JOB = """
+JOB = f"""
 name = "wild"
-[task]
-digits = [1, 2]
-[model]
-layers = 1
-width = 32
-heads = 2
+{TINY}
 [schedule]
 tokens_per_stage = 3
 stage_steps = 90
@@ -25,11 +20,9 @@ pretrain_steps = 1
 learning_rate = 1e-3
 max_grad_norm = 1e30
 reset_optimizer = false
-weight_decay = {weight_decay}
+weight_decay = {{weight_decay}}
 [stability]
 max_compute = 20
-[evaluation]
-speed_examples = 2
 """
 SAVED, LOST = 3000, 1e7
 """AdamW multiplies weights by 1 - rate x decay: beyond -1 they explode. The ladder halves the rate, at most twice."""

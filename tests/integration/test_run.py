@@ -9,17 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from commands import kill_after_first_commit, manifests, processes_of, start, stepwise, weights
+from commands import TINY, kill_after_first_commit, manifests, processes_of, start, stepwise, weights
 
-JOB = """
+JOB = f"""
 name = "small"
-methods = {methods}
-[task]
-digits = [1, 2]
-[model]
-layers = 1
-width = 32
-heads = 2
+methods = {{methods}}
+{TINY}
 [schedule]
 tokens_per_stage = 3
 stage_steps = 60
@@ -27,8 +22,6 @@ pretrain_steps = 60
 consolidation_stages = 1
 [training]
 learning_rate = 3e-3
-[evaluation]
-speed_examples = 2
 [resources]
 cpus_per_worker = 0.5
 """

@@ -6,28 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import manifests, stepwise
+from commands import TINY, manifests, stepwise
 
-JOB = """
-name = "{name}"
-[task]
-digits = [1, 2]
-[model]
-layers = 1
-width = 32
-heads = 2
+JOB = f"""
+name = "{{name}}"
+{TINY}
 [schedule]
 tokens_per_stage = 2
 stage_steps = 40
 pretrain_steps = 60
 consolidation_stages = 2
-[evaluation]
-speed_examples = 2
 [resources]
 cpus_per_worker = 0.5
 max_concurrent_trials = 2
 [search]
-{search}
+{{search}}
 """
 GRID = """
 prune = true

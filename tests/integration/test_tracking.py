@@ -15,8 +15,9 @@ import pytest
 
 from orchestrator.config import Job
 from orchestrator.errors import StepwiseError
-from orchestrator.method.stage import LossPoint, StageMetrics, Verdict
+from orchestrator.method.stage import PASSED, LossPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.stability import Block
 from orchestrator.store import Chain, StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, experiment_name
 
@@ -45,9 +46,34 @@ def loss_steps(stage: PlannedStage) -> range:
     return range(stage.spec.first_step + 5, stage.spec.first_step + stage.spec.steps, 5)
 
 
+UNMEASURED = {
+    "exact_match": 0.0,
+    "examples": 0,
+    "validation_loss": 1e9,
+    "generated_tokens": 0.0,
+    "examples_per_second": 0.0,
+    "examples_per_second_batched": 0.0,
+    "evaluate_seconds": 0.0,
+}
+"""Of an attempt that failed: nothing decodes its model."""
+
+
+def last_block(stage: PlannedStage, exact_match: float) -> Block:
+    spec = stage.spec
+    losses = dict.fromkeys(("probe_loss", "train_loss", "train_loss_max", "gradient_norm", "gradient_norm_max"), 0.1)
+    place = {"step": spec.steps, "removed_tokens": spec.removed_to}
+    return Block(**place, **losses, probe_exact_match=exact_match, non_finite=0, update_ratio=1e-3)
+
+
 def commit(
-    store: StageStore, stage: PlannedStage, exact_match: float, verdict: Verdict = "good", rate: float = 10.0
+    store: StageStore,
+    stage: PlannedStage,
+    exact_match: float,
+    verdict: Verdict = "good",
+    rate: float = 10.0,
+    **measured: Any,
 ) -> None:
+    """Of a failed attempt ``exact_match`` is what its last spot check found."""
     spec = stage.spec
     metrics = StageMetrics(
         removed_tokens=spec.removed_to,
@@ -61,7 +87,8 @@ def commit(
         train_loss=tuple(LossPoint(step=step, loss=1 / step) for step in loss_steps(stage)),
         train_seconds=3.0,
         evaluate_seconds=1.0,
-    )
+        blocks=(last_block(stage, exact_match),),
+    ).model_copy(update=measured | ({} if verdict in PASSED else UNMEASURED))
     attempt = store.begin(stage.key)
     (attempt / "model.safetensors").write_bytes(b"weights")
     store.commit(stage, attempt, verdict, metrics)
@@ -252,9 +279,62 @@ def test_attempt_thrown_away_is_a_run_below_its_trials(store: StageStore, databa
     assert {run.data.tags["mlflow.parentRunId"] for run in attempts.values()} == {trial.info.run_id}
     first, failed = attempts["stepwise-seed0-stage3-attempt0"], chain.failures[0].stage
     assert recorded.values(first, "train/loss") == [(step, 1 / step) for step in loss_steps(failed)]
-    assert recorded.values(first, "stage/exact_match") == [(failed.spec.first_step + 50, 0.1)]
+    assert recorded.values(first, "attempt/spot_check") == [(failed.spec.first_step + 50, 0.1)]
+    assert "stage/exact_match" not in first.data.metrics, "nobody measured it"
+    assert first.data.params["seed"] == str(failed.spec.seed)
     assert first.data.tags["stepwise.answer"] == "restart 1 from stage 3: another seed"
     assert recorded.values(trial, "frontier/accuracy") == [(0, 0.9), (4, 0.9), (8, 0.9)]
+
+
+def test_loss_of_the_attempt_that_a_trial_gave_up_at_lies_over_the_trials(store: StageStore, database: str) -> None:
+    plan = make_plan("over-each-other", database, stability={"restarts": False})
+    stages = plan.trials[0].stages
+    for stage in stages[:3]:
+        commit(store, stage, 0.9, steps_taken=48)  # as the adaptive schedule does
+    commit(store, stages[3], 0.1, "stuck")
+    Tracker(plan, store).sync()
+
+    recorded = Recorded(plan, database)
+    (trial,), (attempt,) = recorded.runs().values(), recorded.runs("attempt").values()
+    losses = recorded.values(attempt, "train/loss")
+    assert [step for step, _ in losses] == [3 * 48 + step for step in range(5, 50, 5)]
+    assert losses == recorded.values(trial, "train/loss")[-len(losses) :]
+    assert recorded.values(attempt, "attempt/spot_check") == [(3 * 48 + 50, 0.1)]
+
+
+@pytest.mark.parametrize("measured", [{}, {"blocks": ()}], ids=["with blocks", "without"])
+def test_attempt_made_anew_is_told_once(store: StageStore, database: str, measured: dict[str, Any]) -> None:
+    plan = make_plan(f"attempt-anew-{len(measured)}", database)
+    stages = plan.trials[0].stages
+    for stage in stages[:3]:
+        commit(store, stage, 0.9)
+    commit(store, stages[3], 0.1, "stuck", **measured)
+    Tracker(plan, store).sync()
+    store.forget(stages[3].key)
+    commit(store, stages[3], 0.1, "stuck", **measured)
+    Tracker(plan, store).sync()
+
+    recorded = Recorded(plan, database)
+    (attempt,), (aside,) = recorded.runs("attempt").values(), recorded.runs("superseded").values()
+    assert attempt.info.run_id != aside.info.run_id
+    losses = [(step, 1 / step) for step in loss_steps(stages[3])]
+    assert recorded.values(attempt, "train/loss") == recorded.values(aside, "train/loss") == losses
+
+
+def test_run_whose_process_died_before_its_params_gets_them(store: StageStore, database: str) -> None:
+    plan = make_plan("params", database)
+    (trial,) = plan.trials
+    commit(store, trial.stages[0], 0.9)
+    Tracker(plan, store).sync()
+    recorded = Recorded(plan, database)
+    whole = recorded.runs()[trial.name]
+    recorded.client.delete_run(whole.info.run_id)
+    tags = {key: value for key, value in whole.data.tags.items() if key.startswith("stepwise.")}
+    recorded.client.create_run(recorded.experiment.experiment_id, tags=tags, run_name=trial.name)
+
+    Tracker(plan, store).sync()
+
+    assert recorded.runs()[trial.name].data.params == whole.data.params
 
 
 def test_trial_that_went_back_over_a_stage_gets_a_run_of_what_stands(store: StageStore, database: str) -> None:

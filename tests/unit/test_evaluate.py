@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import StoreError
 from orchestrator.method.data import token_table
+from orchestrator.method.decoding import whole_cache
 from orchestrator.method.evaluate import (
     Evaluator,
     Removed,
@@ -78,9 +79,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> JobData:
     return prepare_data(make_job(), StageStore(tmp_path_factory.mktemp("data")))
 
 
-def make_evaluator(data: JobData, *, token_is_symbol: bool = True, **fields: int) -> Evaluator:
+def make_evaluator(
+    data: JobData, kind: type[Evaluator] = Evaluator, *, token_is_symbol: bool = True, **fields: int
+) -> Any:
     config = Evaluation(**{"batch_size": 16} | fields)
-    return Evaluator(data.validation, data.tokenizer, data.task.is_correct, config, token_is_symbol=token_is_symbol)
+    return kind(data.validation, data.tokenizer, data.task.is_correct, config, token_is_symbol=token_is_symbol)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,46 @@ def test_verified_accuracy_is_that_of_decoding_at_every_stage(half_trained, data
     assert [tokens for tokens, _ in seen] == [0, 0, 3, COT_TOKENS]
     assert any(0 < exact_match < 1 for tokens, exact_match in seen if tokens == 0)
     assert any(0 < exact_match < 1 for tokens, exact_match in seen if tokens)
+
+
+class Heard(Evaluator):
+    """Keeps what a model wrote, of every example that was decoded."""
+
+    def written(self, model: PreTrainedModel, removed: Removed, *, verify: bool) -> dict[int, list[int]]:
+        self.outputs: dict[int, list[int]] = {}
+        self.accuracy(model, removed, verify=verify)
+        return self.outputs
+
+    def _is_right(self, output: list[int], row: int) -> bool:
+        self.outputs[row] = output
+        return super()._is_right(output, row)
+
+
+@pytest.mark.parametrize("token_is_symbol", [True, False])
+def test_decoding_from_the_first_wrong_token_writes_what_decoding_from_the_question_does(
+    half_trained, data, token_is_symbol
+):
+    heard = make_evaluator(data, Heard, token_is_symbol=token_is_symbol)
+    for model, removed, _ in half_trained():
+        resumed, whole = (heard.written(model, removed, verify=verify) for verify in (True, False))
+        assert resumed == {row: whole[row] for row in resumed}
+        assert len(whole) == len(data.validation)
+        assert resumed or (token_is_symbol and removed.tokens == COT_TOKENS), "nothing was compared"
+
+
+def test_model_that_keeps_no_keys_and_values_is_decoded_from_the_question(data):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    end, layers = data.tokenizer.eos_token_id, {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]}
+    model = Lfm2ForCausalLM(
+        Lfm2Config(
+            vocab_size=len(data.tokenizer), max_position_embeddings=data.longest, **shape, **layers, eos_token_id=end
+        )
+    )
+    assert whole_cache(model) is None
+    heard = make_evaluator(data, Heard, examples=8)
+    verified, decoded = (heard.written(model, Removed(COT_TOKENS), verify=verify) for verify in (True, False))
+    assert verified and verified.items() <= decoded.items()
 
 
 def test_accuracy_on_more_removal_than_trained_is_that_of_decoding(explicit, evaluator):

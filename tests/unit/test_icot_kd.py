@@ -33,7 +33,9 @@ from orchestrator.fork import fork_plan
 from orchestrator.method.distil import Emulation, MindReading, begin_part
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.model import load_weights
+from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import Batch
+from orchestrator.method.stage import StageSpec
 from orchestrator.method.thoughts import (
     Coupled,
     Emulator,
@@ -42,6 +44,7 @@ from orchestrator.method.thoughts import (
     load_coupled,
     teacher_thoughts,
 )
+from orchestrator.method.train import Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.report import summary_rows
 from orchestrator.report.findings import Findings
@@ -240,12 +243,28 @@ def test_plan_has_a_teacher_two_parts_that_it_teaches_and_one_that_needs_both():
     assert [s.spec.removed_to for s in chain_of().stages] == [0, 3, 3, 3]
 
 
-def test_parts_cool_down_with_a_job_that_cools_down():
-    rates = [
-        {(stage.spec.rate_to, stage.spec.cooldown) for stage in chain_of(schedule=SCHEDULE | options).stages[1:]}
-        for options in ({}, {"consolidation_stages": 2, "cooldown_stages": 1})
-    ]
-    assert rates == [{(1.0, 1.0)}, {(0.0, 0.3)}]
+def rates(spec: StageSpec, data: JobData) -> list[float]:
+    """The share of the learning rate at every step of a stage."""
+    model, training = network(), Training(learning_rate=0.5, warmup_steps=0)
+    optimizer, seen = Optimizer(model, training), []
+
+    def objective(*step: object) -> Terms:
+        seen.append(optimizer.adamw.param_groups[0]["lr"] / 0.5)  # of the step before
+        return [next(model.parameters()).sum]
+
+    train_stage(model, optimizer, spec, data.train, training, None, lambda progress: None, objective)
+    return [*seen[1:], optimizer.adamw.param_groups[0]["lr"] / 0.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [({}, [1, 1, 1]), ({"consolidation_stages": 2, "cooldown_stages": 1}, [1, 2 / 3, 1 / 3])],
+    ids=["constant", "cools down"],
+)
+def test_parts_cool_down_over_their_last_three_tenths_in_a_job_that_cools_down(finished, options, last):
+    _, _, data, _ = finished
+    for stage in chain_of(schedule=SCHEDULE | options).stages[1:]:
+        assert rates(replace(stage.spec, steps=10), data) == pytest.approx([1] * 7 + last)
 
 
 def test_student_and_emulator_begin_as_their_teacher_ended_for_want_of_pretrained_weights(finished):
@@ -422,8 +441,12 @@ def test_coupled_model_is_asked_by_its_name_and_no_pipeline_asks_it(finished, st
     for words, code in (
         (["predict", "kd:icot_kd:1", questions[0]], "PRE003"),
         (["export", "kd", tmp_path / "home"], "EXP004"),
-        (["probe", "kd"], "EXP004"),
+        (["export", "kd:icot_kd:1", tmp_path / "home"], "EXP004"),
+        (["probe", "kd"], "PRB003"),
+        (["probe", "kd:icot_kd:1"], "PRB003"),
     ):
         refused = stepwise(*words, "--store", store.root)
         assert (refused.code, code in refused.err) == (2, True), refused.err
+        assert code == "PRE003" or "trial's stage 0" in " ".join(refused.err.split())
     assert not (tmp_path / "home").exists()
+    assert stepwise("export", "kd:icot_kd:0", tmp_path / "home", "--store", store.root).code == 0
