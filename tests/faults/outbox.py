@@ -268,7 +268,7 @@ def commit(store: StageStore, chain: Chain, tracker: BackgroundTracker, delivery
         examples=0 if stuck else 10,
         validation_loss=0.1,
         train_seconds=1.0,
-        evaluate_seconds=1.0,
+        evaluate_seconds=1.0 - stuck,
         train_loss=losses,
         blocks=(Block(**ends, **signals, non_finite=0, update_ratio=1e-3),),
         **rates,
