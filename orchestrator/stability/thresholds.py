@@ -34,8 +34,8 @@ class Thresholds(BaseModel):
     runs that ended well, 0.01 to 0.02 on the plateau of No CoT. At 0.1 a healthy quickstart was stopped."""
     flat_stages: int = 3
     """B3: consolidation has levelled off when it is flat over so many stages, never before. Over one of 400 steps
-    the slope's noise is 0.06 a stage, twice ``flat``: half of the consolidation stages of two seeds that still learnt
-    were stopped, and no restart helped; over three it is 0.01 (jobs/studies/detectors)."""
+    the slope's noise is 0.06 a stage by estimate, twice ``flat``: half of the consolidation stages of two seeds that
+    still learnt were stopped, and no restart helped; over three it is 0.01 (jobs/studies/detectors)."""
     recovery_factor: float = 1.5
     """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
     3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
