@@ -460,5 +460,9 @@ def _end(outcome: Plan | int, store: Path) -> None:
 
 def _existing(store: Path) -> None:
     if not (store / "stages").is_dir():
-        found = "is not a store, it has no folder `stages`" if store.is_dir() else "no such store"
-        raise InputError(Problem("STO001", str(store), found, "run a job first, or name a store with --store"))
+        found, fix = "no such store", "run a job first, or name a store with --store"
+        if (store / "jobs").is_dir():
+            found, fix = "has no committed stage yet", "`stepwise status JOB` says how far a job is"
+        elif store.is_dir():
+            found = "is not a store, it has no folder `stages`"
+        raise InputError(Problem("STO001", str(store), found, fix))

@@ -43,7 +43,9 @@ def prompt_ids(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     [ids] = encode([prompt_text(question, tokenizer.eos_token)], tokenizer)
     if unknown := unknown_words(question, ids, tokenizer):
         fix = "write it as the task does; `stepwise data JOB --split validation --limit 3` shows questions before ||"
-        raise InputError(Problem("PRE001", repr(question), f"the model does not know {' '.join(unknown)}", fix))
+        raise InputError(
+            Problem("PRE001", repr(question), f"the model does not know {', '.join(map(repr, unknown))}", fix)
+        )
     if len(separators(ids, separator, len(added_before(tokenizer)))) != 1:
         found = f"holds the separator {tokenizer.eos_token!r}"
         raise InputError(Problem("PRE001", repr(question), found, "it is added to every question; leave it out"))
@@ -55,5 +57,5 @@ def unknown_words(text: str, ids: Iterable[int], tokenizer: PreTrainedTokenizerB
     unknown = tokenizer.unk_token_id
     if unknown == tokenizer.eos_token_id or unknown not in ids:
         return []
-    words = {word for word in text.split() if unknown in tokenizer(word)["input_ids"]}
-    return sorted(word for word in words if tokenizer.unk_token not in word)
+    words = dict.fromkeys(word for word in text.split() if tokenizer.unk_token not in word)
+    return [word for word in words if unknown in tokenizer(word)["input_ids"]]

@@ -54,7 +54,8 @@ def _model(findings: Findings, pick: FrontierPoint) -> Answer:
     folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
     settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
     detail = f"exact match with {left}: {words.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
-    return Answer("Which model?", words.exact(pick.exact_match), detail, folder)
+    question = "Which model, so far?" if findings.unfinished else "Which model?"
+    return Answer(question, words.exact(pick.exact_match), detail, folder)
 
 
 def _removed(point: FrontierPoint) -> str:

@@ -38,3 +38,6 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
         yield best_line(findings.plan, findings.ranked)
     yield ""
     yield frontier_chart(findings)
+    if findings.unfinished:
+        trials = f"{findings.unfinished} of {count(len(findings.chains), 'trial')}"
+        yield f"unfinished: {trials} still to train; `stepwise run {findings.plan.job.name}` goes on"

@@ -56,6 +56,11 @@ class Findings:
         return cost_of(self.chains, self.pruned)
 
     @property
+    def unfinished(self) -> int:
+        """Trials with stages still to train."""
+        return sum(chain.next is not None and chain.trial.name not in self.pruned for chain in self.chains)
+
+    @property
     def examples(self) -> int:
         """Validation examples that exact match is measured on."""
         return max((manifest.metrics.examples for manifest in self.manifests.values()), default=0)

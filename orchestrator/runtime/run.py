@@ -357,6 +357,8 @@ def _check_writable(root: Path) -> None:
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     if not existing.is_dir():
         raise InputError(Problem("STO003", str(existing), "is a file", "name a folder with --store"))
+    if not os.statvfs(existing).f_blocks:  # /proc and /sys call themselves writable
+        raise InputError(Problem("STO003", str(existing), "holds no files of ours", "name another folder with --store"))
     if existing == root and root.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
         raise InputError(Problem("STO008", str(root), "can be written by everybody here", f"chmod o-w {root}"))
     for folder in (existing, *(root / name for name in FOLDERS)):

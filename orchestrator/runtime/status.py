@@ -76,7 +76,7 @@ def state_table(search: SearchState) -> Table:
     table.add_column("trial", no_wrap=True)
     for heading in ("stage", "removed", "exact match", "steps", "left", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("state", no_wrap=True)
     trials = sorted(search.trials, key=lambda trial: trial.state != "training")
     for trial in trials[:MOST_ROWS]:
         table.add_row(

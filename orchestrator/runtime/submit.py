@@ -92,6 +92,8 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
         console.print(note)
     console.print(f"{job}: {search.state}; store {root}")
     console.print(state_table(search))
+    if search.state == "unfinished":
+        console.print(f"nothing trains: a command that just began, or none; `stepwise run {job}` goes on")
     return DONE
 
 

@@ -104,6 +104,7 @@ class Watch:
         self._said = Counter({chain.trial.name: len(chain.attempts) for chain in self._chains})
         self._said_pruned = set(pruned_trials(plan, store.root))
         self._said_quiet: set[tuple[str, float]] = set()
+        self._said_begun = False
         self.committed = 0
         live = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False) if live else None
@@ -140,6 +141,9 @@ class Watch:
         if self._live:
             self._live.update(live_table(rows, self.console.height - 5), refresh=True)
             return
+        if not self._said_begun and any(row.progress for row in rows):
+            self._said_begun = True
+            self.console.print(f"training began after {duration(time.time() - self.since)}; a line for every stage:")
         for row in rows:
             name = row.trial.name
             for tried in row.chain.attempts[self._said[name] :]:
@@ -239,12 +243,12 @@ def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
 
 def _line(trial: Trial, tried: Tried) -> str:
     metrics, manifest = tried.manifest.metrics, tried.manifest
-    line = f"{trial.name}  stage {tried.stage.index + 1}/{len(trial.stages)}"
+    line = f"{trial.name}  stage {tried.stage.index} of {len(trial.stages)}"
     kind = tried.stage.spec.kind
     if kind != "train":
         line += f" ({kind.replace('_', ' ')})"
     if not manifest.passed:
-        return f"{line}  {manifest.verdict}: {manifest.reason}; {_answer(trial, tried)}"
+        return f"{line}  {manifest.verdict}: {manifest.reason}; {_answer(tried)}"
     line += f"  {metrics.removed_tokens}/{metrics.total_tokens} removed"
     if kind == "thought_emulation":
         line += f"  loss {metrics.validation_loss:.3g}"
@@ -258,8 +262,7 @@ def _line(trial: Trial, tried: Tried) -> str:
     return f"{line}  suspect: {manifest.reason}" if manifest.verdict == "suspect" else line
 
 
-def _answer(trial: Trial, tried: Tried) -> str:
+def _answer(tried: Tried) -> str:
     if not isinstance(tried.answer, Restart):
         return "gives up"
-    place = f"stage {tried.answer.from_stage + 1}/{len(trial.stages)}"
-    return f"restart {tried.answer.number} from {place}: {tried.answer.change}"
+    return f"restart {tried.answer.number} from stage {tried.answer.from_stage}: {tried.answer.change}"

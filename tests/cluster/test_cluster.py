@@ -57,7 +57,7 @@ def test_search_is_submitted_followed_stopped_and_continued_to_its_frontier(clus
     said = []
     for line in followed.stdout:
         said.append(line)
-        if "stage 1/" in line:
+        if "stage 0 of" in line:
             break
     status = json.loads(there("status", "small", "--json").stdout)
     assert status["submission"]["status"] == "RUNNING", "".join(said)

@@ -68,7 +68,7 @@ def first_stages(lines: Iterator[str], trials: int) -> str:
     said = ""
     for line in lines:
         said += line
-        if said.count("stage 1/") == trials:
+        if said.count("stage 0 of") == trials:
             break
     return said
 

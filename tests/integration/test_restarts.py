@@ -52,8 +52,8 @@ def test_restarts_save_a_trial_and_each_says_why(saved: Path) -> None:
     assert verdicts(saved)[:5] == ["good", "diverged", "diverged", "diverged", "good"]
     lines = [line for line in (saved / "output.txt").read_text().splitlines() if "diverged:" in line]
     assert len(lines) == verdicts(saved).count("diverged")
-    assert lines[0].startswith("stepwise-seed0  stage 2/4  diverged: a loss or gradient is not finite in block")
-    assert lines[0].endswith("; restart 1 from stage 2/4: another seed")
+    assert lines[0].startswith("stepwise-seed0  stage 1 of 4  diverged: a loss or gradient is not finite in block")
+    assert lines[0].endswith("; restart 1 from stage 1: another seed")
     assert lines[2].endswith("a quarter of the tokens per stage, half the rate, twice the steps")
     points = json.loads(stepwise("report", "wild.toml", "--json", cwd=saved).stdout)
     assert [point["verdict"] for point in points] == ["good"] * 4

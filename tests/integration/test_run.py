@@ -63,7 +63,7 @@ def test_run_prints_the_frontier_and_where_to_look(finished: Path) -> None:
     output = (finished / "output.txt").read_text()
     assert "stepwise-store/jobs/small/report/report.html" in output
     assert "stepwise ui --store stepwise-store" in output
-    assert "stage 5/5" in output and "Stepwise" in output and "No CoT" in output
+    assert "stage 4 of 5" in output and "Stepwise" in output and "No CoT" in output
 
 
 def test_run_commits_every_stage_with_its_checkpoint(finished: Path) -> None:

@@ -80,7 +80,7 @@ def test_job_alone_means_its_most_accurate_stepwise_stage_with_everything_remove
         (["zz"], ["FRK004", "no job here"]),
         (["tiny:x"], ["FRK004", "no_cot-seed0, stepwise-seed0"]),
         (["tiny:stepwise:9"], ["FRK004", "stages 0 to 4"]),
-        (["tiny", "12 * 3"], ["PRE001", "'12 * 3'", "does not know 12"]),
+        (["tiny", "12 * 3"], ["PRE001", "'12 * 3'", "does not know '12'"]),
         (["tiny", "1 <eos> * 3 2"], ["PRE001", "<eos>"]),
         (["tiny", " ".join(["1"] * 40)], ["PRE002", "41 tokens", "positions"]),
     ],
