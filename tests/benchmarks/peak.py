@@ -168,7 +168,8 @@ class Sizes:
 def main() -> None:
     quick = arguments(__doc__).quick
     with Side(Sizes, ALLOCATOR) as sizes:
-        finish("peak", *sizes(quick), quick=quick)
+        figures = sizes(quick)
+    finish("peak", *figures, quick=quick)
 
 
 if __name__ == "__main__":

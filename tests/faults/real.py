@@ -69,7 +69,7 @@ HEAD = {"gcs_server", "raylet"}
 """Without them Ray takes a minute to give up, so they are hit seldom: ..."""
 HEAD_SHARE = 0.2
 """... as often as this, where another helper would be hit always."""
-SEEN = re.compile(r"^(\S+)  stage (\d+)/\d+", re.MULTILINE)
+SEEN = re.compile(r"^(\S+)  stage (\d+) of ", re.MULTILINE)
 
 
 @dataclass
@@ -306,7 +306,7 @@ class Real:
         plan = saved_plan(NAME, store)
         chains = {trial.name: trial.stages for trial in plan.trials} if plan else {}
         for trial, stage in SEEN.findall(command.words):
-            if chains[trial][int(stage) - 1].key not in acknowledged:
+            if chains[trial][int(stage)].key not in acknowledged:
                 self.figures.stages_lost += 1
                 self.figures.failures.append(f"{home.name}: said and not there: {trial} stage {stage}")
 
