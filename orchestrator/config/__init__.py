@@ -4,7 +4,7 @@ The string under each field is its reference: ``stepwise schema``, ``stepwise in
 documentation come from it.
 """
 
-from orchestrator.config.cluster import Cluster, load_cluster, valid_cluster
+from orchestrator.config.cluster import Cluster, default_token_file, load_cluster, valid_cluster
 from orchestrator.config.job import NAME, Job, Task
 from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.reference import reference
@@ -53,6 +53,7 @@ __all__ = [
     "TextTask",
     "Tracking",
     "Training",
+    "default_token_file",
     "job_toml",
     "load_cluster",
     "load_job",

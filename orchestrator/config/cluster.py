@@ -18,6 +18,11 @@ MAX_CLUSTER_BYTES = 1 << 16
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+def default_token_file() -> str:
+    """Where Ray looks for a cluster's token."""
+    return os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+
+
 class Cluster(Section):
     """What `stepwise submit` has to know of a cluster. Closed unless it says otherwise in writing."""
 
@@ -25,8 +30,9 @@ class Cluster(Section):
     """URL of Ray's dashboard, which is its job server: ``http://127.0.0.1:8265``, or the near end of a tunnel."""
     store: Annotated[str, Field(min_length=1)]
     """The store's folder as every node sees it: one file system, shared by all nodes. ``~`` and $VARIABLES stand."""
-    token_file: Annotated[str, Field(validate_default=True)] = "~/.ray/auth_token"  # noqa: S105 - its path
-    """File with the cluster's token, readable by its owner alone (mode 0600). RAY_AUTH_TOKEN comes first."""
+    token_file: Annotated[str, Field(default_factory=default_token_file, validate_default=True)]
+    """File with the cluster's token, readable by its owner alone (mode 0600); without it the one that
+    RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token. RAY_AUTH_TOKEN comes first."""
     ship_package: bool = False
     """Send this installation of Stepwise along. False: the one installed on the nodes runs."""
     python: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+$")] = "python"

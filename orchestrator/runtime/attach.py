@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import Resources
+from orchestrator.config import Resources, default_token_file
 from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.runtime.access import check_asks_for_token, check_private
 from orchestrator.runtime.cluster import (
@@ -114,7 +114,7 @@ def connect(at: Attachment) -> None:
 def _check_token_file() -> None:
     """Ray reads RAY_AUTH_TOKEN, then this file."""
     if not os.environ.get("RAY_AUTH_TOKEN"):
-        check_private(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token"))
+        check_private(Path(default_token_file()).expanduser())
 
 
 def placement(resources: Resources) -> Placement:

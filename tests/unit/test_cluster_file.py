@@ -81,6 +81,17 @@ def test_token_is_read_only_from_a_file_of_its_owner(tmp_path: Path, monkeypatch
     assert token(file) == SECRET
 
 
+def test_token_is_looked_for_where_ray_looks_unless_the_file_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/run/secrets/ray_token")
+    assert load_cluster(cluster_file(tmp_path, GOOD)).token_file.startswith("/run/secrets/")
+    named = load_cluster(cluster_file(tmp_path, GOOD + f"token_file: {tmp_path}/own\n"))
+    assert named.token_file == f"{tmp_path}/own"
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    assert load_cluster(cluster_file(tmp_path, GOOD)).token_file == str(Path.home() / ".ray/auth_token")
+
+
 @pytest.mark.parametrize(
     ("resources", "nodes", "trials"),
     [
