@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
@@ -53,10 +53,14 @@ class Mirroring:
             self._copying.notify()
 
     def close(self, deadline_seconds: float) -> None:
-        """Copy what is left, for at most so long; say so if that was not all."""
+        """Copy what is left, for at most so long or until Ctrl-C; say so if that was not all."""
         if not self._copying:
             return
-        with self._console.status("copying to the mirror; Ctrl-C leaves the rest to the next run"):
+        done = False
+        with (
+            self._console.status("copying to the mirror; Ctrl-C leaves the rest to the next run"),
+            suppress(KeyboardInterrupt),
+        ):
             done = self._copying.close(deadline_seconds)
         if not done:
             self._console.print("the mirror has not got everything; the same command copies the rest")

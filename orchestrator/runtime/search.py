@@ -41,12 +41,14 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None], at: Atta
             target=_search, args=(plan, store, pending, placement, storage, problems), daemon=True
         )
         search.start()
-        while search.is_alive() and not interrupted.is_set():
-            tick()
-            search.join(TICK_SECONDS)
-        if interrupted.is_set():
-            (storage / INTERRUPTED).touch()
-            search.join(LEAVE_SECONDS)
+        try:
+            while search.is_alive() and not interrupted.is_set():
+                tick()
+                search.join(TICK_SECONDS)
+        finally:  # Tune must not ask a Ray that is gone, also when a tick failed
+            if search.is_alive():
+                (storage / INTERRUPTED).touch()
+                search.join(LEAVE_SECONDS)
     if interrupted.is_set():
         raise KeyboardInterrupt
     tick()

@@ -126,9 +126,11 @@ class Watch:
             self.console.print(f"{chain.trial.name}: {stages} are in the store")
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.refresh()
-        if self._live:
-            self._live.stop()
+        try:
+            self.refresh()
+        finally:
+            if self._live:
+                self._live.stop()
 
     def refresh(self) -> None:
         """Read the store and show what changed."""

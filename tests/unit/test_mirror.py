@@ -22,7 +22,7 @@ from orchestrator.runtime import run
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.store import StageStore, frontier, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
-from orchestrator.store.mirror import Mirror
+from orchestrator.store.mirror import BackgroundMirror, Mirror
 from orchestrator.store.searches import record_proposal
 from orchestrator.tracking import BackgroundTracker
 
@@ -287,6 +287,22 @@ def test_end_waits_for_what_is_on_its_way(tmp_path, url):
     mirroring.close(60)
     assert console.export_text() == ""
     assert keys_at(url) == set(plan.unique_stages)
+
+
+def test_interrupted_copying_leaves_mlflow_its_turn(tmp_path, url, stepwise, no_ray, monkeypatch):
+    plan = make_plan()
+    store = trained(tmp_path / "store", plan)
+    save_job(plan, store)
+    closed = []
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(BackgroundMirror, "close", interrupted)
+    monkeypatch.setattr(BackgroundTracker, "close", lambda *_: bool(closed.append(True)) or True)
+    finished = stepwise("run", "small", "--mirror", url, "--store", store.root)
+    assert (finished.code, closed) == (0, [True])
+    assert "the mirror has not got everything" in finished.out
 
 
 @pytest.mark.parametrize("mirror", ["nowhere://bucket", "gs9://x"])

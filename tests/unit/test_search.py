@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +22,8 @@ from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
 from orchestrator.report.compare import comparison
+from orchestrator.runtime import search
+from orchestrator.runtime.cluster import Placement
 from orchestrator.runtime.execute import walk
 from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.pruning import goes_on
@@ -392,6 +396,32 @@ def test_walk_asks_before_every_stage(store):
     asked = iter([True, True, False])
     runner = SimpleNamespace(goes_on=lambda: next(asked), committed=store.manifest, run=run)
     assert [chain.attempts[-1].stage.index for chain in walk(trial, runner)] == [0, 1]
+
+
+def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
+    ended = []
+
+    def tune(*arguments: Any) -> None:
+        storage = arguments[4]
+        while not (storage / search.INTERRUPTED).exists():
+            time.sleep(0.01)
+        ended.append("Tune")
+
+    @contextmanager
+    def ray(resources: Any) -> Iterator[Placement]:
+        try:
+            yield Placement(1, {})
+        finally:
+            ended.append("Ray")
+
+    def tick() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(search, "_search", tune)
+    monkeypatch.setattr(search, "local_ray", ray)
+    with pytest.raises(BrokenPipeError):
+        search.run_trials(build_plan(make_job()), store, tick)
+    assert ended == ["Tune", "Ray"]
 
 
 def test_extend_adds_the_next_seeds_and_remembers_them(stepwise, store, tmp_path):
