@@ -17,7 +17,8 @@ def partial(path: Path) -> Path:
 
 def abandoned(folder: Path, of: str = "**/*") -> Iterator[Path]:
     """The partial files below a folder whose writer, a process of this machine, has ended. ``of``: of one name."""
-    for path in folder.glob(f"{of}.{socket.gethostname()}-*{SUFFIX}"):
-        writer = path.name.removesuffix(SUFFIX).rpartition("-")[2]
-        if not Path("/proc", writer).exists():
+    ours = f".{socket.gethostname()}-"
+    for path in folder.glob(f"{of}{ours}*{SUFFIX}"):
+        writer = path.name.removesuffix(SUFFIX).rpartition(ours)[2]
+        if writer.isdecimal() and not Path("/proc", writer).exists():  # node-2's begins as node's does
             yield path

@@ -24,7 +24,7 @@ from orchestrator.runtime.cluster import (
     does_not_fit,
     fitting_trials,
 )
-from orchestrator.runtime.sight import blind_nodes
+from orchestrator.runtime.sight import nodes_without
 
 DRIVER_RETRIES = 3
 _ALLOW = "say --allow-unauthenticated"
@@ -72,9 +72,9 @@ def attached_ray(at: Attachment, resources: Resources, store: Path) -> Iterator[
     import ray
 
     try:
-        if blind := blind_nodes(store):
-            found = f"node {', '.join(blind)} does not see what this node writes"
-            raise InputError(Problem("CLU010", str(store), found, "name a folder that all nodes share with --store"))
+        if bad := nodes_without(store):
+            fix = "name a folder that all nodes share, with working file locks, with --store"
+            raise InputError(Problem("CLU010", str(store), f"node {'; '.join(bad)}", fix))
         yield placement(resources)
     finally:
         ray.shutdown()

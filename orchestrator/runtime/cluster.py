@@ -171,16 +171,16 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def ray_storage(store: Path) -> Iterator[Path]:
-    """An empty folder for Ray's own state, removed afterwards, with those that killed commands left here.
+def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
+    """An empty folder for what Ray's nodes share for a while, removed afterwards, with those that killed commands left.
 
     One may have had our process number: in a container that starts again every command has the same.
     """
-    folder = store / "ray"
+    folder, ours = store / "ray", f"{socket.gethostname()}-{what}"
     folder.mkdir(parents=True, exist_ok=True)
-    own = folder / f"{socket.gethostname()}-{os.getpid()}"
-    for stale in folder.glob(f"{socket.gethostname()}-*"):
-        if stale == own or not Path("/proc", stale.name.rsplit("-", 1)[1]).exists():
+    own = folder / f"{ours}-{os.getpid()}"
+    for stale in folder.glob(f"{ours}-*"):
+        if stale == own or not Path("/proc", stale.name.removeprefix(f"{ours}-")).exists():
             shutil.rmtree(stale, ignore_errors=stale != own)
     own.mkdir()
     try:

@@ -12,6 +12,7 @@ from orchestrator.errors import InputError, StepwiseError
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan
 from orchestrator.report.plan import forecast
+from orchestrator.report.text import count
 from orchestrator.runtime.attach import Attachment, connect, placement
 from orchestrator.runtime.jobs import JobServer
 from orchestrator.runtime.sight import NodeView, node_views
@@ -73,29 +74,30 @@ def _room(job: Job) -> Check:
 
 def _nodes(views: list[NodeView], plan: Plan, store: StageStore) -> Iterator[Check]:
     here = ".".join(map(str, sys.version_info[:3]))
-    yield _over_nodes(
-        "store",
-        [view for view in views if not view.sees_store],
-        f"{store.root} is seen by {len(views)} nodes",
-        f"{store.root} is not the same folder",
-        "mount one file system under this path on every node",
+    answers = [view for view in views if view.answered]
+    bad = "; ".join(f"{view.name}: {view.problem}" for view in views if view.problem)
+    yield Check(
+        name="store",
+        sound=not bad,
+        found=bad or f"{store.root} is the same on {count(len(views), 'node')}, which can write and lock files there",
+        fix=f"mount one file system, with file locks, as {store.root} on every node",
     )
     yield _over_nodes(
         "Python",
-        [view for view in views if view.python != here],
+        [view for view in answers if view.python != here],
         f"{here} everywhere",
         f"not the head's Python {here}",
         "use one image on all nodes",
     )
     yield _over_nodes(
         "clocks",
-        [view for view in views if view.skew > MAX_SKEW_SECONDS],
+        [view for view in answers if view.skew > MAX_SKEW_SECONDS],
         f"within {MAX_SKEW_SECONDS:g} s",
         f"off by more than {MAX_SKEW_SECONDS:g} s",
         "synchronise them (chrony)",
     )
     needed = max(MIN_FREE_BYTES, forecast(plan, store).disk_bytes_left or 0)
-    free = min((view.free_bytes for view in views if view.sees_store), default=0)
+    free = min((view.free_bytes for view in views if not view.problem), default=0)
     yield Check(
         name="disk",
         sound=free >= needed,
