@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Cluster
 from orchestrator.errors import InputError, Problem, StepwiseError, first_line
@@ -68,22 +70,21 @@ class JobServer:
     @classmethod
     def connect(cls, cluster: Cluster) -> JobServer:
         """Raises ``InputError`` if it is open to everyone or refuses our token, ``Unreachable`` if it is gone."""
-        try:
+        with _answering(cluster.address):
             asks = check_asks_for_token(
                 cluster.address, cluster.allow_unauthenticated, "write allow_unauthenticated: true into the file"
             )
             headers = {"Authorization": f"Bearer {token(Path(cluster.token_file))}"} if asks else {}
             _check_versions(cluster, headers)
-        except OSError as error:
-            found = f"does not answer ({type(error).__name__})"
-            raise Unreachable(Problem("CLU007", cluster.address, found, "is its tunnel open, does it run?")) from None
-        return cls(cluster, _client(cluster.address, headers))
+            return cls(cluster, _client(cluster.address, headers))
 
     def submissions(self, job: str) -> list[Submission]:
         """Every run of a job's search on the cluster's store, oldest first."""
+        with _answering(self.cluster.address):
+            listed = self._client.list_jobs()
         known = [
             _submission(details)
-            for details in self._client.list_jobs()
+            for details in listed
             if (details.metadata or {}).get(JOB) == job and details.metadata.get(STORE) == self.cluster.store
         ]
         return sorted(known, key=lambda submission: submission.started_at)
@@ -96,16 +97,29 @@ class JobServer:
         metadata = {JOB: job, STORE: self.cluster.store, WORK: work}
         return self._start(name, words, file, metadata)
 
-    def ask(self, words: Sequence[str], file: Path | None = None) -> str:
-        """What ``stepwise WORDS`` prints on the head node. Takes some seconds; leaves nothing behind."""
+    def ask_json(self, words: Sequence[str], file: Path | None = None) -> Any:
+        """The document that ``stepwise WORDS`` prints on the head node. Takes some seconds; leaves nothing behind."""
         name = self._start(f"stepwise-ask-{uuid.uuid4().hex[:12]}", words, file, {})
-        ended = self.wait(name, ASK_SECONDS)
-        said = self._client.get_job_logs(name)
-        if ended.alive:
-            self._client.stop_job(name)
-            raise StepwiseError(Problem("CLU008", self.cluster.address, "did not answer in time", "is it full?"))
-        self._client.delete_job(name)
-        return said
+        try:
+            ended = self.wait(name, ASK_SECONDS)
+            if ended.alive:
+                raise StepwiseError(Problem("CLU008", self.cluster.address, "did not answer in time", "is it full?"))
+            said = self.logs(name) if ended.exit_code is not None else ""  # what never ran, or was lost, has a message
+        finally:
+            self._forget(name)
+        if (document := printed_json(said)) is None:
+            last, *_ = [*said.strip().splitlines()[-1:], *ended.message.splitlines(), ended.status]
+            fix = "`ray status` on the head node says how it is"
+            raise StepwiseError(Problem("CLU008", self.cluster.address, f"could not answer: {last}", fix))
+        return document
+
+    def _forget(self, name: str) -> None:
+        """End a submission and delete it, if the server lets us."""
+        with suppress(StepwiseError):
+            if self.submission(name).alive:
+                self.stop(name)
+            with _answering(self.cluster.address):
+                self._client.delete_job(name)
 
     def wait(self, name: str, seconds: float) -> Submission:
         """A submission once it has ended, or as it is when the time is over."""
@@ -115,15 +129,18 @@ class JobServer:
         return now
 
     def submission(self, name: str) -> Submission:
-        return _submission(self._client.get_job_info(name))
+        with _answering(self.cluster.address):
+            return _submission(self._client.get_job_info(name))
 
     def stop(self, name: str) -> Submission:
         """Interrupt a submission as Ctrl-C would, and wait until it has ended."""
-        self._client.stop_job(name)
+        with _answering(self.cluster.address):
+            self._client.stop_job(name)
         return self.wait(name, STOP_SECONDS + 10)
 
     def logs(self, name: str) -> str:
-        return self._client.get_job_logs(name)
+        with _answering(self.cluster.address):
+            return self._client.get_job_logs(name)
 
     def follow(self, name: str) -> Iterator[str]:
         """The log from its beginning, as it grows, until the submission has ended. Raises ``Unreachable``."""
@@ -146,7 +163,7 @@ class JobServer:
     def _start(self, name: str, words: Sequence[str], file: Path | None, metadata: dict[str, str]) -> str:
         command = shlex.join([self.cluster.python, "-m", "orchestrator", *words])
         deadline = time.monotonic() + START_SECONDS
-        with _packed(file, self.cluster.ship_package) as folder:
+        with _packed(file, self.cluster.ship_package) as folder, _answering(self.cluster.address):
             while True:
                 try:
                     return self._client.submit_job(
@@ -161,6 +178,27 @@ class JobServer:
                         fix = "`ray status` on the head node says how it is"
                         raise StepwiseError(Problem("CLU015", self.cluster.address, found, fix)) from error
                 time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _answering(address: str) -> Iterator[None]:
+    """Say of what Ray's client raises which cluster it was: of no answer, or of one that is an error."""
+    try:
+        yield
+    except OSError as error:
+        found = f"does not answer ({type(error).__name__})"
+        raise Unreachable(Problem("CLU007", address, found, "is its tunnel open, does it run?")) from None
+    except RuntimeError as error:
+        fix = "`ray status` on the head node says how it is"
+        raise StepwiseError(Problem("CLU015", address, f"refuses: {first_line(error)}", fix)) from error
+
+
+def printed_json(said: str) -> Any:
+    """The indented JSON document among the other lines that a command printed, or None."""
+    for start in re.finditer(r"^[\[{]$", said, re.MULTILINE):
+        with suppress(ValueError):
+            return json.JSONDecoder().raw_decode(said, start.start())[0]
+    return None
 
 
 def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,10 +41,11 @@ def check_from_here(path: Path, overrides: Sequence[str], cluster: Cluster) -> l
     there = "answers, asks for our token" if not cluster.allow_unauthenticated else "answers, no token by agreement"
     words = ["doctor", path.name, *overrides, "--store", cluster.store, "--address", "auto", "--json"]
     words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated
-    return [
-        Check(name="cluster", sound=True, found=f"{cluster.address} {there}, same Ray"),
-        *_answers(server.ask(words, path)),
-    ]
+    checks = [Check(name="cluster", sound=True, found=f"{cluster.address} {there}, same Ray")]
+    try:
+        return checks + [Check.model_validate(check) for check in server.ask_json(words, path)]
+    except StepwiseError as error:
+        return [*checks, _failed("head node", error)]
 
 
 def check_inside(path: Path, overrides: Sequence[str], root: Path, at: Attachment) -> list[Check]:
@@ -123,11 +123,3 @@ def _mlflow(job: Job) -> Check:
 def _failed(name: str, error: StepwiseError) -> Check:
     problem = error.problems[0]
     return Check(name=name, sound=False, found=f"{problem.where}: {problem.found}", fix=problem.fix)
-
-
-def _answers(said: str) -> Iterator[Check]:
-    start, end = said.find("\n["), said.rfind("]")
-    if start < 0:
-        yield Check(name="head node", sound=False, found=said.strip().splitlines()[-1], fix="`stepwise logs` has more")
-        return
-    yield from (Check.model_validate(check) for check in json.loads(said[start : end + 1]))

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job
-from orchestrator.errors import InputError, Problem, StepwiseError
+from orchestrator.errors import InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.plan import build_plan
 from orchestrator.report.text import count
@@ -145,10 +145,5 @@ def _line(submission: Submission, server: JobServer) -> str:
 
 def _asked(server: JobServer, job: str) -> SearchState:
     """The search's state, read on the head node, where the store is."""
-    said = server.ask(["status", job, "--store", server.cluster.store, "--json"])
-    start, end = said.find("\n{"), said.rfind("}")
-    if start < 0:
-        raise StepwiseError(Problem("CLU008", server.cluster.address, said.strip().splitlines()[-1]))
-    document = json.loads(said[start : end + 1])
-    del document["submission"]
-    return SearchState.model_validate(document)
+    document = server.ask_json(["status", job, "--store", server.cluster.store, "--json"])
+    return SearchState.model_validate({key: value for key, value in document.items() if key != "submission"})

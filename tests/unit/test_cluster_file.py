@@ -181,6 +181,62 @@ def test_job_is_taken_by_a_head_node_that_is_still_starting_and_a_refusal_is_tol
         ray.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("ended", "logs", "said"),
+    [
+        ({"status": "FAILED", "message": "no such runtime\nmore"}, None, r"CLU008.*could not answer: no such runtime"),
+        ({"status": "FAILED", "driver_exit_code": 2}, "a note\nerror[STO002] x\n", r"CLU008.*error\[STO002\] x"),
+        ({"status": "SUCCEEDED", "driver_exit_code": 0}, "", r"CLU008.*SUCCEEDED"),
+        ({"status": "SUCCEEDED", "driver_exit_code": 0}, '[\n {\n  "name": "x"\n }\n]\nbye\n', None),
+        ({"status": "FAILED", "driver_exit_code": 1}, '[1] first\n[\n {\n  "name": "x"\n }\n]\n', None),
+        (None, None, r"CLU015.*refuses: .*no job"),
+    ],
+)
+def test_what_the_head_node_answers_is_read_or_told_and_nothing_is_left(
+    tmp_path: Path, ended: dict | None, logs: str | None, said: str | None
+) -> None:
+    deleted = []
+
+    class Asked(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith("/logs"):
+                self.answer(200, {"logs": logs})
+            elif self.path.startswith("/api/jobs/"):
+                known = ended and {"type": "SUBMISSION", "submission_id": "x", "entrypoint": "y", **ended}
+                self.answer(200 if known else 404, known or "no job")
+            else:
+                self.answer(200, {"version": "4", "ray_version": version("ray")})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(200, {"job_id": "1", "submission_id": "x"})
+
+        def do_DELETE(self) -> None:
+            deleted.append(self.path)
+            self.answer(200, {"deleted": True})
+
+        def answer(self, code: int, said: object) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "x.toml").touch()
+    with HTTPServer(("127.0.0.1", 0), Asked) as ray:
+        Thread(target=ray.serve_forever, daemon=True).start()
+        text = f"address: http://127.0.0.1:{ray.server_port}\nstore: /s\nallow_unauthenticated: true\n"
+        server = JobServer.connect(load_cluster(cluster_file(tmp_path, text)))
+        if said is None:
+            assert server.ask_json(["doctor"], tmp_path / "x.toml") == [{"name": "x"}]
+        else:
+            with pytest.raises(StepwiseError, match=said):
+                server.ask_json(["doctor"], tmp_path / "x.toml")
+        ray.shutdown()
+    assert len(deleted) == (ended is not None)
+
+
 def test_port_that_does_not_speak_http_does_not_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -13,7 +13,6 @@ CODE = re.compile("[A-Z]{3}[0-9]{3}")
 SHARED = {
     "CFG032": "not a field that may be changed: by a search, by a fork",
     "CLU004": "the token is not one: none, or refused",
-    "CLU008": "the cluster's answer did not come",
     "DAT004": "not text of the kind it should be",
     "DAT005": "a line without its separators",
     "DAT007": "a field without text",
