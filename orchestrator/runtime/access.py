@@ -57,6 +57,31 @@ def check_asks_for_token(dashboard: str, allow_unauthenticated: bool, allowed_by
     answer = requests.get(dashboard + AUTHENTICATION_MODE, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     asks = answer.ok and document(answer).get("authentication_mode") == "token"
     if not asks and not allow_unauthenticated:
-        found = "asks for no token: whoever reaches it can run code there"
-        raise InputError(Problem("CLU006", dashboard, found, f"start it with RAY_AUTH_MODE=token, or {allowed_by}"))
+        raise _open(dashboard, _NO_TOKEN, allowed_by)
     return asks
+
+
+def check_turns_strangers_away(gcs: str, allowed_by: str) -> None:
+    """Raises ``InputError`` unless the Ray at this address refuses who shows no token, as we do here."""
+    try:
+        import grpc
+        from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
+        from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+    except ImportError:
+        raise _open(gcs, f"{_UNKNOWN}: pip install 'stepwise[cluster]'", allowed_by) from None
+    with grpc.insecure_channel(gcs, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                raise _open(gcs, f"{_UNKNOWN}: {error.code().name}", allowed_by) from None
+            return
+    raise _open(gcs, _NO_TOKEN, allowed_by)
+
+
+_NO_TOKEN = "asks for no token: whoever reaches it can run code there"  # noqa: S105
+_UNKNOWN = "cannot be told whether it asks for a token"
+
+
+def _open(where: str, found: str, allowed_by: str) -> InputError:
+    return InputError(Problem("CLU006", where, found, f"start it with RAY_AUTH_MODE=token, or {allowed_by}"))

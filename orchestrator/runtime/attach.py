@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 from orchestrator.config import Resources, default_token_file
 from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.runtime.access import check_asks_for_token, check_private
+from orchestrator.runtime.access import check_private, check_turns_strangers_away
 from orchestrator.runtime.cluster import (
     DRIVER,
     DRIVER_ENVIRONMENT,
@@ -91,7 +90,7 @@ def connect(at: Attachment) -> None:
     import ray
 
     try:
-        context = ray.init(
+        ray.init(
             address=at.address,
             runtime_env={"env_vars": WORKER_ENVIRONMENT | _TRAIN},
             log_to_driver=False,
@@ -101,14 +100,12 @@ def connect(at: Attachment) -> None:
         found = f"cannot be joined: {first_line(error)}"
         raise InputError(Problem("CLU003", at.address, found, _OTHERWISE)) from None
     logging.getLogger("ray").setLevel(logging.ERROR)
-    if context.dashboard_url:
+    if not at.allow_unauthenticated:
         try:
-            check_asks_for_token(f"http://{context.dashboard_url}", at.allow_unauthenticated, _ALLOW)
+            check_turns_strangers_away(ray.get_runtime_context().gcs_address, _ALLOW)
         except InputError:
             ray.shutdown()
             raise
-        except OSError:
-            print("the dashboard does not answer; whether the cluster asks for a token is not known", file=sys.stderr)
 
 
 def _check_token_file() -> None:

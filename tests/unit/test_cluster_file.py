@@ -6,16 +6,19 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from orchestrator.config import Resources, load_cluster
 from orchestrator.errors import InputError, StepwiseError
-from orchestrator.runtime.access import token
+from orchestrator.runtime.access import check_turns_strangers_away, token
 from orchestrator.runtime.cluster import Node, fitting_trials
 from orchestrator.runtime.jobs import JobServer, Unreachable
 
@@ -146,6 +149,31 @@ def test_server_that_is_no_ray_or_another_one_is_told(tmp_path: Path, said: byte
             with pytest.raises(InputError, match=code):
                 JobServer.connect(load_cluster(cluster_file(tmp_path, address + more)))
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("ray", "said"),
+    [("closed", None), ("open", "CLU006.*asks for no token"), ("gone", "CLU006.*cannot be told.*UNAVAILABLE")],
+)
+def test_ray_that_does_not_refuse_a_stranger_is_not_joined(ray: str, said: str | None) -> None:
+    grpc = pytest.importorskip("grpc", reason="needs pip install '.[cluster]'")
+
+    def answer(request: bytes, context: Any) -> bytes:
+        if ray == "closed":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+        return b""
+
+    with ThreadPoolExecutor(1) as pool:
+        gcs = grpc.server(pool)
+        port = gcs.add_insecure_port("127.0.0.1:0")
+        methods = {"GetClusterId": grpc.unary_unary_rpc_method_handler(answer)}
+        gcs.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", methods)])
+        gcs.start()
+        if ray == "gone":
+            gcs.stop(None).wait()
+        with pytest.raises(InputError, match=said) if said else nullcontext():
+            check_turns_strangers_away(f"127.0.0.1:{port}", "say so")
+        gcs.stop(None).wait()
 
 
 def test_job_is_taken_by_a_head_node_that_is_still_starting_and_a_refusal_is_told(tmp_path: Path) -> None:
