@@ -7,14 +7,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from traceback import format_exception_only
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime.attach import Attachment, attached_ray
 from orchestrator.runtime.cluster import Placement, interruptible, local_ray, ray_storage
 from orchestrator.runtime.order import in_order, open_trials
-from orchestrator.runtime.trial import TrialTask, drive_trial
+from orchestrator.runtime.trial import PROBLEMS, TrialTask, drive_trial
 from orchestrator.store import StageStore
+
+if TYPE_CHECKING:
+    from ray.tune import Result
 
 TICK_SECONDS = 0.5
 LEAVE_SECONDS = 10.0
@@ -92,8 +96,7 @@ def _search(
     )
     try:
         for result in tuner.fit():
-            if result.error:
-                problems += _problems(result.config["trial"], result.error)
+            problems += _problems(result)
     except Exception as error:
         problems.append(Problem("RUN002", plan.job.name, f"Ray Tune failed: {error}", _CONTINUE))
 
@@ -101,8 +104,11 @@ def _search(
 _CONTINUE = "run the same command to continue from the last committed stage"
 
 
-def _problems(trial: str, error: BaseException) -> list[Problem]:
-    cause = getattr(error, "cause", error)
+def _problems(result: Result) -> list[Problem]:
+    """What the trial says itself, or what was raised in it."""
+    if result.error is None:
+        return [Problem(**problem) for problem in (result.metrics or {}).get(PROBLEMS, ())]
+    cause = getattr(result.error, "cause", result.error)
     if isinstance(cause, StepwiseError):
         return list(cause.problems)
-    return [Problem("RUN001", trial, format_exception_only(cause)[-1].strip(), _CONTINUE)]
+    return [Problem("RUN001", result.config["trial"], format_exception_only(cause)[-1].strip(), _CONTINUE)]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Job
-from orchestrator.errors import Problem, StepwiseError, TrialError
+from orchestrator.errors import Problem, StepwiseError
 from orchestrator.plan import Plan, Trial, read_chain
 from orchestrator.runtime.cluster import OWN_RAY
 from orchestrator.runtime.progress import ProgressFile
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ray.train.backend import BackendConfig
 
 POLL_SECONDS = 0.3
+PROBLEMS = "problems"
+"""Of a trial's last result: why it did not get to its end."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,11 @@ class TrialTask:
         return trial, StageStore(Path(self.store))
 
 
-def drive_trial(config: dict[str, Any]) -> None:
-    """The Tune function: run the chain with Ray Train, report each committed attempt once."""
+def drive_trial(config: dict[str, Any]) -> dict[str, Any]:
+    """The Tune function: run the chain with Ray Train, report each committed attempt once, and in the end its problems.
+
+    They are no exception, which Tune takes for a driver that was lost with its node and may start again.
+    """
     from ray import tune
 
     task = TrialTask(**config)
@@ -81,8 +86,7 @@ def drive_trial(config: dict[str, Any]) -> None:
                 break
             wait([outcome], POLL_SECONDS)
         problems = outcome.result()
-    if problems:
-        raise TrialError(*problems)
+    return {PROBLEMS: [asdict(problem) for problem in problems]} if problems else {}
 
 
 def _tune_metrics(tried: Tried) -> dict[str, float | str]:
