@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +178,19 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
     """A local model is what its files say, wherever they lie."""
     if not isinstance(model, PretrainedModel) or not Path(model.name).is_dir():
         return {}
+    files = [path for path in sorted(Path(model.name).iterdir()) if path.suffix in (".json", ".safetensors")]
+    states = [path.stat() for path in files]
+    stamps = tuple((path, state.st_size, state.st_mtime_ns) for path, state in zip(files, states, strict=True))
+    return {"name": Path(model.name).name, "sha256": _sha256(stamps)}
+
+
+@lru_cache(maxsize=16)
+def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files with their sizes and times: read once, and again when one has changed."""
     sha256 = hashlib.sha256()
-    for path in sorted(Path(model.name).iterdir()):
-        if path.suffix in (".json", ".safetensors"):
-            sha256.update(path.read_bytes())
-    return {"name": Path(model.name).name, "sha256": sha256.hexdigest()}
+    for path, *_ in stamps:
+        sha256.update(path.read_bytes())
+    return sha256.hexdigest()
 
 
 def keyed(

@@ -37,6 +37,7 @@ from orchestrator.store import (
     job_folder,
     jobs_like,
     plan_for,
+    proposals,
     pruned_trials,
     replay_all,
     save_fork,
@@ -319,12 +320,12 @@ def _train(
     at: Attachment | None,
 ) -> tuple[Plan, int]:
     """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
-    seen = 0
+    seen, proposed = 0, None
 
     def tick() -> None:
-        nonlocal seen
-        if watch.plan.to_propose:
-            watch.plan = plan_for(plan.job, store, plan.total_tokens)
+        nonlocal seen, proposed
+        if watch.plan.to_propose and (now := proposals(plan.job, store.root)) != proposed:
+            proposed, watch.plan = now, plan_for(plan.job, store, plan.total_tokens)
             tracker.follow(watch.plan)
         watch.refresh()
         if watch.committed > seen:

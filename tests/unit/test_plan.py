@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import Job, load_job
+from orchestrator.config import Job, PretrainedModel, load_job
 from orchestrator.identity import field_diff
-from orchestrator.plan import Trial, build_plan, estimated_total_tokens
+from orchestrator.plan import Trial, build_plan, estimated_total_tokens, model_content
 from orchestrator.stability import Pace
 
 METHODS = ["no_cot", "explicit_cot", "stepwise"]
@@ -308,3 +308,16 @@ def test_key_of_an_adaptive_consolidation_says_where_it_ends():
     ends_at_target = last()
     assert last(schedule={"cooldown_stages": 2}) != ends_at_target
     assert last(stability={"min_exact_match": 0.9}) != ends_at_target
+
+
+def test_local_model_is_read_once_and_again_when_a_file_of_it_changes(tmp_path, monkeypatch):
+    read = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    for name in ("config.json", "model.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("one")
+    model = PretrainedModel(name=str(tmp_path))
+    first, again = model_content(model), model_content(model)
+    assert (first, read) == (again, ["config.json", "model.safetensors"])
+    (tmp_path / "model.safetensors").write_text("three")
+    assert model_content(model) != first
