@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,7 @@ from orchestrator.runtime.resume import Keeper
 from orchestrator.stability import Judgement
 from orchestrator.store import Chain, Claim, Manifest, StageStore
 
+T = TypeVar("T")
 OPTIMIZER_FILE = "optimizer.safetensors"
 WAIT_SECONDS = 0.5
 WORST_LOSS = 1e9
@@ -110,22 +111,23 @@ class StageRunner:
     def committed(self, stage: PlannedStage) -> Manifest | None:
         """The stage's manifest, or None once the stage is ours to run.
 
-        Waits while another trial trains the same stage. The first worker decides for all.
+        Waits while another trial trains the same stage. The first worker decides for all, and reads for all: another
+        node may not see yet what was committed a moment ago.
         """
         while True:
             if self._agreed(lambda: self._claimed(stage)):
                 return None
-            if self._agreed(lambda: self.store.manifest(stage) is not None):
-                return self.store.manifest(stage)
+            if manifest := self._agreed(lambda: self.store.manifest(stage)):
+                return manifest
             time.sleep(WAIT_SECONDS)
 
     def goes_on(self) -> bool:
         """The first worker decides for all."""
         return self._agreed(self.worth_it)
 
-    def _agreed(self, decide: Callable[[], bool]) -> bool:
+    def _agreed(self, decide: Callable[[], T]) -> T:
         """What the first worker decides, known to all."""
-        return told(decide() if self.first else False)
+        return told(decide() if self.first else None)
 
     def _claimed(self, stage: PlannedStage) -> bool:
         """Take a stage on, unless it is committed. Whoever can claim it removes what killed attempts left."""
@@ -177,7 +179,7 @@ class StageRunner:
         end = _End(start.gather(), start.optimizer.tensors(), trace)
         ours = self._agreed(lambda: self._commit(stage, end, judge))
         keeper.forget()
-        manifest = self.store.manifest(stage)
+        manifest = self._agreed(lambda: self.store.manifest(stage))
         if manifest is None:
             raise RuntimeError(f"stage {stage.key} vanished from {self.store.root} after its commit")
         if ours and manifest.passed:
