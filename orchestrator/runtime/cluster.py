@@ -150,7 +150,7 @@ def _gpus() -> int:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that work ends between two steps; a second one ends it at once.
+    """An event that Ctrl-C or SIGTERM sets, so that work ends between two steps; then Ctrl-C ends it at once.
 
     Inside ``local_ray`` only: Ray sets a SIGTERM handler of its own, and an exception raised by a
     signal inside one of its callbacks would be lost.
