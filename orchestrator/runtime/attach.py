@@ -121,6 +121,14 @@ def placement(resources: Resources) -> Placement:
     return _placement(resources, ray.nodes(), _most_resources())
 
 
+def room_now(resources: Resources) -> int:
+    """How many trials would find room at once on the Ray we have joined, beside what others do there."""
+    import ray._private.state
+
+    free = ray._private.state.available_resources_per_node().values()
+    return fitting_trials(resources, [Node(node.get("CPU", 0), node.get("GPU", 0)) for node in free])
+
+
 def _placement(resources: Resources, nodes: list[dict[str, Any]], most: dict[str, int]) -> Placement:
     """As many trials as fit now, or once the cluster has grown as far as it may.
 

@@ -12,11 +12,11 @@ from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan
 from orchestrator.report.plan import forecast
 from orchestrator.report.text import count
-from orchestrator.runtime.attach import Attachment, connect, placement
+from orchestrator.runtime.attach import Attachment, connect, placement, room_now
 from orchestrator.runtime.jobs import JobServer
 from orchestrator.runtime.sight import NodeView, node_views
 from orchestrator.store import StageStore
-from orchestrator.tracking.server import unreachable
+from orchestrator.tracking import Tracker
 
 MAX_SKEW_SECONDS = 5.0
 MIN_FREE_BYTES = 1 << 30
@@ -58,7 +58,8 @@ def check_inside(path: Path, overrides: Sequence[str], root: Path, at: Attachmen
     import ray
 
     try:
-        return [_room(job), *_nodes(node_views(root), build_plan(job), StageStore(root)), _mlflow(job)]
+        plan, store = build_plan(job), StageStore(root)
+        return [_room(job), *_nodes(node_views(root), plan, store), _mlflow(plan, store)]
     finally:
         ray.shutdown()
 
@@ -69,7 +70,10 @@ def _room(job: Job) -> Check:
     except InputError as error:
         return _failed("resources", error)
     where = "on the nodes with stepwise_driver" if fits.driver_retries == 0 else "on any node: pin them to a safe one"
-    return Check(name="resources", sound=True, found=f"{fits.concurrent} trials at a time, their drivers {where}")
+    now = min(room_now(job.resources), fits.concurrent)
+    full = "" if now else " (others fill it: a trial waits up to an hour for room)"
+    found = f"{count(fits.concurrent, 'trial')} at a time, {now} of them now{full}; their drivers {where}"
+    return Check(name="resources", sound=True, found=found)
 
 
 def _nodes(views: list[NodeView], plan: Plan, store: StageStore) -> Iterator[Check]:
@@ -111,13 +115,16 @@ def _over_nodes(name: str, bad: list[NodeView], sound: str, unsound: str, fix: s
     return Check(name=name, sound=not bad, found=found, fix=fix if bad else "")
 
 
-def _mlflow(job: Job) -> Check:
-    uri = job.tracking.uri
+def _mlflow(plan: Plan, store: StageStore) -> Check:
+    uri = plan.job.tracking.uri
     if uri is None:
         return Check(name="MLflow", sound=True, found="a file in the store; for several users name a server")
-    problem = unreachable(uri)
-    fix = "MLFLOW_TRACKING_USERNAME and _PASSWORD, or ~/.mlflow/credentials, belong to the head node's user"
-    return Check(name="MLflow", sound=not problem, found=f"{uri} {problem or 'answers us'}", fix=fix if problem else "")
+    try:
+        Tracker(plan, store).check_writable()
+    except StepwiseError as error:
+        fix = "MLFLOW_TRACKING_USERNAME and _PASSWORD, or ~/.mlflow/credentials, belong to the head node's user"
+        return Check(name="MLflow", sound=False, found=f"{uri}: {error.problems[0].found}", fix=fix)
+    return Check(name="MLflow", sound=True, found=f"{uri} answers us and lets us write")
 
 
 def _failed(name: str, error: StepwiseError) -> Check:

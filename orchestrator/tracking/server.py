@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from orchestrator.config import Job
-from orchestrator.errors import first_line
 from orchestrator.tracking.views import view_path
 
 
@@ -41,19 +39,6 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str
 def ui_environment() -> dict[str, str]:
     """What to add to the environment of ``ui_command``: no telemetry, no job runner (8 processes)."""
     return {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def unreachable(uri: str) -> str:
-    """Why MLflow at ``uri`` cannot be used by this process; empty if it can."""
-    os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
-    try:
-        MlflowClient(uri).search_experiments(max_results=1)
-    except MlflowException as error:
-        return f"refuses: {first_line(error)[:200]}"
-    return ""
 
 
 def frontier_url(base: str, experiment_id: str, job: Job) -> str:

@@ -35,6 +35,7 @@ REPORT_FILES = (".csv", ".html", ".parquet", ".png", ".svg")
 LONGEST_CAUSE = 300
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
+CHECKED = "stepwise.checked"
 OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
 IDENTIFYING = (
     "stage/exact_match",
@@ -131,6 +132,13 @@ class Tracker:
         """MLflow's id of the job's experiment, which is made if it does not exist."""
         with self._mlflow():
             return self._known_experiment()
+
+    def check_writable(self) -> None:
+        """Write into the job's experiment, made or restored as a run would do it, and take that back."""
+        with self._mlflow():
+            experiment = self._known_experiment()
+            self._client.set_experiment_tag(experiment, CHECKED, "yes")
+            self._client.delete_experiment_tag(experiment, CHECKED)
 
     def page(self) -> str | None:
         """Of a server that has the job's records, the page that shows its frontier. Asks nobody."""

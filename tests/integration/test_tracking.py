@@ -444,6 +444,23 @@ def test_experiment_that_somebody_deleted_is_restored(store: StageStore, databas
     assert recorded.values(run, "frontier/accuracy") == [(0, 0.9), (4, 0.9), (8, 0.9)]
 
 
+def test_look_whether_mlflow_can_be_written_leaves_what_a_run_makes(store: StageStore, database: str) -> None:
+    from mlflow import MlflowClient
+
+    plan = make_plan("looked-at", database)
+    for _ in range(2):
+        Tracker(plan, store).check_writable()
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("stepwise/looked-at")
+    looked = dict(experiment.tags)
+    assert client.search_runs([experiment.experiment_id]) == []
+    commit_all(store, plan.trials[0])
+    Tracker(plan, store).sync()
+    assert client.get_experiment(experiment.experiment_id).tags == looked
+    with pytest.raises(StepwiseError, match="MLF001"):
+        Tracker(make_plan("looked-at", "http://127.0.0.1:9"), store).check_writable()
+
+
 def test_models_of_the_frontier_are_logged_once_and_the_winners_have_aliases(store: StageStore, database: str) -> None:
     plan = make_plan("models", database, methods=ALL)
     for trial in plan.trials:
