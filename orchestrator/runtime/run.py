@@ -14,8 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import NAME, Job, load_job, parse_setting
-from orchestrator.errors import InputError, Problem, TrialError
+from orchestrator.errors import InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
+from orchestrator.method.stage import PASSED
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
@@ -25,7 +26,7 @@ from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.drift import refuse_drift
 from orchestrator.runtime.mirroring import Mirroring
-from orchestrator.runtime.notify import post_outcome
+from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
@@ -48,7 +49,7 @@ from orchestrator.store import (
 )
 from orchestrator.tracking import BackgroundTracker, Tracker
 
-DONE, FAILED, PARTIAL = 0, 1, 3
+DONE, FAILED, PARTIAL, INTERRUPTED = 0, 1, 3, 130
 INTERRUPTED_SECONDS = 10.0
 """After Ctrl-C: for what MLflow, and then the mirror, have not got yet."""
 TRACKING_SECONDS = 60.0
@@ -230,23 +231,34 @@ def _run(
     tracker.start()
     if frontier(plan, store):
         tracker.notify()
+    webhook = Webhook(plan, store, console.print)
+    webhook.start()
     mirroring.begin(plan)
     upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
-        plan, code = _train(plan, store, tracker, mirroring, console, started, at)
-        if frontier(plan, store):
+        plan, code = _train(plan, store, tracker, mirroring, webhook, console, started, at)
+        if any(point.verdict in PASSED for point in frontier(plan, store)):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
         upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
+    except BaseException as error:
+        code = _code_of(error)
+        raise
     finally:
         mirroring.close(upload)
         if not tracker.close(tracking):
             later = f"stepwise track {job.name} --store {_short(store.root)}"
             console.print(f"MLflow has not got everything; later: {later}")
+        webhook.end(code)
     console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
-    if problem := post_outcome(plan, store, code):
-        console.print(problem)
     return code
+
+
+def _code_of(error: BaseException) -> int:
+    """The exit code of a command that this ends."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return error.exit_code if isinstance(error, StepwiseError) else FAILED
 
 
 def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachment | None = None) -> Job:
@@ -279,8 +291,8 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
 def _findings(plan: Plan, store: StageStore) -> Findings:
     """What is to be reported. Raises ``InputError`` if it is nothing."""
     findings = Findings.of(plan, store)
-    if not findings.points:
-        found = f"holds no stage of {plan.job.name} with this configuration"
+    if not findings.groups:
+        found = f"holds no good stage of {plan.job.name} with this configuration"
         raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
     return findings
 
@@ -315,6 +327,7 @@ def _train(
     store: StageStore,
     tracker: BackgroundTracker,
     mirroring: Mirroring,
+    webhook: Webhook,
     console: Console,
     started: float,
     at: Attachment | None,
@@ -327,10 +340,12 @@ def _train(
         if watch.plan.to_propose and (now := proposals(plan.job, store.root)) != proposed:
             proposed, watch.plan = now, plan_for(plan.job, store, plan.total_tokens)
             tracker.follow(watch.plan)
+            webhook.follow(watch.plan)
         watch.refresh()
         if watch.committed > seen:
             seen = watch.committed
             tracker.notify()
+            webhook.notify()
             mirroring.follow(watch.plan)
 
     try:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 from rich.console import Console
 
 from orchestrator.config import Job, MultiplicationTask, Schedule
-from orchestrator.plan import Plan
-from orchestrator.runtime.notify import post_outcome
+from orchestrator.errors import Problem, StoreError
+from orchestrator.method.stage import StageMetrics
+from orchestrator.plan import Plan, Trial
+from orchestrator.runtime import run
+from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.progress import ProgressFile
+from orchestrator.runtime.run import FAILED
 from orchestrator.runtime.status import search_state
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, plan_for, replace_file, save_job
+from orchestrator.store import Chain, StageStore, plan_for, replace_file, save_job
+from orchestrator.tracking import BackgroundTracker
 
 
 def saved(folder: Path) -> tuple[Plan, StageStore]:
@@ -103,24 +110,90 @@ def test_status_when_the_cluster_is_gone_says_so_and_reads_the_store(tmp_path: P
     assert "does not answer" in done.out and "small: unfinished" in done.out
 
 
-def test_end_of_a_search_is_posted_and_its_url_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, store = saved(tmp_path)
-    assert post_outcome(plan, store, 0) == ""
-    posted = []
+def give_up(trial: Trial, store: StageStore) -> None:
+    """Every attempt of its first stage gets stuck."""
+    chain = Chain.begin(trial)
+    while stage := chain.next:
+        metrics = StageMetrics(
+            removed_tokens=0,
+            total_tokens=6,
+            exact_match=0.0,
+            examples=1,
+            validation_loss=1.0,
+            generated_tokens=1.0,
+            examples_per_second=1.0,
+            examples_per_second_batched=1.0,
+            train_seconds=1.0,
+            evaluate_seconds=1.0,
+        )
+        chain = chain.grown(store.commit(stage, store.begin(stage.key), "stuck", metrics, "flat"))
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200 if self.path == "/secret" else 500)
-            self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
+class Receiver(BaseHTTPRequestHandler):
+    """Of posts, at any path but ``/broken``."""
 
+    posted: ClassVar[list[dict]] = []
+
+    def do_POST(self) -> None:
+        self.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(500 if self.path == "/broken" else 200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        for path, said in (("/secret", ""), ("/broken", "STEPWISE_WEBHOOK was not told: HTTPError")):
-            monkeypatch.setenv("STEPWISE_WEBHOOK", f"http://127.0.0.1:{server.server_port}{path}")
-            assert post_outcome(plan, store, 3) == said
+        monkeypatch.setattr(Receiver, "posted", [])
+        monkeypatch.setenv("STEPWISE_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret")
+        yield server
         server.shutdown()
-    assert posted[0] | {"job": "small", "exit_code": 3, "trials": 2, "finished": 0, "gave_up": {}} == posted[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(None, FAILED), (KeyboardInterrupt(), 130), (StoreError(Problem("CKP009", "x", "y")), 2), (RuntimeError("x"), 1)],
+)
+def test_somebody_is_told_once_of_a_trial_that_gives_up_and_however_the_command_ends(
+    tmp_path: Path, receiver: HTTPServer, monkeypatch: pytest.MonkeyPatch, error: BaseException | None, code: int
+) -> None:
+    plan, store = saved(tmp_path)
+    give_up(plan.trials[0], store)  # in an earlier command, which told it
+
+    def train(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
+        give_up(plan.trials[1], store)
+        tick()
+        if error:
+            raise error
+
+    monkeypatch.setattr(run, "run_trials", train)
+    monkeypatch.setattr(BackgroundTracker, "_deliver", lambda *_: None)
+    with pytest.raises(type(error)) if error else nullcontext():
+        assert run.run_job(Path("small"), (), store.root, Console(file=io.StringIO())) == FAILED
+    gave_up, ended = Receiver.posted
+    assert (gave_up["event"], gave_up["trial"], gave_up["job"]) == ("gave up", plan.trials[1].name, "small")
+    assert (ended["event"], ended["exit_code"]) == ("ended", code)
+    assert set(ended["gave_up"]) == {trial.name for trial in plan.trials}
+
+
+def test_webhook_that_is_broken_fails_nothing_and_its_url_is_never_shown(
+    tmp_path: Path, receiver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = saved(tmp_path)
+    said: list[str] = []
+    for url in (f"http://127.0.0.1:{receiver.server_port}/broken", "http://127.0.0.1:9/secret", "secret"):
+        monkeypatch.setenv("STEPWISE_WEBHOOK", url)
+        webhook = Webhook(plan, store, said.append)
+        webhook.start()
+        webhook.end(3)
+    assert said == [
+        f"STEPWISE_WEBHOOK was not told: {kind}" for kind in ("HTTPError", "ConnectionError", "MissingSchema")
+    ]
+    monkeypatch.delenv("STEPWISE_WEBHOOK")
+    webhook = Webhook(plan, store, said.append)
+    webhook.start()
+    webhook.end(0)
+    assert len(Receiver.posted) == 1
