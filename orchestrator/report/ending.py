@@ -27,7 +27,8 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
     if len(trials) > MOST_TRIALS:
         wanted = sorted(trials, key=lambda trial: (trial.verdict in PASSED, trial.last.trial not in best))
         listed = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
-    yield frontier_table(point for point in findings.points if point.trial in best & listed)
+    if stepwise := [p for p in findings.points if p.trial in best & listed and p.method == "stepwise"]:
+        yield frontier_table(stepwise)
     yield summary_table((point for point in findings.points if point.trial in listed), findings.pruned)
     if hidden := len(trials) - len(listed):
         yield f"{count(hidden, 'trial')} more in the report"

@@ -70,12 +70,18 @@ class Findings:
         """The trials by method and configuration, seeds together."""
         return groups_of(self.points, self.examples)
 
-    @property
+    @cached_property
+    def leader(self) -> Standing | None:
+        """Of a search the first in the ranking that has something to show."""
+        own = [group for group in self.groups if group.method == "stepwise"]
+        return next((s for s in self.ranked if any(belongs(group, s.settings) for group in own)), None)
+
+    @cached_property
     def shown(self) -> tuple[Group, ...]:
-        """What the picture is about: of a search the best configuration with its baselines, else everything."""
-        if not self.ranked:
+        """What the picture is about: of a search the leader with its baselines, else everything."""
+        if self.leader is None:
             return self.groups
-        return tuple(group for group in self.groups if belongs(group, self.ranked[0].settings))
+        return tuple(group for group in self.groups if belongs(group, self.leader.settings))
 
     @property
     def others(self) -> tuple[Group, ...]:

@@ -11,6 +11,8 @@ from orchestrator.report.interval import interval, middle
 from orchestrator.report.trials import TrialPoints, by_trial
 from orchestrator.store.frontier import FrontierPoint
 
+NOTHING = "No stage has passed yet."
+"""In place of a picture."""
 CROWD = 30
 """Of more seeds than this no picture shows each."""
 
@@ -71,11 +73,12 @@ class Group:
 
 
 def groups_of(points: Iterable[FrontierPoint], examples: int) -> tuple[Group, ...]:
-    """The groups in plan order. ``examples``: how many exact match is measured on."""
+    """The groups in plan order that have a stage which passed. ``examples``: how many exact match is measured on."""
     found: dict[tuple[Method, str], list[TrialPoints]] = {}
     for trial in by_trial(points):
         found.setdefault((trial.method, trial.settings), []).append(trial)
-    return tuple(Group(tuple(trials), _curve(trials, examples)) for trials in found.values())
+    groups = (Group(tuple(trials), _curve(trials, examples)) for trials in found.values())
+    return tuple(group for group in groups if group.curve)
 
 
 def _curve(trials: Sequence[TrialPoints], examples: int) -> tuple[MeanPoint, ...]:

@@ -10,7 +10,7 @@ from orchestrator.report import sections, words
 from orchestrator.report.ablation import ablation
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.findings import Findings
-from orchestrator.report.groups import CROWD
+from orchestrator.report.groups import CROWD, NOTHING
 from orchestrator.report.markup import paragraph
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
@@ -20,7 +20,7 @@ from orchestrator.report.thoughts import probed_stages, thoughts
 
 def report_html(findings: Findings) -> str:
     """The page of a job, whatever part of it is committed."""
-    says = reading(findings.plan, findings.points, findings.ranked)
+    says = reading(findings)
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join(
         [
@@ -70,7 +70,7 @@ def _listed(found: Sequence[Answer]) -> str:
 def _results(findings: Findings, says: str) -> list[str]:
     return [
         _figure(findings, says),
-        sections.choice(findings),
+        *([sections.choice(findings)] if findings.shown else []),
         *([sections.ranking(findings), ablation(findings)] if findings.ranked else []),
         *([sections.restarts(findings)] if findings.setbacks else []),
         sections.costs(findings),
@@ -79,6 +79,8 @@ def _results(findings: Findings, says: str) -> list[str]:
 
 
 def _figure(findings: Findings, says: str) -> str:
+    if not findings.shown:
+        return paragraph(NOTHING)
     failed = findings.attempts_that_failed(findings.shown)
     drawing = Drawing(findings.shown, findings.after_removal, failed, findings.others)
     return (

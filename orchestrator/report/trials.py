@@ -49,9 +49,12 @@ class TrialPoints:
 
     @property
     def curve(self) -> tuple[FrontierPoint, ...]:
-        """What the trial stands for: a baseline's last stage, else the last one at each removed count."""
+        """What the trial stands for: a baseline's last stage, else the last one at each removed count.
+
+        Empty where none passed.
+        """
         if self.method != "stepwise":
-            return (self.last,)
+            return self.passed[-1:]
         return tuple({point.removed_tokens: point for point in self.passed}.values())
 
     @property

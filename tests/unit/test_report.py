@@ -39,6 +39,8 @@ LEARNED = {
     "stepwise": [0.91, 0.94, 0.88, 0.79, 0.35, 0.81, 0.93],
 }
 """Exact match at the end of every stage; a further seed has 0.01 less."""
+WIDE = 200
+"""Columns of a terminal on which nothing needs to be cut: what is wider than 80 shows."""
 
 
 def make_plan(**fields: object) -> Plan:
@@ -155,6 +157,15 @@ def printed(table: Table) -> str:
     return console.file.getvalue()
 
 
+def ended(findings: Findings) -> str:
+    """What a run ends with on a wide terminal."""
+    console = Console(width=WIDE, file=io.StringIO(), color_system=None)
+    for part in ending(findings):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
 def test_csv_has_every_field_of_every_point(finished: Finished) -> None:
     rows = list(csv.DictReader(finished.files.csv.open()))
     assert list(rows[0]) == [name for name in FrontierPoint.model_fields if name != "settings"]
@@ -234,6 +245,53 @@ def test_diverged_last_stage_is_not_hidden(store: StageStore) -> None:
     assert "(last stage diverged)" in lead(html)
     (row,) = summary_rows(frontier(plan, store))
     assert (row.verdict, row.exact_match) == ("diverged", LEARNED["stepwise"][1])
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a baseline", "alone"])
+def test_trial_that_gives_up_at_its_first_stage_is_reported(store: StageStore, tmp_path: Path, beside: bool) -> None:
+    methods = ("no_cot", "stepwise") if beside else ("stepwise",)
+    plan = make_plan(methods=methods, stability=Stability(restarts=False))
+    commit(store, plan.trials[-1], plan.trials[-1].stages[:1], "diverged")
+    for trial in plan.trials[:-1]:
+        commit(store, trial, trial.stages)
+    findings = Findings.of(plan, store)
+    html = write_report(findings, tmp_path / "r").html.read_text("utf-8")
+    Page(html)
+    said = ended(findings)
+    assert re.search(r"Stepwise +0 .* diverged", said)
+    assert ("─ No CoT 0.210" in said) is ("<svg" in html) is beside
+    assert ("No stage has passed yet." in said) is not beside
+    assert lead(html) == (
+        "Stepwise Internalization, seed 0: no stage passed (last stage diverged); No CoT, seed 0 after 1,250 steps: 0.210."
+        if beside
+        else "No stage has passed yet."
+    )
+    assert answered(plan, store)["What went wrong?"].value == "1 trial gave up"
+
+
+def test_every_verdict_is_counted_by_its_own_name(store: StageStore) -> None:
+    plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",), stability=Stability(restarts=False))
+    for trial, verdict in zip(plan.trials, ("diverged", "stuck", "diverged"), strict=True):
+        commit(store, trial, trial.stages[:2])
+        commit(store, trial, trial.stages[2:3], verdict)
+    assert "(last stage of 2 diverged, last stage of 1 stuck)" in lead(html_of(plan, store))
+
+
+def test_search_shows_the_first_configuration_that_has_a_stage(store: StageStore, tmp_path: Path) -> None:
+    search = {"space": {"schedule.tokens_per_stage": (2, 4)}}
+    plan = make_plan(methods=("stepwise",), search=search, schedule=SCHEDULE.model_copy(update={"pretrain_steps": 0}))
+    second = plan.trials[1]
+    commit(store, second, second.stages[:1])
+    findings = Findings.of(plan, store)
+    assert [dict(standing.settings) for standing in findings.ranked][1] == dict(second.settings)
+    html = write_report(findings, tmp_path / "r").html.read_text("utf-8")
+    Page(html)
+    assert lead(html) == (
+        "None of 2 configurations is finished yet. "
+        "Stepwise Internalization, seed 0: 0 of 10 CoT tokens removed so far (1 of 6 stages), exact match 0.910."
+    )
+    assert "Δ 4, seed 0, stage 0: 0 removed" in html
+    assert "● Stepwise Internalization 0.910" in ended(findings)
 
 
 def commit_restarted(store: StageStore, trial: Trial, at: int) -> None:
