@@ -11,10 +11,9 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group
 from orchestrator.report.interval import wilson
 from orchestrator.report.text import count
-from orchestrator.search import full_cot_rate, winners
-from orchestrator.search.winners import IMPLICIT
+from orchestrator.search import full_cot_rate
 from orchestrator.space import symbols
-from orchestrator.store import FrontierPoint
+from orchestrator.store import FrontierPoint, best_point
 from orchestrator.store.cost import Spent
 
 
@@ -29,7 +28,7 @@ class Answer(NamedTuple):
 
 def answers(findings: Findings) -> tuple[Answer, ...]:
     """Which model, how fast, how sure, what went wrong, what it cost."""
-    pick = picked(findings)
+    pick = best_point(findings.points)
     if pick is None:
         return (_trouble(findings), _cost(findings))
     return (
@@ -39,14 +38,6 @@ def answers(findings: Findings) -> tuple[Answer, ...]:
         _trouble(findings),
         _cost(findings),
     )
-
-
-def picked(findings: Findings) -> FrontierPoint | None:
-    """The model to begin with: the best that writes no CoT; else the Pareto point that writes least."""
-    points = [point for point in findings.points if point.passed]
-    pareto = [point for point in points if point.pareto] or points
-    by_removed = max(pareto, key=lambda point: (point.removed_tokens, point.exact_match), default=None)
-    return winners(points).get(IMPLICIT, by_removed)
 
 
 def _model(findings: Findings, pick: FrontierPoint) -> Answer:

@@ -117,6 +117,15 @@ def _points(
         seconds = 0.0
 
 
+def best_point(points: Iterable[FrontierPoint]) -> FrontierPoint | None:
+    """The model to use: of those that passed and have the most tokens removed the most accurate, whatever its method.
+
+    Of equals the one that writes least, then the latest.
+    """
+    passed = (point for point in points if point.passed)
+    return max(passed, key=lambda p: (p.removed_tokens, p.exact_match, -p.generated_tokens, p.step), default=None)
+
+
 def pareto_set(points: Iterable[tuple[int, float]]) -> set[tuple[int, float]]:
     """The (removed tokens, exact match) pairs that no other pair equals or beats in both."""
     best: dict[int, float] = {}

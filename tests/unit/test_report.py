@@ -30,7 +30,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student, wilson
 from orchestrator.report.page import report_html
 from orchestrator.report.plan import forecast
-from orchestrator.store import Chain, FrontierPoint, StageStore, frontier, save_job
+from orchestrator.store import Chain, FrontierPoint, StageStore, find_stage, frontier, save_job
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {
@@ -262,7 +262,8 @@ def test_trial_that_gives_up_at_its_first_stage_is_reported(store: StageStore, t
     assert ("─ No CoT 0.210" in said) is ("<svg" in html) is beside
     assert ("No stage has passed yet." in said) is not beside
     assert lead(html) == (
-        "Stepwise Internalization, seed 0: no stage passed (last stage diverged); No CoT, seed 0 after 1,250 steps: 0.210."
+        "Stepwise Internalization, seed 0: no stage passed (last stage diverged); "
+        "No CoT, seed 0 after 1,250 steps: 0.210."
         if beside
         else "No stage has passed yet."
     )
@@ -391,6 +392,26 @@ def test_five_questions_are_answered_first(finished: Finished) -> None:
     assert "sharing saved 33 s (300 steps); nothing lost to restarts" in found["What did it cost?"].detail
     shown = finished.html.split("</header>")[0]
     assert all(answer.value in shown for answer in found.values())
+
+
+def test_model_to_use_is_the_best_that_writes_no_cot_whatever_its_method(store: StageStore, monkeypatch) -> None:
+    plan = make_plan()
+    monkeypatch.setitem(LEARNED, "no_cot", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    save_job(plan, store)
+    model = answered(plan, store)["Which model?"]
+    assert (model.value, model.detail) == ("0.950", "exact match with no CoT left: No CoT, seed 0, stage 6")
+    asked = find_stage("mult-3x2", store)
+    assert (asked.trial.name, store.root / model.code) == ("no_cot-seed0", store.folder(asked.tried.manifest))
+
+
+def test_model_to_use_so_far_has_the_most_tokens_removed(store: StageStore) -> None:
+    plan = make_plan(methods=("explicit_cot", "stepwise"))
+    commit(store, plan.trials[1], plan.trials[1].stages[:4])
+    save_job(plan, store)
+    assert answered(plan, store)["Which model, so far?"].value == f"{LEARNED['stepwise'][3]:.3f}"
+    assert find_stage("mult-3x2", store).tried.stage.index == 3
 
 
 def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
