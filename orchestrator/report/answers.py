@@ -70,22 +70,27 @@ def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
     question = "How sure?"
     group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
     low, high = wilson(pick.exact_match, findings.examples)
-    own = f"{words.exact(low)} to {words.exact(high)}"
-    if len(group.trials) == 1:
-        detail = (
-            f"95 % interval of this model, from {findings.examples:,} examples. One seed: another may end elsewhere"
-        )
-        return Answer(question, own, detail)
-    return Answer(question, *_seeds(group, own))
+    own, short = f"{words.exact(low)} to {words.exact(high)}", _short(findings, group)
+    if group.last.seeds > 1:
+        return Answer(question, *_seeds(group, own, short))
+    others = f"{count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
+    return Answer(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
 
 
-def _seeds(group: Group, own: str) -> tuple[str, str]:
-    ends = [trial.last.exact_match for trial in group.trials if trial.last.removed_tokens == group.last.removed_tokens]
+def _short(findings: Findings, group: Group) -> int:
+    """How many of a group's planned seeds are not among those of its last point."""
+    own = (group.method, group.words)
+    planned = [trial for trial in findings.plan.trials if (trial.method, symbols(trial.settings)) == own]
+    return len(planned) - group.last.seeds
+
+
+def _seeds(group: Group, own: str, short: int) -> tuple[str, str]:
+    last = group.last
+    ends = [p.exact_match for t in group.trials for p in t.curve if p.removed_tokens == last.removed_tokens]
+    others = f" ({short} more did not get this far)" if short else ""
+    mean = f"mean {words.exact(last.exact_match)}, 95 % interval {words.exact(last.low)} to {words.exact(last.high)}"
     spread = f"{words.exact(min(ends))} to {words.exact(max(ends))}"
-    mean = f"mean {words.exact(group.last.exact_match)}"
-    if len(ends) > 1:
-        mean += f", 95 % interval {words.exact(group.last.low)} to {words.exact(group.last.high)}"
-    return spread, f"over {count(len(ends), 'seed')}: {mean}. The model itself: {own}"
+    return spread, f"over {count(last.seeds, 'seed')}{others}: {mean}. The model itself: {own}"
 
 
 def _trouble(findings: Findings) -> Answer:

@@ -96,6 +96,8 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield f"Exact match is measured on {findings.examples:,} validation examples; decoding is greedy."
     yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
+    if any(len(group.trials) > 1 for group in findings.shown):
+        yield "A mean is over the seeds that got as far."
     yield "On the right a line joins what is worth having for its speed."
     if any(group.crowded for group in findings.shown):
         yield f"Of more than {CROWD} seeds only the mean is marked; the paler band and the whiskers hold nine in ten"

@@ -423,6 +423,23 @@ def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
     assert "over 3 seeds: mean 0.920, 95 % interval 0.895 to 0.945" in sure.detail
 
 
+@pytest.mark.parametrize(
+    ("reached", "value", "said"),
+    [
+        (1, "0.912 to 0.944", "95 % interval of this model, from 1,000 examples. 2 other seeds did not get this far"),
+        (2, "0.920 to 0.930", "over 2 seeds (1 more did not get this far): mean 0.925, 95 % interval 0.861 to 0.989"),
+    ],
+)
+def test_certainty_is_of_the_seeds_that_got_as_far(store: StageStore, reached: int, value: str, said: str) -> None:
+    plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",))
+    for number, trial in enumerate(plan.trials):
+        commit(store, trial, trial.stages if number < reached else trial.stages[:3])
+    sure = answered(plan, store)["How sure?"]
+    assert sure.value == value
+    assert sure.detail.startswith(said)
+    assert "A mean is over the seeds that got as far." in html_of(plan, store)
+
+
 def test_cost_counts_what_restarts_threw_away(store: StageStore) -> None:
     plan = make_plan(methods=("stepwise",))
     commit_restarted(store, plan.trials[0], at=3)
