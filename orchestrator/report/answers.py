@@ -11,7 +11,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group
 from orchestrator.report.interval import wilson
 from orchestrator.report.text import count
-from orchestrator.search import full_cot_rate
+from orchestrator.search import full_cot_rates
 from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint, best_point
 from orchestrator.store.cost import Spent
@@ -55,8 +55,8 @@ def _removed(point: FrontierPoint) -> str:
 
 def _speed(findings: Findings, pick: FrontierPoint) -> Answer:
     question, rate = "How fast?", f"{words.rate(pick.examples_per_second)} examples/s at batch 1"
-    whole = [point for point in findings.points if point.passed and not point.removed_tokens]
-    base = full_cot_rate(findings.points)
+    whole = [p for p in findings.points if p.passed and not p.removed_tokens and p.model == pick.model]
+    base = full_cot_rates(whole).get(pick.model)
     if base is None:
         return Answer(question, rate, f"{words.tokens(pick.generated_tokens)} tokens written an answer")
     written = words.tokens(fmean(point.generated_tokens for point in whole))
