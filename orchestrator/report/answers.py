@@ -10,7 +10,6 @@ from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group
 from orchestrator.report.interval import wilson
-from orchestrator.report.text import count
 from orchestrator.search import full_cot_rates
 from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint, best_point
@@ -73,7 +72,9 @@ def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
     own, short = f"{words.exact(low)} to {words.exact(high)}", _short(findings, group)
     if group.last.seeds > 1:
         return Answer(question, *_seeds(group, own, short))
-    others = f"{count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
+    others = (
+        f"{words.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
+    )
     return Answer(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
 
 
@@ -90,17 +91,17 @@ def _seeds(group: Group, own: str, short: int) -> tuple[str, str]:
     others = f" ({short} more did not get this far)" if short else ""
     mean = f"mean {words.exact(last.exact_match)}, 95 % interval {words.exact(last.low)} to {words.exact(last.high)}"
     spread = f"{words.exact(min(ends))} to {words.exact(max(ends))}"
-    return spread, f"over {count(last.seeds, 'seed')}{others}: {mean}. The model itself: {own}"
+    return spread, f"over {words.count(last.seeds, 'seed')}{others}: {mean}. The model itself: {own}"
 
 
 def _trouble(findings: Findings) -> Answer:
     question = "What went wrong?"
-    failed, gave_up = findings.setbacks, [chain for chain in findings.chains if chain.given_up]
+    failed, gave_up = findings.failed_attempts, [chain for chain in findings.chains if chain.given_up]
     restarts = len(failed) - len(gave_up)
     parts = [
-        *([f"{count(len(gave_up), 'trial')} gave up"] if gave_up else []),
-        *([f"{count(restarts, 'restart')}"] if restarts else []),
-        *([f"{count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
+        *([f"{words.count(len(gave_up), 'trial')} gave up"] if gave_up else []),
+        *([f"{words.count(restarts, 'restart')}"] if restarts else []),
+        *([f"{words.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
     ]
     if not parts:
         return Answer(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
@@ -108,19 +109,19 @@ def _trouble(findings: Findings) -> Answer:
 
 
 def _why(findings: Findings) -> str:
-    verdicts: Sequence[str] = [setback.verdict for setback in findings.setbacks]
+    verdicts: Sequence[str] = [failed.verdict for failed in findings.failed_attempts]
     counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
     if not counted:
         return "none failed"
     where, trials = "", len(findings.chains)
     if trials > 1:
-        where = f", in {len({setback.trial for setback in findings.setbacks})} of {trials:,} trials"
+        where = f", in {len({failed.trial for failed in findings.failed_attempts})} of {trials:,} trials"
     return f"failed attempts: {', '.join(counted)}{where}; the reasons are below"
 
 
 def _suspects(findings: Findings) -> str:
     suspect = sum(manifest.verdict == "suspect" for manifest in findings.manifests.values())
-    return f"; {count(suspect, 'stage')} suspect" if suspect else ""
+    return f"; {words.count(suspect, 'stage')} suspect" if suspect else ""
 
 
 def _cost(findings: Findings) -> Answer:
@@ -128,7 +129,7 @@ def _cost(findings: Findings) -> Answer:
     parts = [f"{cost.total.steps:,} steps of training, with evaluation"]
     if cost.shared.steps:
         parts.append(f"sharing saved {_spent(cost.shared)}")
-    parts.append(f"restarts lost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to restarts")
+    parts.append(f"failed attempts cost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to failed attempts")
     if cost.planned_steps:
         parts.append(f"{cost.planned_steps:,} steps to come")
     return Answer("What did it cost?", words.time(cost.total.seconds), "; ".join(parts))

@@ -67,7 +67,7 @@ def _draw_removal(axes: Axes, findings: Findings) -> None:
         _draw_line(axes, group, _removed, linewidth=1, alpha=0.3, label="other configurations")
     for group in findings.shown:
         _draw_group(axes, group, findings.after_removal)
-    for failed in findings.attempts_that_failed(findings.shown):
+    for failed in findings.crosses(findings.shown):
         cross = [(failed.removed_tokens, failed.exact_match or 0.0)]
         _scatter(axes, cross, s=30, color=COLOURS[failed.method], marker="x", label="a failed attempt")
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from orchestrator.config import Method, Scalar
 from orchestrator.report.interval import interval, middle
-from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.report.trials import TrialPoints
 from orchestrator.store.frontier import FrontierPoint
 
 NOTHING = "No stage has passed yet."
@@ -72,12 +72,12 @@ class Group:
         return tuple(kept)
 
 
-def groups_of(points: Iterable[FrontierPoint], examples: int) -> tuple[Group, ...]:
+def groups_of(trials: Iterable[TrialPoints], examples: int) -> tuple[Group, ...]:
     """The groups in plan order that have a stage which passed. ``examples``: how many exact match is measured on."""
     found: dict[tuple[Method, str], list[TrialPoints]] = {}
-    for trial in by_trial(points):
+    for trial in trials:
         found.setdefault((trial.method, trial.settings), []).append(trial)
-    groups = (Group(tuple(trials), _curve(trials, examples)) for trials in found.values())
+    groups = (Group(tuple(seeds), _curve(seeds, examples)) for seeds in found.values())
     return tuple(group for group in groups if group.curve)
 
 

@@ -72,7 +72,7 @@ def _results(findings: Findings, says: str) -> list[str]:
         _figure(findings, says),
         *([sections.choice(findings)] if findings.shown else []),
         *([sections.ranking(findings), ablation(findings)] if findings.ranked else []),
-        *([sections.restarts(findings)] if findings.setbacks else []),
+        *([sections.restarts(findings)] if findings.failed_attempts else []),
         sections.costs(findings),
         *thoughts(probed_stages(findings)),
     ]
@@ -81,10 +81,10 @@ def _results(findings: Findings, says: str) -> list[str]:
 def _figure(findings: Findings, says: str) -> str:
     if not findings.shown:
         return paragraph(NOTHING)
-    failed = findings.attempts_that_failed(findings.shown)
+    failed = findings.crosses(findings.shown)
     drawing = Drawing(findings.shown, findings.after_removal, failed, findings.others)
     return (
-        f"<figure>\n{legend(drawing.groups, restarted=bool(failed), others=bool(drawing.faint))}\n"
+        f"<figure>\n{legend(drawing.groups, failed=bool(failed), others=bool(drawing.faint))}\n"
         f'<div class="plots"><div class="plot">{removal_svg(drawing, "frontier", says)}</div>\n'
         f'<div class="plot">{speed_svg(drawing, "speed")}</div></div>\n'
         f"<figcaption>{escape(' '.join(_caption(findings)))}</figcaption>\n</figure>"

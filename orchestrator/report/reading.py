@@ -11,10 +11,8 @@ from orchestrator.plan import Plan
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import NOTHING
-from orchestrator.report.text import count
-from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.report.trials import TrialPoints
 from orchestrator.search import best_line, of_configuration
-from orchestrator.store.frontier import FrontierPoint
 
 
 def reading(findings: Findings) -> str:
@@ -29,12 +27,12 @@ def reading(findings: Findings) -> str:
         line = f"{best_line(plan, findings.ranked)}. "
     if findings.leader:
         plan = of_configuration(plan, findings.leader.settings)
-    return f"{line[:1].upper()}{line[1:]}{_ends(plan, findings.points)}"
+    return f"{line[:1].upper()}{line[1:]}{_ends(plan, findings.trials)}"
 
 
-def _ends(plan: Plan, points: Sequence[FrontierPoint]) -> str:
+def _ends(plan: Plan, known: Sequence[TrialPoints]) -> str:
     names = {trial.name for trial in plan.trials}
-    trials = [trial for trial in by_trial(points) if trial.last.trial in names]
+    trials = [trial for trial in known if trial.last.trial in names]
     if not any(trial.passed for trial in trials):
         return NOTHING
     stepwise = [t for t in trials if t.method == "stepwise" and t.passed]
@@ -111,7 +109,7 @@ def _written(trials: Sequence[TrialPoints]) -> str:
 def _trouble(trials: Sequence[TrialPoints]) -> str:
     """Restarts, and every verdict on a last stage that is not good."""
     restarts = sum(t.restarts for t in trials)
-    parts = [f"after {count(restarts, 'restart')}"] if restarts else []
+    parts = [f"after {words.count(restarts, 'restart')}"] if restarts else []
     for verdict, number in Counter(t.verdict for t in trials if t.verdict != "good").items():
         parts.append(f"last stage {verdict}" if len(trials) == 1 else f"last stage of {number} {verdict}")
     return f" ({', '.join(parts)})" if parts else ""

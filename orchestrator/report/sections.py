@@ -88,7 +88,7 @@ def ranking(findings: Findings) -> str:
         ]
         for standing in ranked
     ]
-    says = f"Configurations by the objective, {search.aggregate} over the seeds; a diverged seed counts as 0"
+    says = f"Configurations by the objective, {search.aggregate} over the seeds; one that gave up counts as 0"
     return section("Which configuration is best?", table(says, columns, rows), _panels(findings, ranked))
 
 
@@ -97,7 +97,7 @@ def _panels(findings: Findings, ranked: Sequence[Standing]) -> str:
     for number, standing in enumerate(ranked[:PANELS]):
         own = [g for g in findings.groups if g.method == "stepwise" and belongs(g, standing.settings)]
         if own:
-            drawing = Drawing(own, findings.after_removal, findings.attempts_that_failed(tuple(own)))
+            drawing = Drawing(own, findings.after_removal, findings.crosses(own))
             title = symbols(standing.settings)
             picture = removal_svg(drawing, f"panel{number}", title, PANEL_HEIGHT, reachable=False)
             panels.append(f'<figure><p>{escape(title)}</p><div class="plot">{picture}</div></figure>')
@@ -117,19 +117,19 @@ def restarts(findings: Findings) -> str:
     ]
     rows = [
         [f.trial, str(f.stage), str(f.removed_tokens), f"{f.steps:,}", f.verdict, f.why, f.then]
-        for f in findings.setbacks
+        for f in findings.failed_attempts
     ]
     attempts = table("Attempts that failed: their records are kept, their weights are not", columns, rows)
     return section("Restarts", attempts if len(rows) <= OPEN_ROWS else folded(f"{len(rows)} attempts", attempts))
 
 
 def costs(findings: Findings) -> str:
-    """Steps and hours, what sharing saved, and what restarts threw away."""
+    """Steps and hours, what sharing saved, and what failed attempts cost."""
     cost = findings.cost
     columns = [Column("what", "text"), Column("steps"), Column("hours"), Column("share")]
     rows = [
         _spent("taken, a shared stage once", cost.total, cost.total),
-        _spent("of it lost to restarts", cost.lost, cost.total),
+        _spent("of it lost to failed attempts", cost.lost, cost.total),
         _spent("saved by sharing stages, on top", cost.shared, cost.total),
         *([["still to come, if nothing fails", f"{cost.planned_steps:,}", "", ""]] if cost.planned_steps else []),
     ]

@@ -20,7 +20,7 @@ from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.drift import refuse_drift

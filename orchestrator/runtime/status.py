@@ -9,7 +9,7 @@ from rich.table import Table
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.stage import Record
-from orchestrator.report.text import duration
+from orchestrator.report.words import duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
 from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_plan
@@ -115,7 +115,7 @@ def _state(row: TrialStatus) -> TrialState:
         removed_tokens=removed,
         total_tokens=row.trial.stages[0].spec.total_tokens,
         exact_match=metrics.exact_match if metrics else None,
-        restarts=row.restarts,
+        restarts=row.chain.restarts,
         steps_done=row.steps_done,
         steps=row.steps,
         seconds_left=row.seconds_left,

@@ -13,7 +13,7 @@ from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedMode
 from orchestrator.errors import InputError, Problem, StepwiseError
 from orchestrator.identity import digest
 from orchestrator.plan import build_plan
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
 from orchestrator.runtime.status import SearchState, search_state, state_table
 from orchestrator.store import StageStore, saved_plan

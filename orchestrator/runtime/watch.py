@@ -15,11 +15,9 @@ from rich.table import Table
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
 from orchestrator.report.chart import sparkline
-from orchestrator.report.table import SHORT_LABELS
-from orchestrator.report.text import count, duration
+from orchestrator.report.words import SHORT_LABELS, count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.space import symbols
-from orchestrator.stability import Restart
 from orchestrator.store import Chain, Pruned, StageStore, Tried, pruned_trials, replay_all
 
 TREND = 7
@@ -56,10 +54,6 @@ class TrialStatus:
     def metrics(self) -> StageMetrics | None:
         standing = [tried for tried in self.chain.standing if tried.stage.spec.answers]
         return standing[-1].manifest.metrics if standing else None
-
-    @property
-    def restarts(self) -> int:
-        return sum(isinstance(tried.answer, Restart) for tried in self.chain.attempts)
 
     @property
     def steps_done(self) -> int:
@@ -163,7 +157,7 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
     shown = ordered if len(ordered) <= height else ordered[: max(height - 1, 1)]
     busy = {row.progress.stage_key for row in rows if row.progress}
     others = any(_other_settings(row.trial) for row in rows)
-    restarted = any(row.restarts for row in rows)
+    restarted = any(row.chain.restarts for row in rows)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("trial", no_wrap=True, vertical="bottom")
     if others:
@@ -177,7 +171,7 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
         settings = [_other_settings(row.trial)] * others
         rate = row.progress.steps_per_second if row.progress else None
         speed = [f"{rate:.1f}" if rate else "-"] * (not others)
-        restarts = [str(row.restarts or "")] * restarted
+        restarts = [str(row.chain.restarts or "")] * restarted
         waits = _waits_for(row, busy) if row.state == "waiting" else quiet(row) or row.state
         table.add_row(*_what(row.trial, settings), *_place(row), *speed, _left(row), *restarts, _trend(row), waits)
     return Group(table, _sum(rows, len(rows) - len(shown)))
@@ -223,14 +217,14 @@ def _trend(row: TrialStatus) -> str:
 def _waits_for(row: TrialStatus, busy: set[str]) -> str:
     """A stage that another trial is training, or a place on the machine."""
     shared = row.chain.next and row.chain.next.key in busy
-    return "waits: stage" if shared else "waits: core"
+    return "waits: stage" if shared else "waits: place"
 
 
 def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
     """All trials in one line: calm however many there are."""
     states = Counter(row.state for row in rows)
     parts = [f"{count(len(rows), 'trial')}: {', '.join(f'{states[s]} {s}' for s in STATES if states[s])}"]
-    if restarts := sum(row.restarts for row in rows):
+    if restarts := sum(row.chain.restarts for row in rows):
         parts.append(count(restarts, "restart"))
     rate = sum(row.progress.steps_per_second for row in rows if row.progress)
     if rate:
@@ -248,7 +242,7 @@ def _line(trial: Trial, tried: Tried) -> str:
     if kind != "train":
         line += f" ({kind.replace('_', ' ')})"
     if not manifest.passed:
-        return f"{line}  {manifest.verdict}: {manifest.reason}; {_answer(tried)}"
+        return f"{line}  {manifest.verdict}: {manifest.reason}; {tried.then}"
     line += f"  {metrics.removed_tokens}/{metrics.total_tokens} removed"
     if kind == "thought_emulation":
         line += f"  loss {metrics.validation_loss:.3g}"
@@ -260,9 +254,3 @@ def _line(trial: Trial, tried: Tried) -> str:
         line += f" ({metrics.after_removal[-1].exact_match:.3f} right after the removal)"
     line += f"  {metrics.train_seconds:.0f} s"
     return f"{line}  suspect: {manifest.reason}" if manifest.verdict == "suspect" else line
-
-
-def _answer(tried: Tried) -> str:
-    if not isinstance(tried.answer, Restart):
-        return "gives up"
-    return f"restart {tried.answer.number} from stage {tried.answer.from_stage}: {tried.answer.change}"

@@ -38,6 +38,7 @@ PARENT = "mlflow.parentRunId"
 OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
 IDENTIFYING = (
     "stage/exact_match",
+    "stage/removed_tokens",
     "frontier/accuracy",
     "frontier/examples_per_second",
     "frontier/speedup",
