@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Container, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -18,6 +17,9 @@ from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
 from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FIELDS = tuple(name for name in FrontierPoint.model_fields if name != "settings")
 MEASURES = ("tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s", "speed-\nup")
@@ -121,17 +123,16 @@ def frontier_csv(points: Sequence[FrontierPoint]) -> str:
     return text.getvalue()
 
 
-def frontier_parquet(points: Sequence[FrontierPoint], path: Path) -> None:
+def frontier_arrow(points: Sequence[FrontierPoint]) -> pa.Table:
     """The same table with types; a searched field is a number where all its values are."""
     import pyarrow as pa
-    from pyarrow.parquet import write_table
 
     columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, *_searched(points))}
     for record in _records(points):
         for name, values in columns.items():
             values.append(record.get(name))
     typed = {name: _typed(values) if name not in FIELDS else values for name, values in columns.items()}
-    write_table(pa.table(typed), path)
+    return pa.table(typed)
 
 
 def _searched(points: Iterable[FrontierPoint]) -> list[str]:

@@ -56,6 +56,13 @@ class TrialStatus:
         return standing[-1].manifest.metrics if standing else None
 
     @property
+    def removed_tokens(self) -> int:
+        """Scheduled for removal now, or where the trial stands."""
+        if self.progress:
+            return self.progress.removed_tokens
+        return self.metrics.removed_tokens if self.metrics else 0
+
+    @property
     def steps_done(self) -> int:
         return sum(tried.steps for tried in self.chain.standing) + (self.progress.step if self.progress else 0)
 
@@ -106,7 +113,7 @@ class Watch:
     def __enter__(self) -> Watch:
         if self._live:
             self._live.start()
-        if not self._live:
+        else:
             self._tell_adopted([chain for chain in self._chains if chain.attempts])
         return self
 
@@ -163,7 +170,7 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
     if others:
         table.add_column("settings", no_wrap=True, vertical="bottom", max_width=16)
     last = ["left", *["re-\nstarts"] * restarted]
-    for heading in ("Δ", "λ", "seed", "stage", "re-\nmoved", *["steps\n/s"] * (not others), *last):
+    for heading in ("Δ", "λ", "seed", "stages", "re-\nmoved", *["steps\n/s"] * (not others), *last):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("exact\nmatch", no_wrap=True, vertical="bottom")
     table.add_column("", no_wrap=True)
@@ -198,10 +205,8 @@ def _other_settings(trial: Trial) -> str:
 
 def _place(row: TrialStatus) -> tuple[str, str]:
     """How far a trial is."""
-    metrics, progress = row.metrics, row.progress
-    removed = progress.removed_tokens if progress else metrics.removed_tokens if metrics else 0
     total = row.trial.stages[0].spec.total_tokens
-    return f"{len(row.chain.standing)}/{len(row.trial.stages)}", f"{removed}/{total}"
+    return f"{len(row.chain.standing)}/{len(row.trial.stages)}", f"{row.removed_tokens}/{total}"
 
 
 def _left(row: TrialStatus) -> str:

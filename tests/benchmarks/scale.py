@@ -24,7 +24,7 @@ from rich.console import Console
 
 from orchestrator.config import Job
 from orchestrator.plan import Plan, build_plan
-from orchestrator.runtime.status import search_state
+from orchestrator.runtime.status import job_state
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import StageStore, frontier, save_job
 from orchestrator.store.fsck import check_store
@@ -107,8 +107,8 @@ def main() -> None:
         fill(plan.trials, root, STAGES - 1, LOSSES)
         filled = time.perf_counter() - began
         save_job(plan, store)
-        cold = timed(lambda: search_state("many", StageStore(root)), repetitions)
-        warm = timed(lambda: search_state("many", store), repetitions + 1)[1:]
+        cold = timed(lambda: job_state("many", StageStore(root)), repetitions)
+        warm = timed(lambda: job_state("many", store), repetitions + 1)[1:]
         points = timed(lambda: frontier(plan, store), repetitions)
         looks = refreshes(plan, store, 10)
         status, status_gib = command("status", "many", "--store", root, "--json")
