@@ -79,10 +79,10 @@ def _fields(job: Job) -> dict[str, Any]:
 def _side(plan: Plan, store: StageStore) -> tuple[str | None, dict[str, float]]:
     """The best configuration's line, and its means; without a search everybody's."""
     findings = Findings.of(plan, store)
-    ranked = findings.ranked
-    shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
+    own = of_configuration(plan, findings.leader.settings) if findings.leader else plan
+    shown = {trial.name for trial in own.trials}
     trials = [trial for trial in findings.trials if trial.last.trial in shown]
-    return best_line(plan, ranked) if ranked else None, _means(trials)
+    return best_line(plan, findings.ranked) if findings.ranked else None, _means(trials)
 
 
 def _means(trials: Sequence[TrialPoints]) -> dict[str, float]:

@@ -527,10 +527,11 @@ def test_compare_shows_the_fields_then_both_frontiers(store):
 def test_live_table_of_many_trials_fits_a_small_terminal(store):
     plan = build_plan(make_job(seeds=list(range(8))))
     commit(store, plan.trials[0].stages, 0.5)
-    console = Console(width=80, height=24, record=True)
+    console = Console(width=200, height=24, record=True)
     console.print(live_table([TrialStatus(chain, None) for chain in replay_all(plan, store)], 21))
     lines = console.export_text().splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert "stages" in lines[1]
     assert lines[-1].startswith("32 trials: 31 waiting, 1 done;") and lines[-1].endswith("12 not shown")
     assert not any("…" in line for line in lines)
 
