@@ -129,7 +129,7 @@ class Bench:
 
 
 def main() -> None:
-    options = arguments(__doc__, store="a store with trained stages", job="the job that trained them")
+    options = arguments(__doc__, store=(Path, "a store with trained stages"), job=(Path, "the job that trained them"))
     with Side(Bench, ALLOCATOR) as bench:
         figures = bench(options.quick, options.job, options.store)
     finish("decoding", *figures, quick=options.quick)
