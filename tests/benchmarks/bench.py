@@ -164,11 +164,8 @@ def finish(name: str, *figures: Figure, quick: bool, own_seconds: float | None =
         ((f.name, f.unit, f.value, "{:.3g} to {:.3g}".format(*f.spread), _target(f), _word(f)) for f in figures),
     )
     others = None if own_seconds is None else _others_share(own_seconds)
-    console.print(
-        "what others did meanwhile is not known"
-        if others is None
-        else f"meanwhile others kept the cores {others:.0%} busy"
-    )
+    busy = "a share that is not known" if others is None else f"{others:.0%}"
+    console.print(f"meanwhile others kept {busy} of the cores busy")
     headline = figures[0].document() | {
         "figure": figures[0].name,
         "name": name,
