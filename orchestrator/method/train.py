@@ -266,5 +266,5 @@ def _loss_sum(model: torch.nn.Module, batch: CutBatch, training: Training) -> to
 
 
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To a GPU from pinned memory, so that the copy runs beside the step before it, which the host does not wait for."""
+    """To a GPU from pinned memory: the copy runs beside the step before it, for which the host does not wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
