@@ -12,13 +12,12 @@ import logging
 import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import Figure, arguments, console, finish
+from bench import STEPWISE, Figure, arguments, console, finish
 from made_up import fill, metrics
 from rich.console import Console
 
@@ -30,7 +29,6 @@ from orchestrator.store import StageStore, frontier, save_job
 from orchestrator.store.fsck import check_store
 from orchestrator.tracking import Tracker
 
-STEPWISE = Path(sys.executable).parent / "stepwise"
 STAGES, LOSSES = 20, 10
 
 
