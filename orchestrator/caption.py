@@ -8,17 +8,23 @@ from orchestrator.config import Job
 
 
 def caption(job: Job) -> Iterator[str]:
-    """For the report's figure and MLflow's note."""
-    if job.schedule.type == "reference":
-        yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
-    else:
-        yield f"A stage boundary of the {job.schedule.type} schedule lies just before a removal."
-    when = (
-        "each as soon as the model has recovered, evenly at the latest" if job.schedule.type == "adaptive" else "evenly"
-    )
-    yield f"Inside a stage tokens are removed one by one, {when}."
+    """For the report's figure and MLflow's note. Only Stepwise Internalization removes anything."""
+    if "stepwise" not in job.methods:
+        return
     searched = job.search.space if job.search else {}
+    if "schedule.type" not in searched:
+        yield from _schedule(job.schedule.type)
     if "training.reset_optimizer" not in searched:
         yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
     smoothing = "searched" if "schedule.smoothing_lambda" in searched else f"{job.schedule.smoothing_lambda:g}"
     yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
+
+
+def _schedule(kind: str) -> Iterator[str]:
+    """Where removals lie in a stage."""
+    if kind == "reference":
+        yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
+    else:
+        yield f"A stage boundary of the {kind} schedule lies just before a removal."
+    when = "each as soon as the model has recovered, evenly at the latest" if kind == "adaptive" else "evenly"
+    yield f"Inside a stage tokens are removed one by one, {when}."

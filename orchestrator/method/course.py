@@ -25,7 +25,6 @@ class Trace:
     after_removal: tuple[RemovalPoint, ...]
     train_loss: tuple[LossPoint, ...]
     blocks: Blocks
-    alarm: Alarm | None
     steps: int
     seconds: float
 
@@ -104,7 +103,6 @@ class Course:
             after_removal=tuple(self.after_removal),
             train_loss=tuple(self.train_loss),
             blocks=tuple(self.blocks),
-            alarm=self.finding if isinstance(self.finding, Alarm) else None,
             steps=self.steps,
             seconds=time.perf_counter() - self.started,
         )

@@ -142,7 +142,8 @@ class Evaluator:
     def speed(self, model: PreTrainedModel, removed: Removed, batch_size: int, examples: int) -> Speed:
         """Each batch counts with the fastest of a few repetitions: the least disturbed one.
 
-        On a CPU seconds are seconds of CPU time, which other work on the cores disturbs less.
+        On a CPU seconds are of the clock or, if that is less, of the process's own time: what shares the cores with one
+        thread does not count, and of several threads no more is taken to be at work than were.
         """
         rows = np.arange(examples) % self.size
         seconds, written = 0.0, 0
@@ -154,9 +155,12 @@ class Evaluator:
         return Speed(examples / seconds, written / examples)
 
     def _seconds(self, model: PreTrainedModel, rows: NDArray[np.int64], removed: Removed) -> float:
-        started = _clock(model.device)
+        began, worked = time.perf_counter(), time.process_time()
         list(self._decoded(model, rows, removed))
-        return _clock(model.device) - started
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+            return time.perf_counter() - began
+        return min(time.perf_counter() - began, time.process_time() - worked)
 
     def _settled(self, forced: _Forced) -> Tensor:
         """Per example, whether the forward pass alone says if its answer is right."""
@@ -319,14 +323,3 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _clock(device: torch.device) -> float:
-    """Seconds of work: wall time on a GPU; on a CPU the process's own time per thread.
-
-    What else shares the cores disturbs the latter less.
-    """
-    if device.type == "cpu":
-        return time.process_time() / torch.get_num_threads()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()

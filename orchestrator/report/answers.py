@@ -10,11 +10,9 @@ from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group
 from orchestrator.report.interval import wilson
-from orchestrator.report.text import count
-from orchestrator.search import full_cot_rate, winners
-from orchestrator.search.winners import IMPLICIT
+from orchestrator.search import full_cot_rates
 from orchestrator.space import symbols
-from orchestrator.store import FrontierPoint
+from orchestrator.store import FrontierPoint, best_point
 from orchestrator.store.cost import Spent
 
 
@@ -29,7 +27,7 @@ class Answer(NamedTuple):
 
 def answers(findings: Findings) -> tuple[Answer, ...]:
     """Which model, how fast, how sure, what went wrong, what it cost."""
-    pick = picked(findings)
+    pick = best_point(findings.points)
     if pick is None:
         return (_trouble(findings), _cost(findings))
     return (
@@ -39,14 +37,6 @@ def answers(findings: Findings) -> tuple[Answer, ...]:
         _trouble(findings),
         _cost(findings),
     )
-
-
-def picked(findings: Findings) -> FrontierPoint | None:
-    """The model to begin with: the best that writes no CoT; else the Pareto point that writes least."""
-    points = [point for point in findings.points if point.passed]
-    pareto = [point for point in points if point.pareto] or points
-    by_removed = max(pareto, key=lambda point: (point.removed_tokens, point.exact_match), default=None)
-    return winners(points).get(IMPLICIT, by_removed)
 
 
 def _model(findings: Findings, pick: FrontierPoint) -> Answer:
@@ -64,8 +54,8 @@ def _removed(point: FrontierPoint) -> str:
 
 def _speed(findings: Findings, pick: FrontierPoint) -> Answer:
     question, rate = "How fast?", f"{words.rate(pick.examples_per_second)} examples/s at batch 1"
-    whole = [point for point in findings.points if point.passed and not point.removed_tokens]
-    base = full_cot_rate(findings.points)
+    whole = [p for p in findings.points if p.passed and not p.removed_tokens and p.model == pick.model]
+    base = full_cot_rates(whole).get(pick.model)
     if base is None:
         return Answer(question, rate, f"{words.tokens(pick.generated_tokens)} tokens written an answer")
     written = words.tokens(fmean(point.generated_tokens for point in whole))
@@ -79,32 +69,39 @@ def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
     question = "How sure?"
     group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
     low, high = wilson(pick.exact_match, findings.examples)
-    own = f"{words.exact(low)} to {words.exact(high)}"
-    if len(group.trials) == 1:
-        detail = (
-            f"95 % interval of this model, from {findings.examples:,} examples. One seed: another may end elsewhere"
-        )
-        return Answer(question, own, detail)
-    return Answer(question, *_seeds(group, own))
+    own, short = f"{words.exact(low)} to {words.exact(high)}", _short(findings, group)
+    if group.last.seeds > 1:
+        return Answer(question, *_seeds(group, own, short))
+    others = (
+        f"{words.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
+    )
+    return Answer(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
 
 
-def _seeds(group: Group, own: str) -> tuple[str, str]:
-    ends = [trial.last.exact_match for trial in group.trials if trial.last.removed_tokens == group.last.removed_tokens]
+def _short(findings: Findings, group: Group) -> int:
+    """How many of a group's planned seeds are not among those of its last point."""
+    own = (group.method, group.words)
+    planned = [trial for trial in findings.plan.trials if (trial.method, symbols(trial.settings)) == own]
+    return len(planned) - group.last.seeds
+
+
+def _seeds(group: Group, own: str, short: int) -> tuple[str, str]:
+    last = group.last
+    ends = [p.exact_match for t in group.trials for p in t.curve if p.removed_tokens == last.removed_tokens]
+    others = f" ({short} more did not get this far)" if short else ""
+    mean = f"mean {words.exact(last.exact_match)}, 95 % interval {words.exact(last.low)} to {words.exact(last.high)}"
     spread = f"{words.exact(min(ends))} to {words.exact(max(ends))}"
-    mean = f"mean {words.exact(group.last.exact_match)}"
-    if len(ends) > 1:
-        mean += f", 95 % interval {words.exact(group.last.low)} to {words.exact(group.last.high)}"
-    return spread, f"over {count(len(ends), 'seed')}: {mean}. The model itself: {own}"
+    return spread, f"over {words.count(last.seeds, 'seed')}{others}: {mean}. The model itself: {own}"
 
 
 def _trouble(findings: Findings) -> Answer:
     question = "What went wrong?"
-    failed, gave_up = findings.setbacks, [chain for chain in findings.chains if chain.given_up]
+    failed, gave_up = findings.failed_attempts, [chain for chain in findings.chains if chain.given_up]
     restarts = len(failed) - len(gave_up)
     parts = [
-        *([f"{count(len(gave_up), 'trial')} gave up"] if gave_up else []),
-        *([f"{count(restarts, 'restart')}"] if restarts else []),
-        *([f"{count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
+        *([f"{words.count(len(gave_up), 'trial')} gave up"] if gave_up else []),
+        *([f"{words.count(restarts, 'restart')}"] if restarts else []),
+        *([f"{words.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
     ]
     if not parts:
         return Answer(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
@@ -112,19 +109,19 @@ def _trouble(findings: Findings) -> Answer:
 
 
 def _why(findings: Findings) -> str:
-    verdicts: Sequence[str] = [setback.verdict for setback in findings.setbacks]
+    verdicts: Sequence[str] = [failed.verdict for failed in findings.failed_attempts]
     counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
     if not counted:
         return "none failed"
     where, trials = "", len(findings.chains)
     if trials > 1:
-        where = f", in {len({setback.trial for setback in findings.setbacks})} of {trials:,} trials"
+        where = f", in {len({failed.trial for failed in findings.failed_attempts})} of {trials:,} trials"
     return f"failed attempts: {', '.join(counted)}{where}; the reasons are below"
 
 
 def _suspects(findings: Findings) -> str:
     suspect = sum(manifest.verdict == "suspect" for manifest in findings.manifests.values())
-    return f"; {count(suspect, 'stage')} suspect" if suspect else ""
+    return f"; {words.count(suspect, 'stage')} suspect" if suspect else ""
 
 
 def _cost(findings: Findings) -> Answer:
@@ -132,7 +129,7 @@ def _cost(findings: Findings) -> Answer:
     parts = [f"{cost.total.steps:,} steps of training, with evaluation"]
     if cost.shared.steps:
         parts.append(f"sharing saved {_spent(cost.shared)}")
-    parts.append(f"restarts lost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to restarts")
+    parts.append(f"failed attempts cost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to failed attempts")
     if cost.planned_steps:
         parts.append(f"{cost.planned_steps:,} steps to come")
     return Answer("What did it cost?", words.time(cost.total.seconds), "; ".join(parts))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from orchestrator.config import Method
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
-from orchestrator.report.groups import Group
+from orchestrator.report.groups import NOTHING, Group
 from orchestrator.report.svg import ticks
 
 ROWS = 10
@@ -25,6 +25,8 @@ def sparkline(shares: list[float], width: int) -> str:
 
 def frontier_chart(findings: Findings, width: int = 72) -> str:
     """Exact match against removed tokens: means over seeds, right after each removal, baselines as lines."""
+    if not findings.shown:
+        return NOTHING
     groups, total = findings.shown, findings.points[0].total_tokens
     lines = dict(zip(dict.fromkeys(g.method for g in groups if g.method != "stepwise"), LINES, strict=False))
     canvas = _Canvas(width - 6, total)

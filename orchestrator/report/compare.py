@@ -14,10 +14,10 @@ from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.report import words
-from orchestrator.report.text import count
-from orchestrator.report.trials import TrialPoints, by_trial
-from orchestrator.search import best_line, of_configuration, standings
-from orchestrator.store import FrontierPoint, StageStore, frontier, pruned_trials
+from orchestrator.report.findings import Findings
+from orchestrator.report.trials import TrialPoints
+from orchestrator.search import best_line, of_configuration
+from orchestrator.store import FrontierPoint, StageStore
 
 
 class Comparison(Record):
@@ -58,7 +58,7 @@ def comparison_table(compared: Comparison) -> Group:
     for row, (a, b) in compared.exact_match.items():
         difference = "" if a is None or b is None else f"{b - a:+.3f}"
         table.add_row(row, *("-" if value is None else words.exact(value) for value in (a, b)), difference)
-    common = count(compared.stages_in_common, "stage")
+    common = words.count(compared.stages_in_common, "stage")
     best = [f"{name}  {line}" for name, line in zip(compared.jobs, compared.best, strict=True) if line]
     return Group(
         f"{left} -> {right}",
@@ -78,11 +78,11 @@ def _fields(job: Job) -> dict[str, Any]:
 
 def _side(plan: Plan, store: StageStore) -> tuple[str | None, dict[str, float]]:
     """The best configuration's line, and its means; without a search everybody's."""
-    points = frontier(plan, store)
-    ranked = standings(plan, points, pruned_trials(plan, store.root))
-    shown = {trial.name for trial in (of_configuration(plan, ranked[0].settings) if ranked else plan).trials}
-    trials = by_trial(point for point in points if point.trial in shown)
-    return best_line(plan, ranked) if ranked else None, _means(trials)
+    findings = Findings.of(plan, store)
+    own = of_configuration(plan, findings.leader.settings) if findings.leader else plan
+    shown = {trial.name for trial in own.trials}
+    trials = [trial for trial in findings.trials if trial.last.trial in shown]
+    return best_line(plan, findings.ranked) if findings.ranked else None, _means(trials)
 
 
 def _means(trials: Sequence[TrialPoints]) -> dict[str, float]:

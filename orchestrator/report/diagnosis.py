@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.method.stage import Record
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.tasks import Split
 
 PERCENTILES = (50, 90, 99, 100)

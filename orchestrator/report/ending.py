@@ -10,8 +10,7 @@ from orchestrator.method.stage import PASSED
 from orchestrator.report.chart import frontier_chart
 from orchestrator.report.findings import Findings
 from orchestrator.report.table import frontier_table, standings_table, summary_table
-from orchestrator.report.text import count
-from orchestrator.report.trials import by_trial
+from orchestrator.report.words import count
 from orchestrator.search import best_line
 
 MOST_TRIALS = 30
@@ -22,14 +21,13 @@ MOST_CONFIGURATIONS = 20
 def ending(findings: Findings) -> Iterator[RenderableType]:
     """Of a search the best configuration stage by stage; of many trials those that failed, then those of it."""
     best = {trial.last.trial for group in findings.shown for trial in group.trials}
-    trials = by_trial(findings.points)
-    listed = {trial.last.trial for trial in trials}
-    if len(trials) > MOST_TRIALS:
-        wanted = sorted(trials, key=lambda trial: (trial.verdict in PASSED, trial.last.trial not in best))
-        listed = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
-    yield frontier_table(point for point in findings.points if point.trial in best & listed)
-    yield summary_table((point for point in findings.points if point.trial in listed), findings.pruned)
-    if hidden := len(trials) - len(listed):
+    wanted = sorted(findings.trials, key=lambda trial: (trial.verdict in PASSED, trial.last.trial not in best))
+    names = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
+    listed = [trial for trial in findings.trials if trial.last.trial in names]
+    if stepwise := [trial for trial in listed if trial.last.trial in best and trial.method == "stepwise"]:
+        yield frontier_table(stepwise)
+    yield summary_table(listed, findings.pruned)
+    if hidden := len(findings.trials) - len(listed):
         yield f"{count(hidden, 'trial')} more in the report"
     if findings.plan.job.search:
         yield standings_table(findings.plan.job.search, findings.ranked[:MOST_CONFIGURATIONS])

@@ -10,7 +10,7 @@ from orchestrator.method.stage import RemovalPoint
 from orchestrator.palette import COLOURS
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
-from orchestrator.report.groups import Group, MeanPoint
+from orchestrator.report.groups import NOTHING, Group, MeanPoint
 from orchestrator.report.svg import ticks
 from orchestrator.store.frontier import FrontierPoint
 
@@ -35,7 +35,7 @@ def frontier_figure(findings: Findings) -> Figure:
     layout = ConstrainedLayoutEngine(wspace=0.06, w_pad=0.12, h_pad=0.1)
     figure = Figure(figsize=(10.5, 4.6), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
-    if findings.groups:
+    if findings.shown:
         by_removal, by_speed = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _calm(by_removal)
         _calm(by_speed)
@@ -43,7 +43,7 @@ def frontier_figure(findings: Findings) -> Figure:
         _draw_speed(by_speed, findings.shown)
         _legend(figure, by_removal)
     else:
-        figure.text(0.5, 0.5, "No stage is committed yet.", ha="center", color=INK)
+        figure.text(0.5, 0.5, NOTHING, ha="center", color=INK)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # it is laid out; each saving would do so again
     return figure
@@ -67,7 +67,7 @@ def _draw_removal(axes: Axes, findings: Findings) -> None:
         _draw_line(axes, group, _removed, linewidth=1, alpha=0.3, label="other configurations")
     for group in findings.shown:
         _draw_group(axes, group, findings.after_removal)
-    for failed in findings.attempts_that_failed(findings.shown):
+    for failed in findings.crosses(findings.shown):
         cross = [(failed.removed_tokens, failed.exact_match or 0.0)]
         _scatter(axes, cross, s=30, color=COLOURS[failed.method], marker="x", label="a failed attempt")
 

@@ -11,7 +11,7 @@ from orchestrator.partial import partial
 from orchestrator.report.figure import frontier_figure, save_figure
 from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
-from orchestrator.report.table import frontier_csv, frontier_parquet
+from orchestrator.report.table import frontier_arrow, frontier_csv
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,13 @@ class ReportFiles:
 
 def write_report(findings: Findings, folder: Path) -> ReportFiles:
     """Write the report of whatever is committed, over an earlier one."""
+    from pyarrow.parquet import write_table
+
     files = ReportFiles.within(folder)
     folder.mkdir(parents=True, exist_ok=True)
     figure = frontier_figure(findings)
     _replace(files.csv, lambda path: path.write_text(frontier_csv(findings.points), "utf-8"))
-    _replace(files.parquet, lambda path: frontier_parquet(findings.points, path))
+    _replace(files.parquet, lambda path: write_table(frontier_arrow(findings.points), path))
     _replace(files.png, lambda path: save_figure(figure, path, "png"))
     _replace(files.svg, lambda path: save_figure(figure, path, "svg"))
     _replace(files.html, lambda path: path.write_text(report_html(findings), "utf-8"))

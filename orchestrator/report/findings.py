@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan import Plan
 from orchestrator.report.groups import Group, groups_of
-from orchestrator.report.trials import Setback, removals, setbacks
+from orchestrator.report.trials import FailedAttempt, TrialPoints, by_trial, failed_attempts, removals
 from orchestrator.search import Standing, standings
 from orchestrator.space import Settings
 from orchestrator.store import Chain, FrontierPoint, Manifest, Pruned, StageStore, points_of, pruned_trials, replay_all
@@ -43,8 +43,13 @@ class Findings:
         return {tried.stage.key: tried.manifest for chain in self.chains for tried in chain.attempts}
 
     @cached_property
-    def setbacks(self) -> tuple[Setback, ...]:
-        return setbacks(self.chains)
+    def trials(self) -> tuple[TrialPoints, ...]:
+        """Those that have points, in plan order."""
+        return by_trial(self.points, self.chains)
+
+    @cached_property
+    def failed_attempts(self) -> tuple[FailedAttempt, ...]:
+        return failed_attempts(self.chains)
 
     @cached_property
     def after_removal(self) -> dict[str, tuple[RemovalPoint, ...]]:
@@ -68,23 +73,30 @@ class Findings:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The trials by method and configuration, seeds together."""
-        return groups_of(self.points, self.examples)
+        return groups_of(self.trials, self.examples)
 
-    @property
+    @cached_property
+    def leader(self) -> Standing | None:
+        """Of a search the first in the ranking that has something to show."""
+        own = [group for group in self.groups if group.method == "stepwise"]
+        return next((s for s in self.ranked if any(belongs(group, s.settings) for group in own)), None)
+
+    @cached_property
     def shown(self) -> tuple[Group, ...]:
-        """What the picture is about: of a search the best configuration with its baselines, else everything."""
-        if not self.ranked:
+        """What the picture is about: of a search the leader with its baselines, else everything."""
+        if self.leader is None:
             return self.groups
-        return tuple(group for group in self.groups if belongs(group, self.ranked[0].settings))
+        return tuple(group for group in self.groups if belongs(group, self.leader.settings))
 
     @property
     def others(self) -> tuple[Group, ...]:
         """The configurations of a search that came off worse."""
         return tuple(group for group in self.groups if group not in self.shown and group.method == "stepwise")
 
-    def attempts_that_failed(self, groups: tuple[Group, ...]) -> tuple[Setback, ...]:
+    def crosses(self, groups: Iterable[Group]) -> tuple[FailedAttempt, ...]:
+        """The failed attempts of these groups that a picture has a place for: those with a spot check."""
         names = {trial.last.trial for group in groups for trial in group.trials}
-        return tuple(setback for setback in self.setbacks if setback.trial in names)
+        return tuple(f for f in self.failed_attempts if f.trial in names and f.exact_match is not None)
 
 
 def belongs(group: Group, settings: Settings) -> bool:

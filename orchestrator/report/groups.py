@@ -8,9 +8,11 @@ from statistics import fmean
 
 from orchestrator.config import Method, Scalar
 from orchestrator.report.interval import interval, middle
-from orchestrator.report.trials import TrialPoints, by_trial
+from orchestrator.report.trials import TrialPoints
 from orchestrator.store.frontier import FrontierPoint
 
+NOTHING = "No stage has passed yet."
+"""In place of a picture."""
 CROWD = 30
 """Of more seeds than this no picture shows each."""
 
@@ -70,12 +72,12 @@ class Group:
         return tuple(kept)
 
 
-def groups_of(points: Iterable[FrontierPoint], examples: int) -> tuple[Group, ...]:
-    """The groups in plan order that have something to show. ``examples``: how many exact match is measured on."""
+def groups_of(trials: Iterable[TrialPoints], examples: int) -> tuple[Group, ...]:
+    """The groups in plan order that have a stage which passed. ``examples``: how many exact match is measured on."""
     found: dict[tuple[Method, str], list[TrialPoints]] = {}
-    for trial in by_trial(points):
+    for trial in trials:
         found.setdefault((trial.method, trial.settings), []).append(trial)
-    groups = (Group(tuple(trials), _curve(trials, examples)) for trials in found.values())
+    groups = (Group(tuple(seeds), _curve(seeds, examples)) for seeds in found.values())
     return tuple(group for group in groups if group.curve)
 
 

@@ -1,4 +1,4 @@
-"""Small pieces of HTML. Text is escaped here and nowhere else."""
+"""Small pieces of HTML. They escape text; headings, summaries and a ``Picture`` are markup already."""
 
 from __future__ import annotations
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 
 from orchestrator.errors import InputError, Problem
-from orchestrator.report.table import frontier_parquet
+from orchestrator.report.table import frontier_arrow
 from orchestrator.store import StageStore, frontier, saved_plan
 
 
@@ -36,7 +35,4 @@ def _of_job(folder: Path) -> pd.DataFrame:
     if plan is None or store is None:
         allowed = "give the folder STORE/jobs/NAME of a job that ran, a frontier.parquet or a frontier.csv"
         raise InputError(Problem("RPT001", str(folder), "holds no frontier", allowed))
-    with TemporaryDirectory() as temporary:
-        file = Path(temporary) / "frontier.parquet"
-        frontier_parquet(frontier(plan, store), file)
-        return pd.read_parquet(file)
+    return frontier_arrow(frontier(plan, store)).to_pandas()

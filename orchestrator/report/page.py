@@ -10,7 +10,7 @@ from orchestrator.report import sections, words
 from orchestrator.report.ablation import ablation
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.findings import Findings
-from orchestrator.report.groups import CROWD
+from orchestrator.report.groups import CROWD, NOTHING
 from orchestrator.report.markup import paragraph
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
@@ -20,7 +20,7 @@ from orchestrator.report.thoughts import probed_stages, thoughts
 
 def report_html(findings: Findings) -> str:
     """The page of a job, whatever part of it is committed."""
-    says = reading(findings.plan, findings.points, findings.ranked)
+    says = reading(findings)
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return "\n".join(
         [
@@ -70,19 +70,21 @@ def _listed(found: Sequence[Answer]) -> str:
 def _results(findings: Findings, says: str) -> list[str]:
     return [
         _figure(findings, says),
-        sections.choice(findings),
+        *([sections.choice(findings)] if findings.shown else []),
         *([sections.ranking(findings), ablation(findings)] if findings.ranked else []),
-        *([sections.restarts(findings)] if findings.setbacks else []),
+        *([sections.restarts(findings)] if findings.failed_attempts else []),
         sections.costs(findings),
         *thoughts(probed_stages(findings)),
     ]
 
 
 def _figure(findings: Findings, says: str) -> str:
-    failed = findings.attempts_that_failed(findings.shown)
+    if not findings.shown:
+        return paragraph(NOTHING)
+    failed = findings.crosses(findings.shown)
     drawing = Drawing(findings.shown, findings.after_removal, failed, findings.others)
     return (
-        f"<figure>\n{legend(drawing.groups, restarted=bool(failed), others=bool(drawing.faint))}\n"
+        f"<figure>\n{legend(drawing.groups, failed=bool(failed), others=bool(drawing.faint))}\n"
         f'<div class="plots"><div class="plot">{removal_svg(drawing, "frontier", says)}</div>\n'
         f'<div class="plot">{speed_svg(drawing, "speed")}</div></div>\n'
         f"<figcaption>{escape(' '.join(_caption(findings)))}</figcaption>\n</figure>"
@@ -94,6 +96,8 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield f"Exact match is measured on {findings.examples:,} validation examples; decoding is greedy."
     yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
+    if any(len(group.trials) > 1 for group in findings.shown):
+        yield "A mean is over the seeds that got as far."
     yield "On the right a line joins what is worth having for its speed."
     if any(group.crowded for group in findings.shown):
         yield f"Of more than {CROWD} seeds only the mean is marked; the paler band and the whiskers hold nine in ten"

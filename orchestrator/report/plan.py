@@ -10,7 +10,7 @@ from rich.table import Table
 from orchestrator.config import Job, ScratchModel
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.report.text import count, duration
+from orchestrator.report.words import count, duration
 from orchestrator.store import Manifest, StageStore, replay_all
 from orchestrator.store.chain import standing_manifests
 from orchestrator.tasks import make_task

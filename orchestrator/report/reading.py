@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
 from orchestrator.config import Method
 from orchestrator.plan import Plan
 from orchestrator.report import words
-from orchestrator.report.text import count
-from orchestrator.report.trials import TrialPoints, by_trial
-from orchestrator.search import Standing, best_line, of_configuration
-from orchestrator.store.frontier import FrontierPoint
+from orchestrator.report.findings import Findings
+from orchestrator.report.groups import NOTHING
+from orchestrator.report.trials import TrialPoints
+from orchestrator.search import best_line, of_configuration
 
 
-def reading(plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing] = ()) -> str:
+def reading(findings: Findings) -> str:
     """What the last committed stages say: mean and range where there are several seeds.
 
-    Of a search (``ranked``): the best configuration, and what its trials say.
+    Of a search: the best configuration, and what the trials of the leader say.
     """
-    if ranked and points:
-        plan = of_configuration(plan, ranked[0].settings)
-        names = {trial.name for trial in plan.trials}
-        own = [point for point in points if point.trial in names]
-        line = best_line(plan, ranked)
-        return f"{line[0].upper()}{line[1:]}. {reading(plan, own) if own else ''}".strip()
-    trials = by_trial(points)
-    if not trials:
+    if not findings.points:
         return "No stage is committed yet."
-    stepwise = [t for t in trials if t.method == "stepwise"]
-    clauses = [_stepwise(plan, stepwise)] if stepwise else []
-    for method in ("no_cot", "explicit_cot", "icot_kd"):
-        if of_method := [t for t in trials if t.method == method]:
-            clauses.append(_baseline(plan, of_method, stepwise))
-    return "; ".join(clauses) + "."
+    plan, line = findings.plan, ""
+    if findings.ranked:
+        line = f"{best_line(plan, findings.ranked)}. "
+    if findings.leader:
+        plan = of_configuration(plan, findings.leader.settings)
+    return f"{line[:1].upper()}{line[1:]}{_ends(plan, findings.trials)}"
+
+
+def _ends(plan: Plan, known: Sequence[TrialPoints]) -> str:
+    names = {trial.name for trial in plan.trials}
+    trials = [trial for trial in known if trial.last.trial in names]
+    if not any(trial.passed for trial in trials):
+        return NOTHING
+    stepwise = [t for t in trials if t.method == "stepwise" and t.passed]
+    by_method = ([t for t in trials if t.method == m] for m in ("stepwise", "no_cot", "explicit_cot", "icot_kd"))
+    return "; ".join(_clause(plan, of_method, stepwise) for of_method in by_method if of_method) + "."
+
+
+def _clause(plan: Plan, trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) -> str:
+    """Of all trials of a method: how those ended that passed a stage, and what went wrong with any."""
+    passed = [t for t in trials if t.passed]
+    if not passed:
+        says = f"{_who(plan, trials)}: no stage passed"
+    elif passed[0].method == "stepwise":
+        says = _stepwise(plan, passed)
+    else:
+        says = _baseline(plan, passed, stepwise)
+    return says + _trouble(trials)
 
 
 def _stepwise(plan: Plan, trials: Sequence[TrialPoints]) -> str:
     removed = [t.last.removed_tokens for t in trials]
     most = trials[0].last.total_tokens
-    count = f"{removed[0]}" if len(set(removed)) == 1 else f"{min(removed)} to {max(removed)}"
+    reached = f"{removed[0]}" if len(set(removed)) == 1 else f"{min(removed)} to {max(removed)}"
     exact_match = _spread([t.last.exact_match for t in trials])
     return (
-        f"{_who(plan, trials)}: {count} of {most} CoT tokens removed{_progress(plan, trials)}, "
-        f"exact match {exact_match}{_trouble(trials)}"
+        f"{_who(plan, trials)}: {reached} of {most} CoT tokens removed{_progress(plan, trials)}, "
+        f"exact match {exact_match}"
     )
 
 
@@ -53,7 +69,7 @@ def _baseline(plan: Plan, trials: Sequence[TrialPoints], stepwise: Sequence[Tria
     clause = f"{name}{_duration(trials, stepwise)}: {_spread([t.last.exact_match for t in trials])}"
     if trials[0].method == "explicit_cot":
         clause += f", writing {_written(trials)} tokens" + (f" instead of {_written(stepwise)}" if stepwise else "")
-    return clause + _trouble(trials)
+    return clause
 
 
 def _who(plan: Plan, trials: Sequence[TrialPoints]) -> str:
@@ -91,9 +107,9 @@ def _written(trials: Sequence[TrialPoints]) -> str:
 
 
 def _trouble(trials: Sequence[TrialPoints]) -> str:
-    bad = [t.verdict for t in trials if t.verdict != "good"]
+    """Restarts, and every verdict on a last stage that is not good."""
     restarts = sum(t.restarts for t in trials)
-    words = [f"after {count(restarts, 'restart')}"] if restarts else []
-    if bad:
-        words.append(f"last stage {bad[0]}" if len(trials) == 1 else f"last stage of {len(bad)} {bad[0]}")
-    return f" ({', '.join(words)})" if words else ""
+    parts = [f"after {words.count(restarts, 'restart')}"] if restarts else []
+    for verdict, number in Counter(t.verdict for t in trials if t.verdict != "good").items():
+        parts.append(f"last stage {verdict}" if len(trials) == 1 else f"last stage of {number} {verdict}")
+    return f" ({', '.join(parts)})" if parts else ""

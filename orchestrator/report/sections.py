@@ -15,7 +15,7 @@ from orchestrator.report.markup import Column, folded, paragraph, section, table
 from orchestrator.report.svg import Drawing, removal_svg
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
-from orchestrator.space import sentence, symbols
+from orchestrator.space import sentence, symbols, text
 from orchestrator.store import FrontierPoint, Manifest, is_fork
 from orchestrator.store.cost import Spent
 
@@ -86,9 +86,10 @@ def ranking(findings: Findings) -> str:
             value_words(search, standing.value),
             "pruned" if standing.pruned else "unfinished" if standing.value is None else "done",
         ]
-        for standing in ranked
+        for standing in ranked[:MOST_ROWS]
     ]
-    says = f"Configurations by the objective, {search.aggregate} over the seeds; a diverged seed counts as 0"
+    says = f"Configurations by the objective, {search.aggregate} over the seeds; one that gave up counts as 0"
+    says += _first_of(len(ranked), "")
     return section("Which configuration is best?", table(says, columns, rows), _panels(findings, ranked))
 
 
@@ -97,7 +98,7 @@ def _panels(findings: Findings, ranked: Sequence[Standing]) -> str:
     for number, standing in enumerate(ranked[:PANELS]):
         own = [g for g in findings.groups if g.method == "stepwise" and belongs(g, standing.settings)]
         if own:
-            drawing = Drawing(own, findings.after_removal, findings.attempts_that_failed(tuple(own)))
+            drawing = Drawing(own, findings.after_removal, findings.crosses(own))
             title = symbols(standing.settings)
             picture = removal_svg(drawing, f"panel{number}", title, PANEL_HEIGHT, reachable=False)
             panels.append(f'<figure><p>{escape(title)}</p><div class="plot">{picture}</div></figure>')
@@ -117,19 +118,21 @@ def restarts(findings: Findings) -> str:
     ]
     rows = [
         [f.trial, str(f.stage), str(f.removed_tokens), f"{f.steps:,}", f.verdict, f.why, f.then]
-        for f in findings.setbacks
+        for f in findings.failed_attempts[:MOST_ROWS]
     ]
-    attempts = table("Attempts that failed: their records are kept, their weights are not", columns, rows)
-    return section("Restarts", attempts if len(rows) <= OPEN_ROWS else folded(f"{len(rows)} attempts", attempts))
+    failed = len(findings.failed_attempts)
+    says = f"Attempts that failed: their records are kept, their weights are not{_first_of(failed, '')}"
+    attempts = table(says, columns, rows)
+    return section("Restarts", attempts if failed <= OPEN_ROWS else folded(f"{failed:,} attempts", attempts))
 
 
 def costs(findings: Findings) -> str:
-    """Steps and hours, what sharing saved, and what restarts threw away."""
+    """Steps and hours, what sharing saved, and what failed attempts cost."""
     cost = findings.cost
     columns = [Column("what", "text"), Column("steps"), Column("hours"), Column("share")]
     rows = [
         _spent("taken, a shared stage once", cost.total, cost.total),
-        _spent("of it lost to restarts", cost.lost, cost.total),
+        _spent("of it lost to failed attempts", cost.lost, cost.total),
         _spent("saved by sharing stages, on top", cost.shared, cost.total),
         *([["still to come, if nothing fails", f"{cost.planned_steps:,}", "", ""]] if cost.planned_steps else []),
     ]
@@ -163,12 +166,7 @@ def all_stages(findings: Findings) -> str:
             p.trial,
             str(p.stage),
             f"{p.removed_tokens} of {p.total_tokens}",
-            words.exact(p.exact_match),
-            _lowest(findings.manifests[p.stage_key]),
-            words.tokens(p.generated_tokens),
-            words.rate(p.examples_per_second),
-            words.rate(p.examples_per_second_batched),
-            words.speedup(p.speedup),
+            *_measures(p, _lowest(findings.manifests[p.stage_key])),
             f"{p.step:,}",
             words.minutes(p.seconds),
             p.verdict,
@@ -179,9 +177,23 @@ def all_stages(findings: Findings) -> str:
     return folded("All stages, trial by trial", table(says, columns, rows))
 
 
-def _first_of(rows: int) -> str:
+def _measures(point: FrontierPoint, lowest: str) -> tuple[str, ...]:
+    """What was measured of a stage. Nobody measures a model that failed."""
+    if not point.passed:
+        return "-", lowest, "-", "-", "-", "-"
+    return (
+        words.exact(point.exact_match),
+        lowest,
+        words.tokens(point.generated_tokens),
+        words.rate(point.examples_per_second),
+        words.rate(point.examples_per_second_batched),
+        words.speedup(point.speedup),
+    )
+
+
+def _first_of(rows: int, rest: str = ", frontier.csv has all") -> str:
     """What to add to the caption of a table that would have so many rows."""
-    return f"; the first {MOST_ROWS} of {rows:,}, frontier.csv has all" if rows > MOST_ROWS else ""
+    return f"; the first {MOST_ROWS} of {rows:,}{rest}" if rows > MOST_ROWS else ""
 
 
 def _lowest(manifest: Manifest) -> str:
@@ -196,10 +208,11 @@ def configuration(findings: Findings) -> str:
     columns = [Column("method", "text"), *(Column(field, "text") for field in fields), Column("seeds", "text")]
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for trial in plan.trials:
-        settings = {field: sentence(((field, value),)).split("=")[1] for field, value in trial.settings}
+        settings = {field: text(value) for field, value in trial.settings}
         row = words.LABELS[trial.method], tuple(settings.get(field, "") for field in fields)
         groups.setdefault(row, []).append(str(trial.seed))
-    rows = [[method, *values, ", ".join(seeds)] for (method, values), seeds in groups.items()]
+    shown = islice(groups.items(), MOST_ROWS)
+    rows = [[method, *values, ", ".join(seeds)] for (method, values), seeds in shown]
     fork = is_fork(plan.job.name, findings.store)
     says = (
         "A fork: it goes on from a stage of another job, which these fields alone do not say."
@@ -208,7 +221,7 @@ def configuration(findings: Findings) -> str:
     )
     return section(
         "Configuration",
-        table("What the trials differ in", columns, rows),
+        table(f"What the trials differ in{_first_of(len(groups), '')}", columns, rows),
         paragraph(says, "note"),
         f'<pre tabindex="0" aria-label="job file"><code>{escape(job_toml(plan.job))}</code></pre>',
     )

@@ -67,7 +67,7 @@ svg { display: block; overflow: visible }
 .end { fill: var(--colour); stroke: var(--paper); stroke-width: 1.5 }
 .earlier { fill: var(--colour); fill-opacity: .5 }
 .removal { fill: var(--paper); stroke: var(--colour); stroke-width: 1.25 }
-.setback { stroke: var(--colour); stroke-width: 2; stroke-linecap: round; fill: none }
+.failed { stroke: var(--colour); stroke-width: 2; stroke-linecap: round; fill: none }
 .tip { display: none; fill: var(--ink); stroke: var(--paper); stroke-width: 5; paint-order: stroke;
   stroke-linejoin: round }
 g:focus { outline: none }

@@ -15,7 +15,7 @@ from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.report import words
 from orchestrator.report.groups import Group, MeanPoint
-from orchestrator.report.trials import Setback, TrialPoints
+from orchestrator.report.trials import FailedAttempt, TrialPoints
 from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
@@ -35,7 +35,7 @@ class Drawing:
 
     groups: Sequence[Group]
     after_removal: Mapping[str, Sequence[RemovalPoint]]
-    failed: Sequence[Setback] = ()
+    failed: Sequence[FailedAttempt] = ()
     faint: Sequence[Group] = ()
 
     @property
@@ -72,7 +72,7 @@ def removal_svg(drawing: Drawing, name: str, description: str, height: int = HEI
         *(_band(group, [(p.low, p.high) for p in group.curve], total, height) for group in drawing.groups),
         *(line for group in drawing.groups for line in _curve(group, total, height, "curve")),
         *(_removal_mark(removal, total, height) for removal in removals),
-        *(_setback_mark(setback, total, height) for setback in drawing.failed),
+        *(_failed_mark(failed, total, height) for failed in drawing.failed),
         *(
             _mark(point, point.removed_tokens / total, look, height, reachable)
             for look, which in (("earlier", "earlier"), ("end", "curve"))
@@ -113,15 +113,15 @@ def speed_svg(drawing: Drawing, name: str, height: int = HEIGHT) -> str:
     return _svg(name, title, "The table below has its numbers.", parts, height)
 
 
-def legend(groups: Sequence[Group], *, restarted: bool = False, others: bool = False) -> str:
+def legend(groups: Sequence[Group], *, failed: bool = False, others: bool = False) -> str:
     """What the marks mean; a method has one entry, however many seeds."""
     shown = {group.method for group in groups}
     entries = [(f"end {method}", SHAPES[method], words.LABELS[method]) for method in words.LABELS if method in shown]
     if any(group.method == "stepwise" and not group.crowded for group in groups):
         entries.append(("removal stepwise", '<circle r="3"/>', "right after a removal"))
         entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage at the same count"))
-    if restarted:
-        entries.append(("setback stepwise", f'<path d="{CROSS}"/>', "a failed attempt"))
+    if failed:
+        entries.append(("failed stepwise", f'<path d="{CROSS}"/>', "a failed attempt"))
     if others:
         entries.append(("faint stepwise", '<path d="M-8 0h16"/>', "other configurations"))
     items = "".join(
@@ -212,12 +212,12 @@ def _removal_mark(removal: RemovalPoint, total: int, height: int) -> str:
     )
 
 
-def _setback_mark(setback: Setback, total: int, height: int) -> str:
+def _failed_mark(failed: FailedAttempt, total: int, height: int) -> str:
     """A cross where an attempt failed; what is known of it shows on hover and stands in the page's table."""
-    says = f"{setback.trial}, stage {setback.stage} {setback.verdict}: {setback.why}; then {setback.then}"
+    says = f"{failed.trial}, stage {failed.stage} {failed.verdict}: {failed.why}; {failed.then}"
     return (
-        f'<svg x="{_x(setback.removed_tokens / total)}" y="{_y(setback.exact_match or 0.0, height)}">'
-        f'<g class="setback {setback.method}"><title>{escape(says)}</title><path d="{CROSS}"/></g></svg>'
+        f'<svg x="{_x(failed.removed_tokens / total)}" y="{_y(failed.exact_match or 0.0, height)}">'
+        f'<g class="failed {failed.method}"><title>{escape(says)}</title><path d="{CROSS}"/></g></svg>'
     )
 
 

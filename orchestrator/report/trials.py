@@ -9,7 +9,6 @@ from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint, Verdict
 from orchestrator.plan import Trial
 from orchestrator.space import symbols
-from orchestrator.stability import Restart
 from orchestrator.store.chain import Chain, Tried
 from orchestrator.store.frontier import FrontierPoint
 
@@ -19,6 +18,8 @@ class TrialPoints:
     """The committed stages of one trial, in order."""
 
     stages: tuple[FrontierPoint, ...]
+    restarts: int
+    """So far, also one whose next attempt is not committed yet."""
 
     @property
     def last(self) -> FrontierPoint:
@@ -35,8 +36,9 @@ class TrialPoints:
         return self.stages[-1].verdict
 
     @property
-    def restarts(self) -> int:
-        return self.stages[-1].restarts
+    def seconds(self) -> float:
+        """Training and evaluating all its stages."""
+        return sum(stage.seconds for stage in self.stages)
 
     @property
     def method(self) -> Method:
@@ -49,9 +51,12 @@ class TrialPoints:
 
     @property
     def curve(self) -> tuple[FrontierPoint, ...]:
-        """What the trial stands for: a baseline's last stage, else the last one at each removed count."""
+        """What the trial stands for: a baseline's last stage, else the last one at each removed count.
+
+        Empty where none passed.
+        """
         if self.method != "stepwise":
-            return (self.last,)
+            return self.passed[-1:]
         return tuple({point.removed_tokens: point for point in self.passed}.values())
 
     @property
@@ -61,12 +66,13 @@ class TrialPoints:
         return tuple(p for p in self.passed if p.stage not in kept and self.method == "stepwise")
 
 
-def by_trial(points: Iterable[FrontierPoint]) -> tuple[TrialPoints, ...]:
+def by_trial(points: Iterable[FrontierPoint], chains: Iterable[Chain]) -> tuple[TrialPoints, ...]:
     """The trials that have points, in plan order."""
+    restarts = {chain.trial.name: chain.restarts for chain in chains}
     stages: dict[str, list[FrontierPoint]] = {}
     for point in points:
         stages.setdefault(point.trial, []).append(point)
-    return tuple(TrialPoints(tuple(of_trial)) for of_trial in stages.values())
+    return tuple(TrialPoints(tuple(of_trial), restarts[name]) for name, of_trial in stages.items())
 
 
 def removals(chains: Iterable[Chain]) -> dict[str, tuple[RemovalPoint, ...]]:
@@ -78,7 +84,7 @@ def removals(chains: Iterable[Chain]) -> dict[str, tuple[RemovalPoint, ...]]:
 
 
 @dataclass(frozen=True)
-class Setback:
+class FailedAttempt:
     """A failed attempt, where it failed, and what was done about it."""
 
     trial: str
@@ -89,25 +95,25 @@ class Setback:
     then: str
     removed_tokens: int
     exact_match: float | None
-    """In the last spot check."""
+    """In the last spot check; None where there was none."""
     steps: int
 
 
-def setbacks(chains: Iterable[Chain]) -> tuple[Setback, ...]:
-    """The failed attempts of every trial, in order."""
-    return tuple(_setback(chain.trial, tried) for chain in chains for tried in chain.failures)
+def failed_attempts(chains: Iterable[Chain]) -> tuple[FailedAttempt, ...]:
+    """Those of every trial, in order."""
+    return tuple(_failed(chain.trial, tried) for chain in chains for tried in chain.failures)
 
 
-def _setback(trial: Trial, tried: Tried) -> Setback:
-    metrics, answer = tried.manifest.metrics, tried.answer
+def _failed(trial: Trial, tried: Tried) -> FailedAttempt:
+    metrics = tried.manifest.metrics
     last = metrics.blocks[-1] if metrics.blocks else None
-    return Setback(
+    return FailedAttempt(
         trial=trial.name,
         method=trial.method,
         stage=tried.stage.index,
         verdict=tried.manifest.verdict,
         why=tried.manifest.reason,
-        then=f"{answer.change}, from stage {answer.from_stage}" if isinstance(answer, Restart) else "the trial gave up",
+        then=tried.then,
         removed_tokens=last.removed_tokens if last else metrics.removed_tokens,
         exact_match=last.probe_exact_match if last else None,
         steps=tried.steps,

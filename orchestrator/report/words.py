@@ -1,4 +1,4 @@
-"""How the report writes methods, numbers and times: the same in every table, picture and sentence."""
+"""How methods, numbers and times are written: the same in every table, picture and sentence."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ LABELS: dict[Method, str] = {
     "icot_kd": "ICoT-KD",
 }
 """Every method's name, in the order of legends and sentences."""
+SHORT_LABELS: dict[Method, str] = {**LABELS, "stepwise": "Stepwise"}
+"""For tables."""
 
 
 def exact(value: float) -> str:
@@ -35,6 +37,11 @@ def speedup(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
 
 
+def count(number: int, word: str) -> str:
+    """``1 trial``, ``3 trials``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def minutes(seconds: float) -> str:
     """A duration in minutes."""
     return f"{seconds / 60:,.1f}"
@@ -45,6 +52,14 @@ def time(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def duration(seconds: float | None) -> str:
+    """What a person watches: ``1:05`` for minutes and seconds, ``2 h 03`` for hours, ``-`` for what is not known."""
+    if seconds is None:
+        return "-"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 def utc(timestamp: float) -> str:

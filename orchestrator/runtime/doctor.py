@@ -16,7 +16,7 @@ from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
 from orchestrator.plan import build_plan, epoch_steps
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.errors import Problem, StepwiseError, StoreError
 from orchestrator.plan import Plan
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.store import StageStore, saved_job
 from orchestrator.store.mirror import BackgroundMirror, Mirror
 

@@ -51,7 +51,7 @@ class ProgressFile:
             stage_key=stage.key, step=step, removed_tokens=removed_tokens, steps_per_second=rate, at=now
         )
         with suppress(OSError):
-            replace_file(self.path, progress.model_dump_json())
+            replace_file(self.path, progress.model_dump_json(), durable=False)
 
     def read(self) -> TrialProgress | None:
         try:

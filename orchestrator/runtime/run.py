@@ -16,12 +16,11 @@ from rich.console import Console
 from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
-from orchestrator.method.stage import PASSED
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.drift import refuse_drift
@@ -237,7 +236,7 @@ def _run(
     upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
         plan, code = _train(plan, store, tracker, mirroring, webhook, console, started, at)
-        if any(point.verdict in PASSED for point in frontier(plan, store)):
+        if frontier(plan, store):
             print_report(plan, store, console)
             tracker.finish(report_folder(plan, store))
         upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
@@ -291,8 +290,8 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
 def _findings(plan: Plan, store: StageStore) -> Findings:
     """What is to be reported. Raises ``InputError`` if it is nothing."""
     findings = Findings.of(plan, store)
-    if not findings.groups:
-        found = f"holds no good stage of {plan.job.name} with this configuration"
+    if not findings.points:
+        found = f"holds no stage of {plan.job.name} with this configuration"
         raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
     return findings
 

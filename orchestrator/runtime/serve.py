@@ -34,7 +34,7 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
         raise InputError(Problem("STO002", str(root), found, "run a job first, or open the server its job names"))
     host = shared.host if shared else "127.0.0.1"
     _check_free(host, port)
-    base, log = f"http://{host}:{port}", root / "mlflow-server.log"
+    base, log = f"http://{shared.address if shared else host}:{port}", root / "mlflow-server.log"
     print(f"starting MLflow on the records in {root}; it takes a quarter of a minute", flush=True)
     command, environment = (
         (shared.command, shared.environment) if shared else (ui_command(root, port), ui_environment())

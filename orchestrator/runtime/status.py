@@ -1,4 +1,4 @@
-"""Where a search stands, from the store alone: for any terminal, whether or not anything runs."""
+"""Where a job stands, from the store alone: for any terminal, whether or not anything runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.stage import Record
-from orchestrator.report.text import duration
+from orchestrator.report.words import duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
 from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_plan
@@ -18,7 +18,7 @@ MOST_ROWS = 60
 
 
 class TrialState(Record):
-    """A trial of a search."""
+    """A trial of a job."""
 
     trial: str
     method: str
@@ -37,7 +37,7 @@ class TrialState(Record):
     """Of a trial in training that has shown no step for too long."""
 
 
-class SearchState(Record):
+class JobState(Record):
     """A job and all its trials, as `stepwise status --json` gives them.
 
     ``unfinished``: something is left to do and nobody does it.
@@ -49,8 +49,8 @@ class SearchState(Record):
     trials: tuple[TrialState, ...]
 
 
-def search_state(job: str, store: StageStore) -> SearchState:
-    """A search as the store knows it. Raises ``InputError`` if no job of this name ran on the store."""
+def job_state(job: str, store: StageStore) -> JobState:
+    """A job as the store knows it. Raises ``InputError`` if no job of this name ran on the store."""
     plan = saved_plan(job, store)
     if plan is None:
         found = f"no job named {job} ran on this store"
@@ -62,7 +62,7 @@ def search_state(job: str, store: StageStore) -> SearchState:
     )
     states = {trial.state for trial in trials}
     left = "waiting" in states or plan.to_propose
-    return SearchState(
+    return JobState(
         job=job,
         state="training" if "training" in states else "unfinished" if left else "finished",
         configurations_to_propose=plan.to_propose,
@@ -70,14 +70,14 @@ def search_state(job: str, store: StageStore) -> SearchState:
     )
 
 
-def state_table(search: SearchState) -> Table:
+def state_table(state: JobState) -> Table:
     """One row a trial, those in training first, and no more than fit a screen or two."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", no_wrap=True)
-    for heading in ("stage", "removed", "exact match", "steps", "left", "restarts"):
+    for heading in ("stages", "removed", "exact match", "steps", "left", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    trials = sorted(search.trials, key=lambda trial: trial.state != "training")
+    trials = sorted(state.trials, key=lambda trial: trial.state != "training")
     for trial in trials[:MOST_ROWS]:
         table.add_row(
             trial.trial,
@@ -103,8 +103,6 @@ def _progress(chain: Chain, store: StageStore) -> TrialProgress | None:
 
 
 def _state(row: TrialStatus) -> TrialState:
-    metrics, progress = row.metrics, row.progress
-    removed = progress.removed_tokens if progress else metrics.removed_tokens if metrics else 0
     return TrialState(
         trial=row.trial.name,
         method=row.trial.method,
@@ -112,10 +110,10 @@ def _state(row: TrialStatus) -> TrialState:
         state=row.state,
         stages_done=len(row.chain.standing),
         stages=len(row.trial.stages),
-        removed_tokens=removed,
+        removed_tokens=row.removed_tokens,
         total_tokens=row.trial.stages[0].spec.total_tokens,
-        exact_match=metrics.exact_match if metrics else None,
-        restarts=row.restarts,
+        exact_match=row.metrics.exact_match if row.metrics else None,
+        restarts=row.chain.restarts,
         steps_done=row.steps_done,
         steps=row.steps,
         seconds_left=row.seconds_left,

@@ -13,9 +13,9 @@ from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedMode
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.plan import build_plan
-from orchestrator.report.text import count
+from orchestrator.report.words import count
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
-from orchestrator.runtime.status import SearchState, search_state, state_table
+from orchestrator.runtime.status import JobState, job_state, state_table
 from orchestrator.store import StageStore, saved_plan
 
 DONE, INTERRUPTED = 0, 130
@@ -83,16 +83,16 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
         except Unreachable as error:
             note = f"{error.problems[0].where} {error.problems[0].found}; this is what the store says"
     here = StageStore(root)
-    search = _asked(server, job) if server and not saved_plan(job, here) else search_state(job, here)
+    state = _asked(server, job) if server and not saved_plan(job, here) else job_state(job, here)
     if as_json:
         submission = {"id": latest.id, "status": latest.status, "exit_code": latest.exit_code} if latest else None
-        print(json.dumps(search.model_dump(mode="json") | {"submission": submission}, indent=1))
+        print(json.dumps(state.model_dump(mode="json") | {"submission": submission}, indent=1))
         return DONE
     if note:
         console.print(note)
-    console.print(f"{job}: {search.state}; store {root}")
-    console.print(state_table(search))
-    if search.state == "unfinished":
+    console.print(f"{job}: {state.state}; store {root}")
+    console.print(state_table(state))
+    if state.state == "unfinished":
         console.print(f"nothing trains: a command that just began, or none; `stepwise run {job}` goes on")
     return DONE
 
@@ -143,7 +143,7 @@ def _line(submission: Submission, server: JobServer) -> str:
     return f"{submission.id}: {submission.status.lower()}{code}; {server.page(submission.id)}"
 
 
-def _asked(server: JobServer, job: str) -> SearchState:
+def _asked(server: JobServer, job: str) -> JobState:
     """The search's state, read on the head node, where the store is."""
     document = server.ask_json(["status", job, "--store", server.cluster.store, "--json"])
-    return SearchState.model_validate({key: value for key, value in document.items() if key != "submission"})
+    return JobState.model_validate({key: value for key, value in document.items() if key != "submission"})

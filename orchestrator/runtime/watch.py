@@ -15,11 +15,9 @@ from rich.table import Table
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
 from orchestrator.report.chart import sparkline
-from orchestrator.report.table import SHORT_LABELS
-from orchestrator.report.text import count, duration
+from orchestrator.report.words import SHORT_LABELS, count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.space import symbols
-from orchestrator.stability import Restart
 from orchestrator.store import Chain, Pruned, StageStore, Tried, pruned_trials, replay_all
 
 TREND = 7
@@ -58,8 +56,11 @@ class TrialStatus:
         return standing[-1].manifest.metrics if standing else None
 
     @property
-    def restarts(self) -> int:
-        return sum(isinstance(tried.answer, Restart) for tried in self.chain.attempts)
+    def removed_tokens(self) -> int:
+        """Scheduled for removal now, or where the trial stands."""
+        if self.progress:
+            return self.progress.removed_tokens
+        return self.metrics.removed_tokens if self.metrics else 0
 
     @property
     def steps_done(self) -> int:
@@ -112,7 +113,7 @@ class Watch:
     def __enter__(self) -> Watch:
         if self._live:
             self._live.start()
-        if not self._live:
+        else:
             self._tell_adopted([chain for chain in self._chains if chain.attempts])
         return self
 
@@ -165,13 +166,13 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
     shown = ordered if len(ordered) <= height else ordered[: max(height - 1, 1)]
     busy = {row.progress.stage_key for row in rows if row.progress}
     others = any(_other_settings(row.trial) for row in rows)
-    restarted = any(row.restarts for row in rows)
+    restarted = any(row.chain.restarts for row in rows)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("trial", no_wrap=True, vertical="bottom")
     if others:
         table.add_column("settings", no_wrap=True, vertical="bottom", max_width=16)
     last = ["left", *["re-\nstarts"] * restarted]
-    for heading in ("Δ", "λ", "seed", "stage", "re-\nmoved", *["steps\n/s"] * (not others), *last):
+    for heading in ("Δ", "λ", "seed", "stages", "re-\nmoved", *["steps\n/s"] * (not others), *last):
         table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("exact\nmatch", no_wrap=True, vertical="bottom")
     table.add_column("", no_wrap=True)
@@ -179,7 +180,7 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
         settings = [_other_settings(row.trial)] * others
         rate = row.progress.steps_per_second if row.progress else None
         speed = [f"{rate:.1f}" if rate else "-"] * (not others)
-        restarts = [str(row.restarts or "")] * restarted
+        restarts = [str(row.chain.restarts or "")] * restarted
         waits = _waits_for(row, busy) if row.state == "waiting" else quiet(row) or row.state
         table.add_row(*_what(row.trial, settings), *_place(row), *speed, _left(row), *restarts, _trend(row), waits)
     return Group(table, _sum(rows, len(rows) - len(shown)))
@@ -206,10 +207,8 @@ def _other_settings(trial: Trial) -> str:
 
 def _place(row: TrialStatus) -> tuple[str, str]:
     """How far a trial is."""
-    metrics, progress = row.metrics, row.progress
-    removed = progress.removed_tokens if progress else metrics.removed_tokens if metrics else 0
     total = row.trial.stages[0].spec.total_tokens
-    return f"{len(row.chain.standing)}/{len(row.trial.stages)}", f"{removed}/{total}"
+    return f"{len(row.chain.standing)}/{len(row.trial.stages)}", f"{row.removed_tokens}/{total}"
 
 
 def _left(row: TrialStatus) -> str:
@@ -225,14 +224,14 @@ def _trend(row: TrialStatus) -> str:
 def _waits_for(row: TrialStatus, busy: set[str]) -> str:
     """A stage that another trial is training, or a place on the machine."""
     shared = row.chain.next and row.chain.next.key in busy
-    return "waits: stage" if shared else "waits: core"
+    return "waits: stage" if shared else "waits: place"
 
 
 def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
     """All trials in one line: calm however many there are."""
     states = Counter(row.state for row in rows)
     parts = [f"{count(len(rows), 'trial')}: {', '.join(f'{states[s]} {s}' for s in STATES if states[s])}"]
-    if restarts := sum(row.restarts for row in rows):
+    if restarts := sum(row.chain.restarts for row in rows):
         parts.append(count(restarts, "restart"))
     rate = sum(row.progress.steps_per_second for row in rows if row.progress)
     if rate:
@@ -250,7 +249,7 @@ def _line(trial: Trial, tried: Tried) -> str:
     if kind != "train":
         line += f" ({kind.replace('_', ' ')})"
     if not manifest.passed:
-        return f"{line}  {manifest.verdict}: {manifest.reason}; {_answer(tried)}"
+        return f"{line}  {manifest.verdict}: {manifest.reason}; {tried.then}"
     line += f"  {metrics.removed_tokens}/{metrics.total_tokens} removed"
     if kind == "thought_emulation":
         line += f"  loss {metrics.validation_loss:.3g}"
@@ -262,9 +261,3 @@ def _line(trial: Trial, tried: Tried) -> str:
         line += f" ({metrics.after_removal[-1].exact_match:.3f} right after the removal)"
     line += f"  {metrics.train_seconds:.0f} s"
     return f"{line}  suspect: {manifest.reason}" if manifest.verdict == "suspect" else line
-
-
-def _answer(tried: Tried) -> str:
-    if not isinstance(tried.answer, Restart):
-        return "gives up"
-    return f"restart {tried.answer.number} from stage {tried.answer.from_stage}: {tried.answer.change}"

@@ -2,13 +2,13 @@
 
 from orchestrator.search.objective import Standing, best_line, of_configuration, standings
 from orchestrator.search.pruning import Rung, reason_to_stop, rungs
-from orchestrator.search.winners import full_cot_rate, winners
+from orchestrator.search.winners import full_cot_rates, winners
 
 __all__ = [
     "Rung",
     "Standing",
     "best_line",
-    "full_cot_rate",
+    "full_cot_rates",
     "of_configuration",
     "reason_to_stop",
     "rungs",

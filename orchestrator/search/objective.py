@@ -37,7 +37,7 @@ def standings(plan: Plan, points: Iterable[FrontierPoint], pruned: Container[str
 
 
 def trial_value(search: Search, trial: Trial, points: Sequence[FrontierPoint], pruned: bool) -> float | None:
-    """What one trial is worth: 0, the worst, if it diverged; None if it is unfinished."""
+    """What one trial is worth: 0, the worst, if it gave up; None if it is unfinished."""
     if not all(point.passed for point in points):
         return 0.0
     if len(points) < len(trial.stages) and not pruned:

@@ -3,7 +3,7 @@
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file, sweep
-from orchestrator.store.frontier import FrontierPoint, frontier, points_of
+from orchestrator.store.frontier import FrontierPoint, best_point, frontier, points_of
 from orchestrator.store.jobs import (
     is_fork,
     jobs_like,
@@ -30,6 +30,7 @@ __all__ = [
     "Snapshots",
     "StageStore",
     "Tried",
+    "best_point",
     "find_stage",
     "frontier",
     "is_fork",

@@ -30,6 +30,13 @@ class Tried:
         taken = self.manifest.metrics.steps_taken
         return self.stage.spec.steps if taken is None else taken
 
+    @property
+    def then(self) -> str:
+        """What was done about it, in words."""
+        if isinstance(self.answer, Restart):
+            return f"restart {self.answer.number} from stage {self.answer.from_stage}: {self.answer.change}"
+        return "the trial gave up"
+
     @cached_property
     def attempt(self) -> Attempt:
         """As the restart policy sees it."""
@@ -75,6 +82,10 @@ class Chain:
     @property
     def failures(self) -> tuple[Tried, ...]:
         return tuple(tried for tried in self.attempts if tried.answer)
+
+    @property
+    def restarts(self) -> int:
+        return sum(isinstance(tried.answer, Restart) for tried in self.attempts)
 
     @property
     def obstacle(self) -> Tried | None:

@@ -14,13 +14,35 @@ def job_folder(root: Path, name: str) -> Path:
     return root / "jobs" / name
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a small file so that readers see the old one or the new one."""
+def replace_file(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a small file so that readers see the old one or the new one, and so that a power cut leaves one of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = partial(path)
-    written.write_text(text)
+    if durable:
+        write_durably(written, text.encode())
+    else:
+        written.write_text(text)
     failpoint("replace.written")
     os.replace(written, path)
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and force it to disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Force the names in a folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sweep(root: Path) -> None:

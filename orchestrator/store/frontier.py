@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 
 from orchestrator.config import Method, Scalar
@@ -38,7 +38,7 @@ class FrontierPoint(Record):
     """
     examples_per_second_batched: float
     speedup: float | None
-    """examples_per_second over that of No CoT's last stage; None until one is committed."""
+    """examples_per_second over that of No CoT's last stage with the same model; None until one is committed."""
     verdict: Verdict
     restarts: int
     """Of the trial, up to this stage."""
@@ -49,6 +49,11 @@ class FrontierPoint(Record):
     committed_at: float
     settings: dict[str, Scalar]
     """What the search set, by job field; infinity as text, as JSON has no number for it."""
+
+    @property
+    def model(self) -> frozenset[tuple[str, Scalar]]:
+        """What a search set of the model: only points that agree in it have speeds to compare."""
+        return frozenset(setting for setting in self.settings.items() if setting[0].startswith("model."))
 
     @property
     def passed(self) -> bool:
@@ -71,10 +76,18 @@ def points_of(chains: Sequence[Chain]) -> tuple[FrontierPoint, ...]:
     for trial, manifest in passed:
         work = _work(trial, manifest)
         rates[work] = max(rates.get(work, 0.0), manifest.metrics.examples_per_second)
-    no_cot = {trial.name: rates[_work(trial, m)] for trial, m in passed if trial.method == "no_cot"}
-    base = median(no_cot.values()) if no_cot else None
+    bases = _no_cot_rates(passed, rates)
     undominated = pareto_set(_position(manifest) for _, manifest in passed)
-    return tuple(point for chain in chains for point in _points(chain, rates, base, undominated))
+    return tuple(point for chain in chains for point in _points(chain, rates, bases, undominated))
+
+
+def _no_cot_rates(passed: Iterable[tuple[Trial, Manifest]], rates: Mapping[Work, float]) -> dict[str, float]:
+    """By model, examples per second of No CoT's last stages."""
+    last = {trial.name: _work(trial, manifest) for trial, manifest in passed if trial.method == "no_cot"}
+    by_model: dict[str, list[float]] = {}
+    for work in last.values():
+        by_model.setdefault(work[0], []).append(rates[work])
+    return {model: median(of_model) for model, of_model in by_model.items()}
 
 
 def _work(trial: Trial, manifest: Manifest) -> Work:
@@ -83,7 +96,7 @@ def _work(trial: Trial, manifest: Manifest) -> Work:
 
 
 def _points(
-    chain: Chain, rates: dict[Work, float], base: float | None, undominated: set[tuple[int, float]]
+    chain: Chain, rates: Mapping[Work, float], bases: Mapping[str, float], undominated: set[tuple[int, float]]
 ) -> Iterator[FrontierPoint]:
     step, seconds = 0, 0.0
     for tried in chain.standing + ((chain.obstacle,) if chain.obstacle else ()):
@@ -92,7 +105,8 @@ def _points(
         seconds += metrics.train_seconds + metrics.evaluate_seconds
         if manifest.passed and not tried.stage.spec.answers:
             continue
-        rate = rates.get(_work(chain.trial, manifest), metrics.examples_per_second)
+        work = _work(chain.trial, manifest)
+        rate, base = rates.get(work, metrics.examples_per_second), bases.get(work[0])
         yield FrontierPoint(
             trial=chain.trial.name,
             method=chain.trial.method,
@@ -115,6 +129,15 @@ def _points(
             settings={field: "inf" if value == math.inf else value for field, value in chain.trial.settings},
         )
         seconds = 0.0
+
+
+def best_point(points: Iterable[FrontierPoint]) -> FrontierPoint | None:
+    """The model to use: of those that passed and have the most tokens removed the most accurate, whatever its method.
+
+    Of equals the one that writes least, then the latest.
+    """
+    passed = (point for point in points if point.passed)
+    return max(passed, key=lambda p: (p.removed_tokens, p.exact_match, -p.generated_tokens, p.step), default=None)
 
 
 def pareto_set(points: Iterable[tuple[int, float]]) -> set[tuple[int, float]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import Problem, StoreError
 from orchestrator.failpoints import failpoint
-from orchestrator.store.stages import StageStore, remove
+from orchestrator.store.stages import StageStore
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
 
 def _repair(store: StageStore, key: str, leftovers: list[Path], *, whole: bool) -> None:
     for path in leftovers:
-        remove(path)
+        store.discard(path)
         failpoint("repair.removed")
     if whole or store.empty(key):
         store.forget(key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan, Trial
 from orchestrator.store.chain import Chain, Tried, replay_all
+from orchestrator.store.frontier import best_point, points_of
 from orchestrator.store.jobs import jobs_like, saved_plan, saved_plans
 from orchestrator.store.stages import StageStore
 
@@ -33,8 +34,8 @@ class Place:
 def find_stage(name: str, store: StageStore) -> Place:
     """The stage that a name means. Raises ``InputError`` with the names there are.
 
-    ``26b16744``: the stage whose key begins so. ``quickstart``: the stage of this job with the most tokens
-    removed, the most accurate of several. ``quickstart:stepwise-seed0``: the last one of a trial.
+    ``26b16744``: the stage whose key begins so. ``quickstart``: the model to use of this job, as the report names
+    it. ``quickstart:stepwise-seed0``: the last stage of a trial.
     ``quickstart:stepwise-seed0:8``: one by its number. The beginning of a trial's name is enough.
     """
     job, *rest = name.split(":")
@@ -63,13 +64,12 @@ def _of_key(prefix: str, store: StageStore) -> Place:
 
 def _of_job(name: str, plan: Plan, rest: list[str], store: StageStore) -> Place:
     chains = [chain for chain in replay_all(plan, store) if chain.standing]
-    if not chains:
+    best = best_point(points_of(chains))
+    if best is None:
         raise InputError(Problem("FRK004", name, "has no committed stage yet", f"`stepwise run {plan.job.name}`"))
     if not rest:
-        own = [chain for chain in chains if chain.trial.method == "stepwise"] or chains
-        answering = [(chain, tried) for chain in own for tried in chain.standing if tried.stage.spec.answers]
-        places = [Place(plan, chain.trial, tried) for chain, tried in answering]
-        return max(places, key=lambda place: _reached(place.tried))
+        chain = _chain(name, best.trial, chains)
+        return Place(plan, chain.trial, chain.standing[best.stage])
     chain = _chain(name, rest[0], chains)
     if len(rest) == 1:
         return Place(plan, chain.trial, chain.standing[-1])
@@ -87,10 +87,6 @@ def _chain(name: str, trial: str, chains: Iterable[Chain]) -> Chain:
         found = f"{trial!r} is the beginning of {len(meant)} trials" if meant else f"{trial!r} is no trial"
         raise InputError(Problem("FRK004", name, found, f"give one of {', '.join(meant or by_name)}"))
     return by_name[meant[0]]
-
-
-def _reached(tried: Tried) -> tuple[int, float]:
-    return tried.manifest.metrics.removed_tokens, tried.manifest.metrics.exact_match
 
 
 def _passed(name: str, place: Place) -> Place:

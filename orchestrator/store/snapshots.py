@@ -20,7 +20,8 @@ from orchestrator.failpoints import failpoint
 from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
-from orchestrator.store.stages import SNAPSHOT, StageStore, StoredFile, remove, sha256, sync_folder, write_durably
+from orchestrator.store.folders import sync_folder, write_durably
+from orchestrator.store.stages import SNAPSHOT, StageStore, StoredFile, remove, sha256
 
 STATE = "state.json"
 

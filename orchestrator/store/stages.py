@@ -33,6 +33,7 @@ from orchestrator.identity import digest, field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
 from orchestrator.store.claims import Claim, claim, held
+from orchestrator.store.folders import sync_folder, write_durably
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -249,8 +250,17 @@ class StageStore:
         """Remove what killed attempts left; for whoever holds the stage's claim. Raises ``StoreError``."""
         for path in self._unnamed(key):
             with self.writing(path):
-                remove(path)
+                self.discard(path)
                 failpoint("tidy.removed")
+
+    def discard(self, path: Path) -> None:
+        """Remove what no manifest names. If one does by now, as its writer had lost its claim, it is put back."""
+        aside = path.with_name(f"{path.name}.unnamed")
+        path.rename(aside)
+        if self._stands(path):
+            aside.rename(path)
+        else:
+            remove(aside)
 
     def _unnamed(self, key: str) -> list[Path]:
         manifest = self.read(key)
@@ -359,23 +369,6 @@ def sha256(path: Path) -> str:
     """The hash of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file and force it to disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Force the names in a folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

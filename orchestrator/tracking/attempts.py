@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.identity import digest
-from orchestrator.stability import Restart
 from orchestrator.store import Chain, Tried
 from orchestrator.tracking.records import RunRecord, Value
 
@@ -24,16 +23,9 @@ def attempt_records(trial_uid: str, chain: Chain) -> Iterator[RunRecord]:
         before[index] += 1
 
 
-def setback(tried: Tried) -> str:
+def failure_line(tried: Tried) -> str:
     """One line: what failed, why, and what was done about it."""
-    return f"stage {tried.stage.index} {tried.manifest.verdict}: {tried.manifest.reason}; {_answer(tried)}"
-
-
-def _answer(tried: Tried) -> str:
-    answer = tried.answer
-    if isinstance(answer, Restart):
-        return f"restart {answer.number} from stage {answer.from_stage}: {answer.change}"
-    return "gave up"
+    return f"stage {tried.stage.index} {tried.manifest.verdict}: {tried.manifest.reason}; {tried.then}"
 
 
 def _record(trial_uid: str, name: str, chain: Chain, tried: Tried) -> RunRecord:
@@ -58,8 +50,8 @@ def _record(trial_uid: str, name: str, chain: Chain, tried: Tried) -> RunRecord:
             "stepwise.trial": chain.trial.name,
             "stepwise.verdict": manifest.verdict,
             "stepwise.reason": manifest.reason,
-            "stepwise.answer": _answer(tried),
-            "mlflow.note.content": setback(tried),
+            "stepwise.answer": tried.then,
+            "mlflow.note.content": failure_line(tried),
         },
         values=tuple(_values(tried, chain.steps_before(tried), ended)),
     )

@@ -19,7 +19,7 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.search import Standing, best_line
 from orchestrator.store import Chain, FrontierPoint, Pruned
 from orchestrator.store.cost import Cost
-from orchestrator.tracking.attempts import attempt_records, setback
+from orchestrator.tracking.attempts import attempt_records, failure_line
 from orchestrator.tracking.records import RunRecord, Status, Value
 
 Losses = Mapping[str, Sequence[LossPoint]]
@@ -115,7 +115,7 @@ def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, spe
     if status != "RUNNING" and trial.method != "stepwise":
         values += _flat(settled[-1:])
     if status != "RUNNING" and trial.method == "stepwise":
-        values.append(Value("score/restarts", points[-1].restarts, _timestamp(points[-1]), 0))
+        values.append(Value("score/restarts", chain.restarts, _timestamp(points[-1]), 0))
     uid = digest([trial.name, trial.stages[-1].key, params])
     return RunRecord(
         uid=uid,
@@ -132,8 +132,8 @@ def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, spe
             "stepwise.verdict": points[-1].verdict,
             "mlflow.runColor": COLOURS[trial.method],
             "stepwise.lineage": " ".join(point.stage_key[:8] for point in points),
-            "stepwise.restarts": str(points[-1].restarts),
-            **{f"stepwise.restart.{number}": setback(tried) for number, tried in enumerate(chain.failures, 1)},
+            "stepwise.restarts": str(chain.restarts),
+            **{f"stepwise.restart.{number}": failure_line(tried) for number, tried in enumerate(chain.failures, 1)},
         },
         values=tuple(values),
         models=tuple(settled),
@@ -190,7 +190,8 @@ def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoin
 
 def _progress(point: FrontierPoint, losses: Sequence[LossPoint]) -> Iterator[Value]:
     time = _timestamp(point)
-    yield Value("stage/exact_match", point.exact_match, time, point.step)
+    if point.passed:  # nobody measures a model that failed
+        yield Value("stage/exact_match", point.exact_match, time, point.step)
     yield Value("stage/removed_tokens", point.removed_tokens, time, point.step)
     for loss in losses:
         yield Value("train/loss", loss.loss, time, loss.step)

@@ -14,6 +14,8 @@ from orchestrator.identity import digest
 from orchestrator.tracking.server import ui_command, ui_environment
 
 ADMIN = "admin"
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+"""The host that means every address of the machine, and is none."""
 _CONFIG = """\
 [mlflow]
 default_permission = NO_PERMISSIONS
@@ -33,10 +35,13 @@ class SharedServer:
     environment: dict[str, str]
     password_file: Path
     host: str
+    """Where it listens."""
+    address: str
+    """What a browser finds it under: a host that it answers to."""
 
 
 def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) -> SharedServer:
-    """A server that answers to ``names`` only, and to nobody without a password.
+    """A server that answers to ``names`` and its own address only, and to nobody without a password.
 
     Its secrets lie outside the store, in ``~/.config/stepwise``, and are made once. Raises ``InputError``.
     """
@@ -47,7 +52,8 @@ def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) 
     config = _private(folder / "auth.ini", _CONFIG.format(database=folder / "auth.db", admin=ADMIN))
     password = _private(folder / "password", secrets.token_urlsafe(24))
     cookie_key = _private(folder / "cookie-key", secrets.token_hex(32))
-    allowed = ",".join(f"{name},{name}:{port}" for name in ("127.0.0.1", "localhost", *names))
+    known = list(dict.fromkeys([*names, *([host] if host != EVERYWHERE else []), "127.0.0.1", "localhost"]))
+    allowed = ",".join(f"{name},{name}:{port}" for name in known)
     return SharedServer(
         [*ui_command(store_root, port, host), "--app-name", "basic-auth", "--allowed-hosts", allowed],
         {
@@ -58,6 +64,7 @@ def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) 
         },
         password,
         host,
+        address=known[0],
     )
 
 

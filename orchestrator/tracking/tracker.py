@@ -39,6 +39,7 @@ CHECKED = "stepwise.checked"
 OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
 IDENTIFYING = (
     "stage/exact_match",
+    "stage/removed_tokens",
     "frontier/accuracy",
     "frontier/examples_per_second",
     "frontier/speedup",
@@ -94,8 +95,9 @@ class Tracker:
                 self._send(record)
                 self._set_status(record, record.status)
                 self._send_attempts(record)
+            jobs = {trial.name: trial.job for trial in self.plan.trials}
             for record in records:
-                self._describe(record)
+                self._describe(record, jobs[record.name])
 
     def finish(self, report: Path) -> None:
         """Record the job as a whole: its envelope and the files of its report."""
@@ -109,7 +111,7 @@ class Tracker:
         record = job_record(self.plan, points, ranked, trials, cost_of(chains, pruned))
         with self._mlflow():
             self._send(record)
-            self._describe(record)
+            self._describe(record, self.plan.job)
             run = self._run(record).id
             self._client.log_text(run, job_toml(self.plan.job), "job.toml")
             for path in sorted(p for p in report.iterdir() if p.suffix in REPORT_FILES):
@@ -275,11 +277,14 @@ class Tracker:
             self._send(below)
             self._set_status(below, below.status)
 
-    def _describe(self, record: RunRecord) -> None:
-        """Attach the resolved job, after the numbers: a broken artifact store must not hold them up."""
+    def _describe(self, record: RunRecord, job: Job) -> None:
+        """Attach the resolved job, of a trial the one that it alone is.
+
+        After the numbers: a broken artifact store must not hold them up.
+        """
         run = self._run(record)
         if not run.described:
-            self._client.log_text(run.id, self.plan.job.model_dump_json(indent=1), "job.json")
+            self._client.log_text(run.id, job.model_dump_json(indent=1), "job.json")
             run.described = True
 
     def _set_status(self, record: RunRecord, status: str) -> None:

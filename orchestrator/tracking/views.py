@@ -41,12 +41,12 @@ def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> 
             f"Accuracy against removed chain-of-thought tokens: {links}"
             + (f", [report]({run}/artifacts/report.html)." if run_id else "."),
             *([f"![frontier](get-artifact?path=frontier.png&run_uuid={run_id})"] if run_id else []),
-            " ".join(caption(job)),
+            *([says] if (says := " ".join(caption(job))) else []),
             "A point of `frontier/*` is a stage that stands, its step the removed tokens; `baseline/*` is a baseline's "
             "end, drawn as a flat line once it has come there; speeds come when all trials have ended. Runs can be "
-            "searched by tags: `stepwise.restarts`, `stepwise.restart.N` (why, and how: LIKE '%stuck%') and `stepwise.lineage` (the keys of its stages: LIKE '%1f2e3d4c%'). An attempt "
-            "that failed is a run below its trial's (`stepwise.level` = 'attempt'), with its loss, its last spot check "
-            "and why.",
+            "searched by tags: `stepwise.restarts`, `stepwise.restart.N` (why, and how: LIKE '%stuck%') and "
+            "`stepwise.lineage` (the keys of its stages: LIKE '%1f2e3d4c%'). An attempt that failed is a run below its "
+            "trial's (`stepwise.level` = 'attempt'), with its loss, its last spot check and why.",
             again if run_id else f"Again, on the same store: `stepwise run {job.name}`.",
         ]
     )

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[2]
+STEPWISE = Path(sys.executable).parent / "stepwise"
 
 console = Console(width=110, highlight=False, soft_wrap=True)
 
@@ -116,12 +118,12 @@ def interleaved(ours: Callable[[], Any], other: Callable[[], Any], pairs: int) -
     return results
 
 
-def arguments(description: str | None, **options: str) -> argparse.Namespace:
-    """``--quick`` and further options, each with its help."""
+def arguments(description: str | None, **options: tuple[type, str]) -> argparse.Namespace:
+    """``--quick`` and further options, each with its type and its help."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements, in under a minute")
-    for name, text in options.items():
-        parser.add_argument(f"--{name}", type=Path, help=text)
+    for name, (kind, text) in options.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
     parsed = parser.parse_args()
     console.print(_machine())
     return parsed
@@ -150,23 +152,25 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     console.print(shown)
 
 
-def finish(name: str, *figures: Figure, quick: bool, own_seconds: float = 0.0) -> None:
+def finish(name: str, *figures: Figure, quick: bool, own_seconds: float | None = 0.0) -> None:
     """The figures beside their targets, and all of it as one line of JSON; the first figure is the headline.
 
-    ``own_seconds``: CPU time of our own processes that were not children of this one.
+    ``own_seconds``: CPU time of our own processes that were not children of this one; None where it is not known, and
+    with it not what others did.
     """
     table(
         "Figures" + " (quick: too short to quote)" * quick,
         ("figure", "unit", "median", "spread", "target", ""),
         ((f.name, f.unit, f.value, "{:.3g} to {:.3g}".format(*f.spread), _target(f), _word(f)) for f in figures),
     )
-    others = _others_share(own_seconds)
-    console.print(f"meanwhile others kept the cores {others:.0%} busy")
+    others = None if own_seconds is None else _others_share(own_seconds)
+    busy = "a share that is not known" if others is None else f"{others:.0%}"
+    console.print(f"meanwhile others kept {busy} of the cores busy")
     headline = figures[0].document() | {
         "figure": figures[0].name,
         "name": name,
         "quick": quick,
-        "others": round(others, 3),
+        "others": others and round(others, 3),
     }
     print(json.dumps(headline | {"further": [figure.document() for figure in figures[1:]]}))
 

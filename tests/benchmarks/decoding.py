@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +93,13 @@ def trained(job_file: Path, root: Path, repetitions: int) -> list[tuple[tuple, F
     ends = [_end(next(t for t in plan.trials if t.method == method), store) for method in ("stepwise", "explicit_cot")]
     results = []
     for size in (1, 64):
-        speeds = [
-            [evaluator.speed(model, removed, size, max(size, 16)) for model, removed in ends]
-            for _ in range(repetitions)
-        ]
+        one, other = (partial(evaluator.speed, *end, size, max(size, 16)) for end in ends)
+        speeds = interleaved(one, other, repetitions)
         name = f"{job.name}, trained, batch {size}"
         figure = Figure(name, tuple(i.examples_per_second / e.examples_per_second for i, e in speeds))
-        implicit, explicit = speeds[0]
-        tokens = explicit.generated_tokens / implicit.generated_tokens
-        row = (name, implicit.examples_per_second, explicit.examples_per_second, figure.value, tokens)
+        rates = [float(np.median([speed.examples_per_second for speed in side])) for side in zip(*speeds, strict=True)]
+        tokens = speeds[0][1].generated_tokens / speeds[0][0].generated_tokens
+        row = (name, *rates, figure.value, tokens)
         results.append((row, figure))
     return results
 
@@ -129,7 +128,7 @@ class Bench:
 
 
 def main() -> None:
-    options = arguments(__doc__, store="a store with trained stages", job="the job that trained them")
+    options = arguments(__doc__, store=(Path, "a store with trained stages"), job=(Path, "the job that trained them"))
     with Side(Bench, ALLOCATOR) as bench:
         figures = bench(options.quick, options.job, options.store)
     finish("decoding", *figures, quick=options.quick)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from bench import Figure, Side, arguments, console, finish, table
+from bench import STEPWISE, Figure, Side, arguments, console, finish, table
 from ours import ALLOCATOR, CPU, Ours, Size
 
 from orchestrator.config import load_job
@@ -32,7 +31,6 @@ from orchestrator.runtime.data import prepare_data
 from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore, plan_for
 
-STEPWISE = Path(sys.executable).parent / "stepwise"
 MARK = "STEPWISE_BENCHMARK"
 SIZE = Size((3, 3), 64)
 TOKENS = 24
@@ -106,6 +104,11 @@ class Family:
         if sum(sizes.values()) > sum(self.memory.values()):
             self.memory = dict(sizes)
 
+    @property
+    def beside_the_command(self) -> float:
+        """CPU seconds of all members but the command itself, which is our child."""
+        return sum(seconds for kind, seconds in self.cpu.values() if kind != COMMAND)
+
     def spent(self, begin: float, end: float) -> tuple[float, float]:
         """CPU seconds between two moments: of training workers, of all others."""
         moments, *kinds = zip(*self.history, strict=True)
@@ -118,7 +121,7 @@ class Family:
         return others / (training + others)
 
 
-TRAINING = "training worker"
+TRAINING, COMMAND = "training worker", "the command"
 KINDS = {
     "RayTrainWorker": TRAINING,
     "TrainController": "Ray Train controller",
@@ -130,7 +133,7 @@ KINDS = {
     "ray::IDLE": "idle Ray workers",
     "ray::": "other Ray workers",
     "mlflow": "MLflow",
-    "stepwise": "the command",
+    "stepwise": COMMAND,
 }
 """A part of the command line, the first that matches counts -> what the process is."""
 
@@ -250,10 +253,14 @@ def full_figures() -> tuple[list[Figure], list[Run]]:
     work = Work(steps_for(30), 1)
     with Side(Bare, ALLOCATOR) as bare:
         before, first, second, after = bare(work), run(work), run(work), bare(work)
+        bare_many = bare(Work(work.steps, 12))
     many = run(Work(work.steps, 12), memory=True)
     two = run(Work(work.steps // 2, 12, seeds=2), memory=True)
     extra = (many.seconds - (first.seconds + second.seconds) / 2) / 11
-    console.print(f"12 stages instead of 1: {extra:.2f} s more a stage, its evaluation included")
+    bare_extra = (bare_many - (before + after) / 2) / 11
+    console.print(
+        f"12 stages instead of 1: {extra:.2f} s more a stage with its evaluation, in the bare walk {bare_extra:.2f}"
+    )
     ratios = (first.seconds / before, second.seconds / after)
     _others_table([first, second])
     return _figures(ratios, [first, second], many, two), [first, second, many, two]
@@ -263,7 +270,7 @@ def _figures(ratios: tuple[float, ...], long: list[Run], many: Run, two: Run | N
     shares = tuple(done.family.others_share(done.first_commit, done.end) for done in long)
     later = tuple(done.family.others_share(done.middle, done.end) for done in long)
     figures = [
-        Figure("wall time of a trial over the bare walk", ratios, 1.05, at_least=False),
+        Figure("first to last commit of a trial over the bare walk", ratios, 1.05, at_least=False),
         Figure("a stage boundary, evaluation not included", tuple(many.boundaries), 0.5, "seconds", at_least=False),
         Figure("command to first step", tuple(d.first_step for d in [*long, many]), 15, "seconds", at_least=False),
         Figure("CPU share of all but training", shares, 0.05, at_least=False),
@@ -298,7 +305,7 @@ def main() -> None:
     for done in runs:
         if done.family.memory:
             _memory_table(done)
-    own = sum(done.family.history[-1][1] + done.family.history[-1][2] for done in runs)
+    own = sum(done.family.beside_the_command for done in runs)
     finish("overhead", *figures, quick=quick, own_seconds=own)
 
 

@@ -12,25 +12,23 @@ import logging
 import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import Figure, arguments, console, finish
+from bench import STEPWISE, Figure, arguments, console, finish
 from made_up import fill, metrics
 from rich.console import Console
 
 from orchestrator.config import Job
 from orchestrator.plan import Plan, build_plan
-from orchestrator.runtime.status import search_state
+from orchestrator.runtime.status import job_state
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import StageStore, frontier, save_job
 from orchestrator.store.fsck import check_store
 from orchestrator.tracking import Tracker
 
-STEPWISE = Path(sys.executable).parent / "stepwise"
 STAGES, LOSSES = 20, 10
 
 
@@ -107,8 +105,8 @@ def main() -> None:
         fill(plan.trials, root, STAGES - 1, LOSSES)
         filled = time.perf_counter() - began
         save_job(plan, store)
-        cold = timed(lambda: search_state("many", StageStore(root)), repetitions)
-        warm = timed(lambda: search_state("many", store), repetitions + 1)[1:]
+        cold = timed(lambda: job_state("many", StageStore(root)), repetitions)
+        warm = timed(lambda: job_state("many", store), repetitions + 1)[1:]
         points = timed(lambda: frontier(plan, store), repetitions)
         looks = refreshes(plan, store, 10)
         status, status_gib = command("status", "many", "--store", root, "--json")

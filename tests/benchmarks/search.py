@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench import Figure, arguments, finish, table
+from bench import STEPWISE, Figure, arguments, finish, table
 
 from orchestrator.config import load_job
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, plan_for
 from orchestrator.store.searches import pruned_trials
 
-STEPWISE = Path(sys.executable).parent / "stepwise"
 JOB = """
 name = "search"
 methods = ["stepwise"]
@@ -100,6 +98,7 @@ def main() -> None:
         Figure("steps of independent trials over those executed", (alone / executed,), 3.0),
         Figure("a finished search again", again, 10, "seconds", at_least=False),
         quick=quick,
+        own_seconds=None,
     )
 
 

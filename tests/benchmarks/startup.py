@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench import REPOSITORY, Figure, arguments, finish, table
+from bench import REPOSITORY, STEPWISE, Figure, arguments, finish, table
 from made_up import fill
 
 from orchestrator.config import load_job
 from orchestrator.plan import build_plan
 
-STEPWISE = Path(sys.executable).parent / "stepwise"
 PLANNED = REPOSITORY / "jobs/quickstart.toml"
 JOB = """
 name = "many"

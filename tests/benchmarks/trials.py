@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import closing, suppress
@@ -16,11 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
-from bench import Figure, arguments, console, finish, table
+from bench import STEPWISE, Figure, arguments, console, finish, table
 
 from orchestrator.store import Manifest, StageStore, saved_plan
 
-STEPWISE = Path(sys.executable).parent / "stepwise"
 JOB = """
 name = "many"
 methods = ["stepwise"]
@@ -75,8 +73,8 @@ def points(folder: Path) -> int:
 
 
 def main() -> None:
-    options = arguments(__doc__, trials="how many; 200 unless it says so")
-    trials = 3 if options.quick else int(str(options.trials or 200))
+    options = arguments(__doc__, trials=(int, "how many; 200 unless it says so"))
+    trials = 3 if options.quick else options.trials or 200
     with tempfile.TemporaryDirectory() as name:
         began, ended, memory = run(trials, Path(name))
         chains, rows = commits(Path(name)), points(Path(name))
@@ -103,6 +101,7 @@ def main() -> None:
         Figure("MLflow points a second, while it ran", (rows / (times[-1] - times[0]),)),
         Figure("from the last commit to the command's end", (ended - times[-1],), unit="seconds"),
         quick=options.quick,
+        own_seconds=None,
     )
 
 

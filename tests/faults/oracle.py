@@ -57,11 +57,17 @@ def lost_of(root: Path, acknowledged: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def redone(log: Log, faults: int) -> Iterator[str]:
-    """Stages begun more often than once and once more for every fault (I3)."""
-    begun = Counter(event["key"] for event in log.events("begin"))
-    for key, times in begun.items():
-        if times > 1 + faults:
-            yield f"{key} begun {times} times after {faults} faults"
+    """Work that was there and was done again: after it was acknowledged, or more of it than one stage a fault (I3)."""
+    begun, acknowledged = Counter[str](), set[str]()
+    for event in log.events("begin", "acknowledged"):
+        if event["event"] == "acknowledged":
+            acknowledged.add(event["key"])
+        else:
+            begun[event["key"]] += 1
+            if event["key"] in acknowledged:
+                yield f"{event['key']} begun after it was acknowledged"
+    if (again := begun.total() - len(begun)) > faults:
+        yield f"{again} stages begun again after {faults} faults"
 
 
 def leftovers(root: Path) -> list[str]:

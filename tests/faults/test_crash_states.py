@@ -14,7 +14,7 @@ from orchestrator.config import Job
 from orchestrator.errors import StoreError
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import PlannedStage, build_plan
-from orchestrator.store import Snapshots, StageStore
+from orchestrator.store import Snapshots, StageStore, replace_file
 
 FILES = {"config.json": b'{"layers": 2}', "model.safetensors": bytes(range(256)) * 2}
 
@@ -98,6 +98,26 @@ def test_no_power_cut_leaves_half_a_snapshot_or_takes_the_one_before(tmp_path: P
         shutil.rmtree(crashed)
     print(f"crash states of a snapshot: {states}")
     assert states > 100
+
+
+def test_no_power_cut_leaves_half_a_record_of_a_job_or_takes_the_one_before(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "disk")
+    recorder.root.mkdir()
+    file = recorder.root / "job.json"
+    with recorder.watching():
+        replace_file(file, '{"seeds": [0]}')
+        first = len(recorder.steps)
+        replace_file(file, '{"seeds": [0, 1]}')
+    states = set()
+    for taken, tree in crash_states(recorder.steps, random.Random(0)):
+        crashed = tmp_path / "crashed"
+        build(tree, crashed)
+        record = crashed / "job.json"
+        found = record.read_text() if record.exists() else None
+        states.add(found)
+        assert found or taken < first
+        shutil.rmtree(crashed)
+    assert states == {None, '{"seeds": [0]}', '{"seeds": [0, 1]}'}
 
 
 def test_states_of_a_commit_that_does_not_sync_are_caught(tmp_path: Path, stage: PlannedStage, monkeypatch) -> None:

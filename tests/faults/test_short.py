@@ -50,8 +50,15 @@ def test_oracle_sees_a_lost_stage_and_other_weights(finished: Path, tmp_path: Pa
 def test_oracle_sees_a_stage_that_was_done_twice(finished: Path, tmp_path: Path) -> None:
     store, log, _ = broken(finished, tmp_path)
     log.write("begin", key=store.stage_keys()[0], stage=0, step=0)
-    assert list(redone(log, 0))
-    assert not list(redone(log, 1))
+    assert list(redone(log, 1)) == [f"{store.stage_keys()[0]} begun after it was acknowledged"]
+
+
+def test_oracle_sees_more_done_again_than_faults_explain(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log")
+    for key in ("first", "first", "second", "second"):
+        log.write("begin", key=key, stage=0, step=0)
+    assert not list(redone(log, 2))
+    assert list(redone(log, 1)) == ["2 stages begun again after 1 faults"]
 
 
 def test_oracle_sees_what_is_left_behind(finished: Path, tmp_path: Path) -> None:

@@ -71,9 +71,10 @@ class Log:
             os.write(handle, line.encode())
             os.close(handle)
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """Those of these kinds, in the order in which they happened."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return [event for event in map(json.loads, lines) if event["event"] == kind]
+        return [event for event in map(json.loads, lines) if event["event"] in kinds]
 
 
 @dataclass(frozen=True)

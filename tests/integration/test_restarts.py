@@ -64,7 +64,7 @@ def test_restarts_are_in_the_report_and_in_mlflow(saved: Path) -> None:
     from mlflow import MlflowClient
 
     html = (saved / "stepwise-store/jobs/wild/report/report.html").read_text()
-    assert "<h2>Restarts</h2>" in html and "another seed, from stage 1" in html
+    assert "<h2>Restarts</h2>" in html and "restart 1 from stage 1: another seed" in html
     client = MlflowClient(f"sqlite:///{saved / 'stepwise-store' / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "stepwise/wild"]
     (run,) = client.search_runs([experiment.experiment_id], "tags.`stepwise.level` = 'trial'")

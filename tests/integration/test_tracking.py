@@ -153,6 +153,8 @@ def test_finished_job_is_recorded_once_with_removed_tokens_as_step(store: StageS
     assert stepwise.data.params["tokens_per_stage"] == "4"
     assert "tokens_per_stage" not in no_cot.data.params
     assert recorded.artifacts(stepwise) == {"job.json"}
+    described = Path(recorded.client.download_artifacts(stepwise.info.run_id, "job.json")).read_text()
+    assert Job.model_validate_json(described) == plan.trials[2].job
     assert "mlflow.sharedViewState.frontier" in recorded.experiment.tags
 
 
@@ -299,6 +301,7 @@ def test_loss_of_the_attempt_that_a_trial_gave_up_at_lies_over_the_trials(store:
     losses = recorded.values(attempt, "train/loss")
     assert [step for step, _ in losses] == [3 * 48 + step for step in range(5, 50, 5)]
     assert losses == recorded.values(trial, "train/loss")[-len(losses) :]
+    assert [step for step, _ in recorded.values(trial, "stage/exact_match")] == [48, 96, 144], "of what passed"
     assert recorded.values(attempt, "attempt/spot_check") == [(3 * 48 + 50, 0.1)]
 
 

@@ -46,7 +46,6 @@ from orchestrator.method.thoughts import (
 )
 from orchestrator.method.train import Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
-from orchestrator.report import summary_rows
 from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.runtime.data import JobData, prepare_data
@@ -407,10 +406,10 @@ def test_frontier_has_the_teacher_and_the_coupled_model_and_no_part_between(fini
 
 def test_report_shows_it_beside_the_others_and_says_how_to_load_it(finished):
     plan, store, _, _ = finished
-    points = frontier(plan, store)
-    (row,) = summary_rows(points)
-    assert (row.method, row.removed_tokens, row.steps) == ("icot_kd", 3, plan.trials[0].steps)
-    page = report_html(Findings.of(plan, store))
+    findings = Findings.of(plan, store)
+    last = findings.trials[0].last
+    assert (last.method, last.removed_tokens, last.step) == ("icot_kd", 3, plan.trials[0].steps)
+    page = report_html(findings)
     assert "ICoT-KD, seed 0, stage 3: 3 removed" in page
     assert "load_coupled(folder)" in page
 

@@ -22,7 +22,7 @@ from orchestrator.config import Job, MultiplicationTask, PretrainedModel, Schedu
 from orchestrator.errors import InputError
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
-from orchestrator.report import ReportFiles, frontier_table, summary_rows, summary_table, write_report
+from orchestrator.report import ReportFiles, write_report
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.chart import frontier_chart, sparkline
 from orchestrator.report.ending import ending
@@ -30,7 +30,9 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.interval import student, wilson
 from orchestrator.report.page import report_html
 from orchestrator.report.plan import forecast
-from orchestrator.store import Chain, FrontierPoint, StageStore, frontier, save_job
+from orchestrator.report.table import frontier_table, summary_table
+from orchestrator.stability import Block
+from orchestrator.store import Chain, FrontierPoint, StageStore, find_stage, frontier, save_job
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {
@@ -39,6 +41,8 @@ LEARNED = {
     "stepwise": [0.91, 0.94, 0.88, 0.79, 0.35, 0.81, 0.93],
 }
 """Exact match at the end of every stage; a further seed has 0.01 less."""
+WIDE = 200
+"""Columns of a terminal on which nothing needs to be cut: what is wider than 80 shows."""
 
 
 def make_plan(**fields: object) -> Plan:
@@ -149,8 +153,17 @@ def lead(html: str) -> str:
 
 
 def printed(table: Table) -> str:
-    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console = Console(width=WIDE, file=io.StringIO(), color_system=None)
     console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def ended(findings: Findings) -> str:
+    """What a run ends with on a wide terminal."""
+    console = Console(width=WIDE, file=io.StringIO(), color_system=None)
+    for part in ending(findings):
+        console.print(part)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -232,20 +245,75 @@ def test_diverged_last_stage_is_not_hidden(store: StageStore) -> None:
     commit(store, plan.trials[0], plan.trials[0].stages[2:3], "diverged")
     html = html_of(plan, store)
     assert "(last stage diverged)" in lead(html)
-    (row,) = summary_rows(frontier(plan, store))
-    assert (row.verdict, row.exact_match) == ("diverged", LEARNED["stepwise"][1])
+    [row] = [line for line in ended(Findings.of(plan, store)).splitlines() if "diverged" in line]
+    assert row.split()[:4] == ["Stepwise", "0", "0/10", f"{LEARNED['stepwise'][1]:.3f}"]
 
 
-def commit_restarted(store: StageStore, trial: Trial, at: int) -> None:
-    """A trial whose stage ``at`` is stuck once."""
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a baseline", "alone"])
+def test_trial_that_gives_up_at_its_first_stage_is_reported(store: StageStore, tmp_path: Path, beside: bool) -> None:
+    methods = ("no_cot", "stepwise") if beside else ("stepwise",)
+    plan = make_plan(methods=methods, stability=Stability(restarts=False))
+    commit(store, plan.trials[-1], plan.trials[-1].stages[:1], "diverged")
+    for trial in plan.trials[:-1]:
+        commit(store, trial, trial.stages)
+    findings = Findings.of(plan, store)
+    html = write_report(findings, tmp_path / "r").html.read_text("utf-8")
+    Page(html)
+    said = ended(findings)
+    assert re.search(r"Stepwise +0 .* diverged", said)
+    assert ("─ No CoT 0.210" in said) is ("<svg" in html) is beside
+    assert ("No stage has passed yet." in said) is not beside
+    assert lead(html) == (
+        "Stepwise Internalization, seed 0: no stage passed (last stage diverged); "
+        "No CoT, seed 0 after 1,250 steps: 0.210."
+        if beside
+        else "No stage has passed yet."
+    )
+    assert answered(plan, store)["What went wrong?"].value == "1 trial gave up"
+
+
+def test_every_verdict_is_counted_by_its_own_name(store: StageStore) -> None:
+    plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",), stability=Stability(restarts=False))
+    for trial, verdict in zip(plan.trials, ("diverged", "stuck", "diverged"), strict=True):
+        commit(store, trial, trial.stages[:2])
+        commit(store, trial, trial.stages[2:3], verdict)
+    assert "(last stage of 2 diverged, last stage of 1 stuck)" in lead(html_of(plan, store))
+
+
+def test_search_shows_the_first_configuration_that_has_a_stage(store: StageStore, tmp_path: Path) -> None:
+    search = {"space": {"schedule.tokens_per_stage": (2, 4)}}
+    plan = make_plan(methods=("stepwise",), search=search, schedule=SCHEDULE.model_copy(update={"pretrain_steps": 0}))
+    second = plan.trials[1]
+    commit(store, second, second.stages[:1])
+    findings = Findings.of(plan, store)
+    assert [dict(standing.settings) for standing in findings.ranked][1] == dict(second.settings)
+    html = write_report(findings, tmp_path / "r").html.read_text("utf-8")
+    Page(html)
+    assert lead(html) == (
+        "None of 2 configurations is finished yet. "
+        "Stepwise Internalization, seed 0: 0 of 10 CoT tokens removed so far (1 of 6 stages), exact match 0.910."
+    )
+    assert "Δ 4, seed 0, stage 0: 0 removed" in html
+    assert "● Stepwise Internalization 0.910" in ended(findings)
+
+
+def spot_check(stage: PlannedStage, exact_match: float) -> Block:
+    loss = {"probe_loss": 1.0, "train_loss": 1.0, "train_loss_max": 2.0, "gradient_norm": 1.0, "gradient_norm_max": 2.0}
+    at = {"step": 10, "update_ratio": 0.01, "removed_tokens": stage.spec.removed_to, "non_finite": 0}
+    return Block(probe_exact_match=exact_match, **loss, **at)
+
+
+def commit_restarted(store: StageStore, trial: Trial, at: int, *, checked: bool = True) -> Chain:
+    """A trial whose stage ``at`` is stuck once. ``checked``: a spot check came before that."""
     chain = Chain.begin(trial)
     while stage := chain.next:
-        failed = stage.index == at and not chain.failures
-        attempt = store.begin(stage.key)
-        verdict: Verdict = "stuck" if failed else "good"
-        chain = chain.grown(
-            store.commit(stage, attempt, verdict, metrics(trial, stage), "flat < all" if failed else "")
-        )
+        if stage.index == at and not chain.failures:
+            blocks = (spot_check(stage, 0.12),) if checked else ()
+            failed = metrics(trial, stage).model_copy(update={"blocks": blocks})
+            chain = chain.grown(store.commit(stage, store.begin(stage.key), "stuck", failed, "flat < all"))
+        else:
+            chain = chain.grown(store.commit(stage, store.begin(stage.key), "good", metrics(trial, stage)))
+    return chain
 
 
 def test_restart_is_told_everywhere(store: StageStore, tmp_path: Path) -> None:
@@ -253,17 +321,38 @@ def test_restart_is_told_everywhere(store: StageStore, tmp_path: Path) -> None:
     for trial in plan.trials[:2]:
         commit(store, trial, trial.stages)
     commit_restarted(store, plan.trials[2], at=3)
-    files, points = write_report(Findings.of(plan, store), tmp_path / "r"), frontier(plan, store)
+    findings = Findings.of(plan, store)
+    files, summary = write_report(findings, tmp_path / "r"), printed(summary_table(findings.trials))
     html = files.html.read_text("utf-8")
     page = Page(html)
     assert "(after 1 restart)" in lead(html)
     assert "Restarts" in page.text["h2"]
-    assert {"flat < all", "another seed, from stage 3"} <= set(page.text["td"])
-    marks = [text for text in page.text["title"] if "stage 3 stuck: flat < all; then another seed" in text]
+    assert {"flat < all", "restart 1 from stage 3: another seed"} <= set(page.text["td"])
+    marks = [
+        text for text in page.text["title"] if "stage 3 stuck: flat < all; restart 1 from stage 3: another seed" in text
+    ]
     assert len(marks) == 1
     assert [row["restarts"] for row in csv.DictReader(io.StringIO(files.csv.read_text()))][-4:] == ["1"] * 4
-    assert [row.restarts for row in summary_rows(points)] == [0, 0, 1]
-    assert max(map(len, printed(summary_table(points)).splitlines())) <= 80
+    assert [line.split()[-2] for line in summary.splitlines() if "good" in line] == ["0", "0", "1"]
+    assert max(map(len, summary.splitlines())) <= 80
+
+
+def test_restart_is_counted_before_its_next_attempt_is_committed(store: StageStore) -> None:
+    plan = make_plan(methods=("stepwise",))
+    [trial] = plan.trials
+    commit(store, trial, trial.stages[:2])
+    commit(store, trial, trial.stages[2:3], "stuck")
+    html = html_of(plan, store)
+    assert "(after 1 restart)" in lead(html)
+    assert answered(plan, store)["What went wrong?"].value == "1 restart"
+
+
+def test_failed_attempt_without_a_spot_check_has_no_cross(store: StageStore) -> None:
+    plan = make_plan(methods=("stepwise",))
+    commit_restarted(store, plan.trials[0], at=3, checked=False)
+    html = html_of(plan, store)
+    assert "flat &lt; all" in html
+    assert 'class="failed' not in html and "a failed attempt" not in html
 
 
 def test_plan_follows_a_restarted_trial(store: StageStore) -> None:
@@ -304,8 +393,9 @@ def test_tables_fit_a_narrow_terminal(store: StageStore) -> None:
     plan = make_plan(seeds=(0, 1))
     for trial in plan.trials:
         commit(store, trial, trial.stages)
-    points = frontier(plan, store)
-    summary, stages = printed(summary_table(points)), printed(frontier_table(points))
+    trials = Findings.of(plan, store).trials
+    stepwise = [trial for trial in trials if trial.method == "stepwise"]
+    summary, stages = printed(summary_table(trials)), printed(frontier_table(stepwise))
     assert [line.split()[0] for line in summary.splitlines() if "good" in line] == ["No", "Explicit", "Stepwise"] * 2
     assert sum("/10" in line for line in stages.splitlines()) == 14
     assert max(map(len, (summary + stages).splitlines())) <= 80
@@ -330,9 +420,29 @@ def test_five_questions_are_answered_first(finished: Finished) -> None:
     assert "8 tokens instead of 19; 1.00x that of No CoT" in speed.detail
     assert found["How sure?"].value == "0.912 to 0.944"
     assert found["What went wrong?"].value == "Nothing"
-    assert "sharing saved 33 s (300 steps); nothing lost to restarts" in found["What did it cost?"].detail
+    assert "sharing saved 33 s (300 steps); nothing lost to failed attempts" in found["What did it cost?"].detail
     shown = finished.html.split("</header>")[0]
     assert all(answer.value in shown for answer in found.values())
+
+
+def test_model_to_use_is_the_best_that_writes_no_cot_whatever_its_method(store: StageStore, monkeypatch) -> None:
+    plan = make_plan()
+    monkeypatch.setitem(LEARNED, "no_cot", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95])
+    for trial in plan.trials:
+        commit(store, trial, trial.stages)
+    save_job(plan, store)
+    model = answered(plan, store)["Which model?"]
+    assert (model.value, model.detail) == ("0.950", "exact match with no CoT left: No CoT, seed 0, stage 6")
+    asked = find_stage("mult-3x2", store)
+    assert (asked.trial.name, store.root / model.code) == ("no_cot-seed0", store.folder(asked.tried.manifest))
+
+
+def test_model_to_use_so_far_has_the_most_tokens_removed(store: StageStore) -> None:
+    plan = make_plan(methods=("explicit_cot", "stepwise"))
+    commit(store, plan.trials[1], plan.trials[1].stages[:4])
+    save_job(plan, store)
+    assert answered(plan, store)["Which model, so far?"].value == f"{LEARNED['stepwise'][3]:.3f}"
+    assert find_stage("mult-3x2", store).tried.stage.index == 3
 
 
 def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
@@ -342,6 +452,23 @@ def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
     sure = answered(plan, store)["How sure?"]
     assert sure.value == "0.910 to 0.930"
     assert "over 3 seeds: mean 0.920, 95 % interval 0.895 to 0.945" in sure.detail
+
+
+@pytest.mark.parametrize(
+    ("reached", "value", "said"),
+    [
+        (1, "0.912 to 0.944", "95 % interval of this model, from 1,000 examples. 2 other seeds did not get this far"),
+        (2, "0.920 to 0.930", "over 2 seeds (1 more did not get this far): mean 0.925, 95 % interval 0.861 to 0.989"),
+    ],
+)
+def test_certainty_is_of_the_seeds_that_got_as_far(store: StageStore, reached: int, value: str, said: str) -> None:
+    plan = make_plan(seeds=(0, 1, 2), methods=("stepwise",))
+    for number, trial in enumerate(plan.trials):
+        commit(store, trial, trial.stages if number < reached else trial.stages[:3])
+    sure = answered(plan, store)["How sure?"]
+    assert sure.value == value
+    assert sure.detail.startswith(said)
+    assert "A mean is over the seeds that got as far." in html_of(plan, store)
 
 
 def test_cost_counts_what_restarts_threw_away(store: StageStore) -> None:
@@ -372,7 +499,8 @@ def test_wilson_interval(share: float, examples: int, expected: tuple[float, flo
 
 
 def test_student_interval_widens_with_few_seeds() -> None:
-    assert student([0.5, 0.6]) == pytest.approx((0.0, 1.0), abs=0.09)
+    assert student([0.5, 0.6]) == (0.0, 1.0), "12.7 x 0.05 either way, cut to what a share can be"
+    assert student([0.5, 0.5, 0.6]) == pytest.approx((0.390, 0.677), abs=1e-3)
     low, high = student([0.5, 0.6] * 20)
     assert (low, high) == pytest.approx((0.534, 0.566), abs=1e-3)
 
@@ -448,10 +576,7 @@ def test_ending_of_many_trials_stays_short_and_shows_what_failed(store: StageSto
     for trial in plan.trials[:-1]:
         commit(store, trial, trial.stages[:1])
     commit(store, plan.trials[-1], plan.trials[-1].stages[:1], "diverged")
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    for part in ending(Findings.of(plan, store)):
-        console.print(part)
-    lines = console.file.getvalue().splitlines()
+    lines = ended(Findings.of(plan, store)).splitlines()
     assert len(lines) < 60 and max(map(len, lines)) <= 80
     assert any(line.split()[2:3] == ["39"] and "diverged" in line for line in lines)
     assert "10 trials more in the report" in lines

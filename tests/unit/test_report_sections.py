@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import Job, template
-from orchestrator.method.stage import StageMetrics
+from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.report.ablation import effects
 from orchestrator.report.findings import Findings
@@ -32,7 +32,9 @@ def make_plan(**fields: object) -> Plan:
     return build_plan(Job.model_validate(job | fields))
 
 
-def commit(store: StageStore, stages: Sequence[PlannedStage], exact_match: Callable[[int], float]) -> None:
+def commit(
+    store: StageStore, stages: Sequence[PlannedStage], exact_match: Callable[[int], float], verdict: Verdict = "good"
+) -> None:
     """``exact_match``: by removed tokens. A tenth of an example is decoded less a second for every token left."""
     for stage in stages:
         left = stage.spec.total_tokens - stage.spec.removed_to
@@ -49,7 +51,7 @@ def commit(store: StageStore, stages: Sequence[PlannedStage], exact_match: Calla
             evaluate_seconds=1.0,
         )
         if not store.manifest(stage):
-            store.commit(stage, store.begin(stage.key), "good", metrics)
+            store.commit(stage, store.begin(stage.key), verdict, metrics)
 
 
 def test_effect_of_a_field_is_over_the_trials_that_have_ended(store: StageStore) -> None:
@@ -62,6 +64,19 @@ def test_effect_of_a_field_is_over_the_trials_that_have_ended(store: StageStore)
     assert [(e.field, e.value, e.shares) for e in found] == [(DELTA, 2, (0.75, 0.75)), (DELTA, 4, (0.5, 0.5))]
     page = report_html(Findings.of(plan, store))
     assert re.search(r"tokens_per_stage</th><td[^>]*>2</td><td[^>]*>2</td><td[^>]*>0\.750<", page)
+
+
+def test_tables_that_grow_with_a_search_end_at_their_most_rows(
+    store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(search={"space": {DELTA: [2, 4, 8]}}, stability={"restarts": False})
+    for trial in plan.trials:
+        commit(store, trial.stages[:1], lambda removed: 0.9)
+        commit(store, trial.stages[1:2], lambda removed: 0.0, "stuck")
+    monkeypatch.setattr("orchestrator.report.sections.MOST_ROWS", 2)
+    page = report_html(Findings.of(plan, store))
+    assert page.count("; the first 2 of 3</caption>") == len(("ranking", "restarts", "configuration"))
+    assert page.count("3 trials gave up") == 1
 
 
 def test_field_with_one_value_so_far_has_no_effect_to_show(store: StageStore) -> None:

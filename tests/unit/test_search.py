@@ -30,7 +30,7 @@ from orchestrator.runtime.pruning import goes_on
 from orchestrator.runtime.run import named_plan
 from orchestrator.runtime.trial import TrialTask
 from orchestrator.runtime.watch import TrialStatus, live_table
-from orchestrator.search import Rung, best_line, reason_to_stop, rungs, standings
+from orchestrator.search import Rung, best_line, full_cot_rates, reason_to_stop, rungs, standings, winners
 from orchestrator.store import (
     Chain,
     Manifest,
@@ -63,7 +63,13 @@ def names(plan: Plan) -> list[str]:
 
 
 def commit(
-    store: StageStore, stages: Sequence[PlannedStage], match: float, loss: float = 0.1, verdict: Verdict = "good"
+    store: StageStore,
+    stages: Sequence[PlannedStage],
+    match: float,
+    loss: float = 0.1,
+    verdict: Verdict = "good",
+    rate: float = 10,
+    written: float = 8,
 ) -> None:
     for stage in stages:
         if store.manifest(stage):
@@ -74,8 +80,8 @@ def commit(
             exact_match=match,
             examples=100,
             validation_loss=loss,
-            generated_tokens=8,
-            examples_per_second=10,
+            generated_tokens=written,
+            examples_per_second=rate,
             examples_per_second_batched=100,
             train_seconds=1,
             evaluate_seconds=1,
@@ -92,6 +98,23 @@ def job_file(folder: Path, search: str, name: str = "job.toml") -> Path:
     path = folder / name
     path.write_text(f'name = "x"\n[task]\ndigits = [2, 2]\n[search]\n{search}\n')
     return path
+
+
+# Speed
+
+
+def test_speeds_are_compared_with_those_of_the_same_model(store):
+    plan = build_plan(make_job({"space": {"model.layers": [1, 4]}}, methods=["no_cot", "stepwise"]))
+    for trial in plan.trials:
+        slow = 1 if trial.job.model.layers == 1 else 8
+        whole = [stage for stage in trial.stages if not stage.spec.removed_to]
+        commit(store, whole, 0.9, rate=40 / slow, written=16)
+        commit(store, trial.stages, 0.9, rate=80 / slow)
+    points = frontier(plan, store)
+    ends = [point.speedup for point in points if point.removed_tokens == point.total_tokens]
+    assert ends and set(ends) == {1.0}
+    assert sorted(full_cot_rates(points).values()) == [5.0, 40.0]
+    assert winners(points)["best-at-2x-speed"].generated_tokens == 8
 
 
 # Configuration
@@ -534,10 +557,11 @@ def test_compare_shows_the_fields_then_both_frontiers(store):
 def test_live_table_of_many_trials_fits_a_small_terminal(store):
     plan = build_plan(make_job(seeds=list(range(8))))
     commit(store, plan.trials[0].stages, 0.5)
-    console = Console(width=80, height=24, record=True)
+    console = Console(width=200, height=24, record=True)
     console.print(live_table([TrialStatus(chain, None) for chain in replay_all(plan, store)], 21))
     lines = console.export_text().splitlines()
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert "stages" in lines[1]
     assert lines[-1].startswith("32 trials: 31 waiting, 1 done;") and lines[-1].endswith("12 not shown")
     assert not any("…" in line for line in lines)
 

@@ -23,7 +23,7 @@ from orchestrator.runtime import run
 from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.progress import ProgressFile
 from orchestrator.runtime.run import FAILED
-from orchestrator.runtime.status import search_state
+from orchestrator.runtime.status import job_state
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import Chain, StageStore, plan_for, replace_file, save_job
 from orchestrator.tracking import BackgroundTracker
@@ -44,14 +44,14 @@ def test_trial_is_in_training_as_long_as_a_process_holds_its_stage(tmp_path: Pat
     plan, store = saved(tmp_path)
     trial = plan.trials[0]
     stage = trial.stages[0]
-    assert search_state("small", store).state == "unfinished"
+    assert job_state("small", store).state == "unfinished"
     claim = store.claim(stage.key)
     ProgressFile(store.root, "small", trial.name).write(stage, 7, 0)
-    state = search_state("small", store)
+    state = job_state("small", store)
     assert (state.state, [t.state for t in state.trials]) == ("training", ["training", "waiting"])
     assert state.trials[0].steps_done == 7
     claim.release()
-    assert {t.state for t in search_state("small", store).trials} == {"waiting"}
+    assert {t.state for t in job_state("small", store).trials} == {"waiting"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_trial_that_shows_no_step_is_said_to(
         file.path,
         file.read().model_copy(update={"at": time.time() - 60 * minutes, "steps_per_second": pace}).model_dump_json(),
     )
-    assert (search_state("small", store).trials[0].quiet_seconds is not None) is quiet
+    assert (job_state("small", store).trials[0].quiet_seconds is not None) is quiet
     told = f"no step: {minutes}:0" if minutes < 60 else "no step: 1 h"
     assert (told in stepwise("status", "small", "--store", store.root).out) is quiet
     said = io.StringIO()

@@ -117,6 +117,15 @@ def test_two_attempts_at_one_stage_the_first_manifest_stands(store, stage):
     assert store.leftovers(stage.key) == []
 
 
+def test_attempt_that_is_committed_while_another_tidies_keeps_its_files(store, stage):
+    attempt = attempt_of(store, stage)
+    [unnamed] = store.leftovers(stage.key)
+    store.commit(stage, attempt, "good", metrics(stage, 0.25))
+    store.discard(unnamed)
+    store.verify(store.manifest(stage))
+    assert store.leftovers(stage.key) == []
+
+
 def test_many_writers_at_once_agree_on_one_manifest(store, stage):
     with ThreadPoolExecutor(8) as threads:
         manifests = list(threads.map(lambda i: committed(store, stage, exact_match=i / 8), range(8)))

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.config import Job
 from orchestrator.tracking import frontier_url
-from orchestrator.tracking.views import experiment_views
+from orchestrator.tracking.views import experiment_note, experiment_views
 
 
 def make_job(**fields: Any) -> Job:
@@ -62,3 +62,11 @@ def test_several_seeds_open_on_their_mean(seeds: list[int], name: str) -> None:
     page = frontier_url("http://127.0.0.1:5000/", "7", make_job(seeds=seeds))
     assert page.startswith("http://127.0.0.1:5000/#/experiments/7/runs?")
     assert page.endswith(f"viewStateShareKey={name}")
+
+
+def test_note_speaks_of_removal_only_where_something_is_removed_and_as_it_is() -> None:
+    baselines = experiment_note("1", make_job(methods=["no_cot"]))
+    assert "removed one by one" not in baselines and "offsets" not in baselines
+    searched = make_job(search={"space": {"schedule.type": ["linear", "adaptive"]}})
+    assert "removed one by one" not in experiment_note("1", searched)
+    assert "Inside a stage tokens are removed one by one, evenly." in experiment_note("1", make_job())
