@@ -7,18 +7,13 @@ Not part of `pytest`: MLflow's server takes a while. `pip install playwright`, a
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import CHROMIUM, DEADLINE_MS, lines_on, served
 
 from orchestrator.config import Job
 from orchestrator.method.stage import RemovalPoint, StageMetrics
@@ -29,11 +24,9 @@ from orchestrator.store import Chain, StageStore, save_job
 from orchestrator.tracking import Tracker
 
 playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 LEARNED = {"no_cot": 0.11, "explicit_cot": 0.98, "stepwise": 0.83}
-PAGE_DEADLINE_MS = 180_000
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ def opened(browser: Any, url: str, own: str, **options: Any) -> tuple[Any, list[
     outside: list[str] = []
     page = browser.new_page(**options)
     page.on("request", lambda r: None if r.url.startswith((own, "data:", "blob:")) else outside.append(r.url))
-    page.goto(url, timeout=PAGE_DEADLINE_MS)
+    page.goto(url, timeout=DEADLINE_MS)
     return page, outside
 
 
@@ -191,27 +184,18 @@ def mlflow_page(finished: Finished) -> Iterator[str]:
     tracker = Tracker(finished.plan, finished.store)
     tracker.sync()
     tracker.finish(finished.files.html.parent)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "orchestrator", "ui", "--store", str(finished.store.root), "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout
-        yield next(found[0] for line in server.stdout if (found := re.search(r"http://\S+#\S+", line)))
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+    with served(finished.store.root) as page:
+        yield page
 
 
 def test_page_that_ui_prints_shows_its_charts(browser: Any, mlflow_page: str) -> None:
     base = mlflow_page.split("#")[0]
     assert mlflow_page.endswith("frontier-mean"), "two seeds"
     page, outside = opened(browser, mlflow_page, base, viewport={"width": 1400, "height": 1000})
-    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(timeout=PAGE_DEADLINE_MS)
+    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(timeout=DEADLINE_MS)
     lines = "[...document.querySelectorAll('.js-plotly-plot')].map(chart => (chart.data || []).length)"
     a_line_a_method = f"Math.max(0, ...{lines}) >= {len(LEARNED)}"
-    page.wait_for_function(a_line_a_method, timeout=PAGE_DEADLINE_MS)
+    page.wait_for_function(a_line_a_method, timeout=DEADLINE_MS)
     picture(page, "mlflow-mean")
     assert outside == []
 
@@ -220,13 +204,8 @@ def test_mlflow_opens_on_the_frontier(finished: Finished, browser: Any, mlflow_p
     base = mlflow_page.split("#")[0]
     every_run = mlflow_page.removesuffix("-mean")
     page, outside = opened(browser, every_run, base, viewport={"width": 1400, "height": 1000})
-    page.get_by_text("frontier/accuracy").first.wait_for(timeout=PAGE_DEADLINE_MS)
-    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(timeout=PAGE_DEADLINE_MS)
-    drawn = page.evaluate(
-        "[...document.querySelectorAll('.js-plotly-plot')][0].data.map(line => [line.name, [...line.x], [...line.y]])"
-    )
+    lines = lines_on(page)
     picture(page, "mlflow")
-    lines = {tuple(zip(x, y, strict=True)) for _, x, y in drawn}
     for group in finished.findings.groups:
         for trial in group.trials:
             total = trial.last.total_tokens
@@ -247,9 +226,9 @@ def test_mlflow_shows_an_attempt_thrown_away_below_its_trial(
     url = f"{base}#/experiments/{experiment}/runs/{trial.info.run_id}?workflowType=machine_learning"
     page, outside = opened(browser, url, base, viewport={"width": 1400, "height": 1600})
     below = page.get_by_role("link", name="stepwise-seed1-stage2-attempt0")
-    below.first.wait_for(timeout=PAGE_DEADLINE_MS)
+    below.first.wait_for(timeout=DEADLINE_MS)
     picture(page, "mlflow-trial")
     below.first.click()
-    page.get_by_text("stage 2 stuck: flat").first.wait_for(timeout=PAGE_DEADLINE_MS)
+    page.get_by_text("stage 2 stuck: flat").first.wait_for(timeout=DEADLINE_MS)
     picture(page, "mlflow-attempt")
     assert outside == []

@@ -115,3 +115,13 @@ def loopback(folder: Path, workers: int = 1, **environment: str) -> Iterator[Loo
         yield cluster
     finally:
         cluster.end()
+
+
+def first_stages(lines: Iterator[str], trials: int) -> str:
+    """What was said until so many trials had committed a stage."""
+    said = ""
+    for line in lines:
+        said += line
+        if said.count("stage 0 of") == trials:
+            break
+    return said

@@ -1,24 +1,33 @@
-"""A search on a real cluster: two nodes on loopback addresses, dashboard, job server, token authentication."""
+"""A search on a real cluster: two nodes on loopback addresses, dashboard, job server, token authentication.
+
+The whole walk of a user: submit, follow, lose a node, see it go on, stop, submit again, look at the frontier.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from commands import TINY, manifests, stepwise
-from loopback import Loopback, loopback
+from loopback import Loopback, first_stages, loopback
+from pages import Line, lines_at, served
 
 STOPPED = 130
+TRIALS, REMOVED = 2, [0, 0, 3, 6, 6]
+PATIENCE_SECONDS = 180
 JOB = f"""
 name = "small"
+seeds = [0, 1]
 {TINY}
 [schedule]
 tokens_per_stage = 3
-stage_steps = 400
-pretrain_steps = 20
+stage_steps = 1500
+pretrain_steps = 100
 consolidation_stages = 1
 [training]
 learning_rate = 3e-3
@@ -46,7 +55,22 @@ def known_to_the_job_server(folder: Path) -> str:
         return answer.read().decode()
 
 
-def test_search_is_submitted_followed_stopped_and_continued_to_its_frontier(cluster: Loopback) -> None:
+def await_that(seen: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not seen():
+        assert time.monotonic() < end, what
+        time.sleep(0.5)
+
+
+def curves(points: list[dict]) -> set[Line]:
+    """Of every trial its last exact match at each removed count."""
+    of_trial: dict[str, dict[float, float]] = defaultdict(dict)
+    for point in points:
+        of_trial[point["trial"]][point["removed_tokens"]] = point["exact_match"]
+    return {tuple(curve.items()) for curve in of_trial.values()}
+
+
+def test_search_outlives_a_lost_node_and_a_stop_and_its_frontier_is_in_the_browser(cluster: Loopback) -> None:
     folder, there = cluster.folder, cluster.there
     token = (folder / "token").read_text().strip()
     submitted = there("submit", "small.toml")
@@ -54,34 +78,39 @@ def test_search_is_submitted_followed_stopped_and_continued_to_its_frontier(clus
     assert "http://127.0.0.1:" in submitted.stdout
 
     followed = cluster.follow("small")
-    said = []
-    for line in followed.stdout:
-        said.append(line)
-        if "stage 0 of" in line:
-            break
+    said = first_stages(followed.stdout, TRIALS)
+    assert cluster.workers("127.0.0.2"), said
+    cluster.lose("127.0.0.2")
+    lost = manifests(folder)
+    cluster.join("127.0.0.3")
+    await_that(lambda: cluster.workers("127.0.0.3"), "the trial of the lost node goes on on the new one")
+    await_that(lambda: len(manifests(folder)) > len(lost), "a stage is committed after the loss")
     status = json.loads(there("status", "small", "--json").stdout)
-    assert status["submission"]["status"] == "RUNNING", "".join(said)
-    assert status["trials"][0]["stages_done"] >= 1
+    assert status["submission"]["status"] == "RUNNING", said
+    assert all(trial["stages_done"] >= 1 for trial in status["trials"])
     assert "runs already" in there("submit", "small.toml").stdout
 
     stopped = there("stop", "small")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    said.append(followed.communicate(timeout=60)[0])
-    assert followed.returncode == STOPPED
+    said += followed.communicate(timeout=60)[0]
+    assert followed.returncode == STOPPED, said
     before = manifests(folder)
-    assert 0 < len(before) < 5
+    assert lost.items() <= before.items()
+    assert len(before) < TRIALS * len(REMOVED)
     assert "unfinished" in there("status", "small").stdout
 
-    there("submit", "small.toml")
-    finished = there("logs", "-f", "small")
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "report.html" in finished.stdout
-    after = manifests(folder)
-    assert {key: after[key] for key in before} == before
+    assert "is submitted" in there("submit", "small.toml").stdout
+    finished = cluster.follow("small")
+    ending = finished.communicate(timeout=2 * PATIENCE_SECONDS)[0]
+    assert finished.returncode == 0, ending
+    assert "report.html" in ending
+    assert before.items() <= manifests(folder).items()
     frontier = json.loads(stepwise("report", "small", "--json", cwd=folder).stdout)
-    assert [point["removed_tokens"] for point in frontier] == [0, 0, 3, 6, 6]
+    assert [point["removed_tokens"] for point in frontier] == TRIALS * REMOVED
+    with served(folder / "stepwise-store") as page:
+        assert curves(frontier) <= lines_at(page.removesuffix("-mean"))
 
-    written = "".join(said) + finished.stdout + submitted.stdout + known_to_the_job_server(folder)
+    written = said + ending + submitted.stdout + known_to_the_job_server(folder)
     for secret in (token, PASSWORD):
         assert secret not in written
         assert secret.encode() not in everything_written(folder)

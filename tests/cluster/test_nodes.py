@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from commands import manifests, weights
-from loopback import loopback
+from loopback import first_stages, loopback
 
 from orchestrator.config import load_job
 from orchestrator.runtime.data import prepare_data
@@ -61,16 +60,6 @@ def undisturbed() -> dict[str, str]:
         for trial in plan_for(job, store, data.total_tokens).trials:
             list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
         return weights(folder)
-
-
-def first_stages(lines: Iterator[str], trials: int) -> str:
-    """What was said until so many trials had committed a stage."""
-    said = ""
-    for line in lines:
-        said += line
-        if said.count("stage 0 of") == trials:
-            break
-    return said
 
 
 def test_search_ends_as_undisturbed_when_a_node_is_killed_and_another_added(folder: Path) -> None:
