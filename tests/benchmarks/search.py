@@ -1,7 +1,8 @@
 """What a search executes and what the same search costs as independent Tune trials; and running it again.
 
 The command is the real one. Independent trials train every stage of their chains themselves; the search
-runs equal stages once and stops configurations that stay behind. The steps it took are read from the store.
+runs equal stages once, stops configurations that stay behind and restarts what is lost. The steps it took, those of
+failed attempts among them, are read from the store.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from pathlib import Path
 from bench import STEPWISE, Figure, arguments, finish, table
 
 from orchestrator.config import load_job
-from orchestrator.plan import Plan
-from orchestrator.store import StageStore, plan_for
-from orchestrator.store.searches import pruned_trials
+from orchestrator.store import StageStore, plan_for, pruned_trials, replay_all
+from orchestrator.store.cost import cost_of
 
 JOB = """
 name = "search"
@@ -42,8 +42,6 @@ reset_optimizer = false
 examples = 200
 speed_examples = 1
 speed_batch = 8
-[stability]
-restarts = false
 [search]
 type = "grid"
 prune = true
@@ -61,16 +59,6 @@ def run(job: Path, store: Path) -> float:
     return time.perf_counter() - began
 
 
-def steps_taken(plan: Plan, store: StageStore) -> int:
-    """Optimizer steps of every committed stage, each once."""
-    done = [(stage, store.manifest(stage)) for stage in plan.unique_stages.values()]
-    return sum(
-        stage.spec.steps if manifest.metrics.steps_taken is None else manifest.metrics.steps_taken
-        for stage, manifest in done
-        if manifest
-    )
-
-
 def main() -> None:
     quick = arguments(__doc__).quick
     numbers = {"seeds": [0], "steps": 20, "pretrain": 20} if quick else {"seeds": [0, 1], "steps": 60, "pretrain": 200}
@@ -82,12 +70,14 @@ def main() -> None:
         store = StageStore(root)
         plan = plan_for(load_job(file), store)
         shared = sum(stage.spec.steps for stage in plan.unique_stages.values())
-        executed, stopped = steps_taken(plan, store), len(pruned_trials(plan, root))
+        pruned = pruned_trials(plan, root)
+        cost = cost_of(replay_all(plan, store), pruned)
+        executed, lost = cost.total.steps, cost.lost.steps
     alone = sum(trial.steps for trial in plan.trials)
     rows = [
         (f"{len(plan.trials)} independent trials", alone, 1.0),
         ("equal stages once", shared, alone / shared),
-        (f"and {stopped} trials stopped", executed, alone / executed),
+        (f"and {len(pruned)} trials stopped, {lost:,} steps lost to restarts", executed, alone / executed),
     ]
     table("Optimizer steps", ("search", "steps", "ratio"), [(name, f"{steps:,}", ratio) for name, steps, ratio in rows])
     table(
