@@ -70,15 +70,13 @@ class Driver:
         self.store, self.chain = StageStore(folder / "store"), Chain.begin(plan.trials[0])
         self.tracker = BackgroundTracker(Tracker(plan, self.store), self.delivery.said.append)
         self.tracker.start()
-        self.committed = 0
 
     def commit(self) -> None:
         self.chain = commit(self.store, self.chain, self.tracker, self.delivery)
-        self.committed += 1
 
     def settled(self) -> None:
         """Wait until the server has everything, and the tracker its rest."""
-        while self._recorded() < self.committed:
+        while self._recorded() < len(self.chain.standing):
             self.tracker.notify()
             time.sleep(WAIT_SECONDS)
 
