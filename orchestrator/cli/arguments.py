@@ -11,6 +11,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+PIPE_WIDTH = 160
+"""Where nobody's terminal cuts: a search's trial has a long name."""
+
 JobFile = Annotated[
     Path,
     typer.Argument(help="A job file, as jobs/quickstart.toml, or the name of a job in the store.", show_default=False),
@@ -70,4 +73,4 @@ def console() -> Console:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
-    return Output(width=None if sys.stdout.isatty() else 100, markup=False, highlight=False, soft_wrap=True)
+    return Output(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, soft_wrap=True)

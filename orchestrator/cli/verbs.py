@@ -65,7 +65,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        print(f"error[SYS001] {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        where = error.filename or ("the store, or /tmp" if error.errno == errno.ENOSPC else "output")
+        print(f"error[SYS001] {where}: {error.strerror}", file=sys.stderr)
         code = BAD_INPUT if error.errno in FORBIDDEN else 1
     except Exception as error:
         usage = getattr(error, "exit_code", None)

@@ -84,10 +84,8 @@ def _near_miss(keys: list[str]) -> str:
         return f"not a field of this type of {keys[0]}; remove it"
     near = difflib.get_close_matches(keys[-1], known, 1, cutoff=0.5)
     elsewhere = [f"{name}.{keys[-1]}" for name, fields in _SECTIONS.items() if keys[-1] in fields]
-    if near:
-        return f'did you mean "{near[0]}"?'
-    if elsewhere:
-        return f'did you mean "{elsewhere[0]}"?'
+    if meant := [*elsewhere, *near]:  # a field of this very name before one that is like it
+        return f'did you mean "{meant[0]}"?'
     return f"allowed: {', '.join(known)}"
 
 

@@ -37,5 +37,5 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
     yield ""
     yield frontier_chart(findings)
     if findings.unfinished:
-        trials = f"{findings.unfinished} of {count(len(findings.chains), 'trial')}"
-        yield f"unfinished: {trials} still to train; `stepwise run {findings.plan.job.name}` goes on"
+        next_ = "a command is at it" if findings.trained_now else f"`stepwise run {findings.plan.job.name}` goes on"
+        yield f"unfinished: {findings.unfinished} of {count(len(findings.chains), 'trial')} still to train; {next_}"

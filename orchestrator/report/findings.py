@@ -66,6 +66,11 @@ class Findings:
         return sum(chain.next is not None and chain.trial.name not in self.pruned for chain in self.chains)
 
     @property
+    def trained_now(self) -> bool:
+        """Whether a live process is at a stage that one of the trials needs."""
+        return any(chain.next and self.store.claimed(chain.next.key) for chain in self.chains)
+
+    @property
     def examples(self) -> int:
         """Validation examples that exact match is measured on."""
         return max((manifest.metrics.examples for manifest in self.manifests.values()), default=0)

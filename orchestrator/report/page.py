@@ -98,7 +98,7 @@ def _caption(findings: Findings) -> Iterator[str]:
     yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
     if any(len(group.trials) > 1 for group in findings.shown):
         yield "A mean is over the seeds that got as far."
-    yield "On the right a line joins what is worth having for its speed."
+    yield "On the right a line joins what is worth having of a method for its speed."
     if any(group.crowded for group in findings.shown):
         yield f"Of more than {CROWD} seeds only the mean is marked; the paler band and the whiskers hold nine in ten"
         yield "of them, frontier.csv has every one."

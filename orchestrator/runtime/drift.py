@@ -59,6 +59,16 @@ def refuse_drift(plan: Plan, store: StageStore, *, accept: bool, joins: bool = F
     replace_file(file, _RECORD.dump_json((*known, Drift(accepted_at=time.time(), lines=new)), indent=1).decode())
 
 
+def refuse_other_job(plan: Plan, store: StageStore) -> None:
+    """Raise ``InputError`` if a job of this name ran and had other stages: what is said of one is not the other's."""
+    before = saved_job(plan.job.name, store)
+    if before is None or {chain[-1] for chain in before.chains} <= {trial.stages[-1].key for trial in plan.trials}:
+        return
+    if lines := field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json")):
+        found = f"is a job here that ran otherwise: {'; '.join(lines)}"
+        raise InputError(Problem("RUN008", plan.job.name, found, "name that job, or give its fields, or run this"))
+
+
 def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
     """The fields in which the job differs from its last run, if a trial of that is left half-way."""
     before = saved_plan(plan.job.name, store)

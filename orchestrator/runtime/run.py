@@ -23,7 +23,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
-from orchestrator.runtime.drift import refuse_drift
+from orchestrator.runtime.drift import refuse_drift, refuse_other_job
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.order import open_trials
@@ -127,9 +127,9 @@ def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan 
     plan = saved_plan(str(path), store)
     if plan and overrides:
         raise InputError(Problem("RUN007", str(path), "is a job, and overrides change files", "name its file"))
-    if plan is None and any(store.root.glob("jobs/*/job.json")):
+    if plan is None and (not path.suffix or any(store.root.glob("jobs/*/job.json"))):
         found = f"is no job of {_short(store.root)}, nor a file"
-        raise InputError(Problem("STO002", str(path), found, jobs_like(str(path), store)))
+        raise InputError(Problem("STO002", str(path), found, f"{jobs_like(str(path), store)}; or give a job's file"))
     return plan
 
 
@@ -191,6 +191,7 @@ def fork_stage(
     plan = fork_plan(trial, after, tuple(parse_setting(setting) for setting in settings), name)
     concurrent_trials(plan.job.resources)
     _check_writable(root)
+    refuse_other_job(plan, store)
     if dry_run:
         return plan
     refuse_drift(plan, store, accept=accept_drift, joins=True)
@@ -288,7 +289,8 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
 
 
 def _findings(plan: Plan, store: StageStore) -> Findings:
-    """What is to be reported. Raises ``InputError`` if it is nothing."""
+    """What is to be reported. Raises ``InputError`` if it is nothing, or if another job ran under this name."""
+    refuse_other_job(plan, store)
     findings = Findings.of(plan, store)
     if not findings.points:
         found = f"holds no stage of {plan.job.name} with this configuration"
@@ -308,7 +310,8 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     write_report(findings, folder)
     tracker.finish(folder)
     tracker.end()
-    console.print(f"{len(findings.points)} stages of {plan.job.name} are in {tracker.page() or tracker.uri}")
+    stages = count(len({point.stage_key for point in findings.points}), "stage")
+    console.print(f"{stages} of {plan.job.name} are in {tracker.page() or tracker.uri}")
     if plan.job.tracking.uri is None:
         console.print(f"to see them: stepwise ui --store {store.root}")
     return DONE
@@ -373,7 +376,8 @@ def _check_writable(root: Path) -> None:
     if not existing.is_dir():
         raise InputError(Problem("STO003", str(existing), "is a file", "name a folder with --store"))
     if not os.statvfs(existing).f_blocks:  # /proc and /sys call themselves writable
-        raise InputError(Problem("STO003", str(existing), "holds no files of ours", "name another folder with --store"))
+        found = f"cannot be made: {existing} is no place for files"
+        raise InputError(Problem("STO003", str(root), found, "name another folder with --store"))
     if existing == root and root.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
         raise InputError(Problem("STO008", str(root), "can be written by everybody here", f"chmod o-w {root}"))
     for folder in (existing, *(root / name for name in FOLDERS)):

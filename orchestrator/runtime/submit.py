@@ -92,8 +92,9 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
         console.print(note)
     console.print(f"{job}: {state.state}; store {root}")
     console.print(state_table(state))
-    if state.state == "unfinished":
-        console.print(f"nothing trains: a command that just began, or none; `stepwise run {job}` goes on")
+    if state.state == "unfinished" and not (latest and latest.alive):
+        again = "submit it again to go on" if cluster else f"`stepwise run {job} --store {root}` goes on"
+        console.print(f"nothing trains: a command that just began, or none; {again}")
     return DONE
 
 
