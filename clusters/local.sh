@@ -33,6 +33,7 @@ end() {
   rm -rf "$folder"
 }
 nodes=()
+declare -A names
 trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -45,13 +46,27 @@ start() { # NAME ADDRESS OPTION...
     --temp-dir "$folder/$1" --min-worker-port 0 --max-worker-port 0 --dashboard-agent-listen-port 0 --disable-usage-stats \
     "${@:3}" > "$folder/$1/log" 2>&1 &
   nodes+=($!)
+  names[$!]=$1
   echo "$1 node: process $!, $2, log $folder/$1/log"
+}
+
+# Until every node has ended; the end of a node's log is shown, as the log goes with the folder.
+follow() {
+  while [ ${#nodes[@]} -gt 0 ]; do
+    code=0
+    wait -n -p gone "${nodes[@]}" || code=$?
+    echo "${names[$gone]} node ended with code $code:"
+    tail -n 5 "$folder/${names[$gone]}/log"
+    left=()
+    for node in "${nodes[@]}"; do [ "$node" = "$gone" ] || left+=("$node"); done
+    nodes=("${left[@]}")
+  done
 }
 
 if [ "$join" ]; then
   start worker "$join" --address "127.0.0.1:$port"
-  wait
-  exit
+  follow
+  exit "$code"
 fi
 
 # Only the head runs the light driver of each trial: losing a worker node costs a stage, not a trial.
@@ -65,4 +80,4 @@ for ((n = 1; n <= workers; n++)); do
   start "worker$n" "127.0.0.$((n + 1))" --address "127.0.0.1:$port"
 done
 echo "dashboard http://127.0.0.1:$dashboard_port, token in $token; Ctrl-C ends it"
-wait
+follow

@@ -64,6 +64,25 @@ def test_other_fields_are_refused_with_their_diff(store: StageStore) -> None:
         refuse_drift(make_plan(learning_rate=1e-3), store, accept=False)
 
 
+def test_report_is_not_made_of_a_job_that_ran_otherwise_under_its_name(
+    store: StageStore, tmp_path: Path, stepwise: Callable
+) -> None:
+    commit(store, make_plan(), 3)
+    job = tmp_path / "job.toml"
+    job.write_text(
+        'name = "small"\n[task]\ndigits = [2, 2]\n'
+        "[schedule]\ntokens_per_stage = 4\nstage_steps = 20\npretrain_steps = 10\n"
+    )
+    refused = stepwise("report", job, "training.learning_rate=1e-3", "--store", store.root)
+    assert refused.code == 2
+    assert "RUN008" in refused.err and "training.learning_rate: 5e-05 -> 0.001" in refused.err
+    assert not (tmp_path / "jobs/small/report").exists()
+    for words in (("small",), (job,), (job, "seeds=[0, 1]")):
+        made = stepwise("report", *words, "--store", store.root)
+        assert made.code == 0, made.err
+        assert "still to train; `stepwise run small` goes on" in made.out
+
+
 def test_peft_counts_where_it_is_used(store: StageStore) -> None:
     commit(store, make_plan(), 2, peft="0.9")
     refuse_drift(make_plan(), store, accept=False)
