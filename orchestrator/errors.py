@@ -39,6 +39,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+
 class StepwiseError(Exception):
     """Base of the tree. ``exit_code`` is what the command line returns."""
 

@@ -30,14 +30,14 @@ from orchestrator.cli.arguments import (
     UnusedStore,
     console,
 )
-from orchestrator.errors import InputError, Problem, StepwiseError
+from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError
 
 if TYPE_CHECKING:
     from orchestrator.config import Job
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT = 2
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What the user named may not be read or written."""
 

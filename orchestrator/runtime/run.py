@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import NAME, Job, load_job, parse_setting
-from orchestrator.errors import InputError, Problem, StepwiseError, TrialError
+from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
@@ -48,7 +48,7 @@ from orchestrator.store import (
 )
 from orchestrator.tracking import BackgroundTracker, Tracker
 
-DONE, FAILED, PARTIAL, INTERRUPTED = 0, 1, 3, 130
+DONE, FAILED, PARTIAL = 0, 1, 3
 INTERRUPTED_SECONDS = 10.0
 """After Ctrl-C: for what MLflow, and then the mirror, have not got yet."""
 TRACKING_SECONDS = 60.0

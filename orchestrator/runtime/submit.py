@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import INTERRUPTED, InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.plan import build_plan
 from orchestrator.report.words import count
@@ -18,7 +18,7 @@ from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
 from orchestrator.runtime.status import JobState, job_state, state_table
 from orchestrator.store import StageStore, saved_plan
 
-DONE, INTERRUPTED = 0, 130
+DONE = 0
 
 
 def submit_job(

@@ -64,10 +64,10 @@ def _of_key(prefix: str, store: StageStore) -> Place:
 
 def _of_job(name: str, plan: Plan, rest: list[str], store: StageStore) -> Place:
     chains = [chain for chain in replay_all(plan, store) if chain.standing]
-    best = best_point(points_of(chains))
-    if best is None:
+    best = None if rest else best_point(points_of(chains))
+    if not chains or not (rest or best):
         raise InputError(Problem("FRK004", name, "has no committed stage yet", f"`stepwise run {plan.job.name}`"))
-    if not rest:
+    if best:
         chain = _chain(name, best.trial, chains)
         return Place(plan, chain.trial, chain.standing[best.stage])
     chain = _chain(name, rest[0], chains)
