@@ -176,7 +176,7 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
             node_is_drained,
         )
         for chain in walk(trial, runner):
-            _report_to_train(chain.attempts[-1], store, first)
+            _report_to_train(chain.attempts[-1], store, first, task.ray_storage)
 
     try:
         return problems_of(trial, work)
@@ -201,15 +201,18 @@ def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
     return ()
 
 
-def _report_to_train(tried: Tried, store: StageStore, first: bool) -> None:
-    """Ray gets a pointer: the weights are in the store already and are not copied."""
+def _report_to_train(tried: Tried, store: StageStore, first: bool, ray_storage: str) -> None:
+    """Ray gets a pointer: the weights are in the store already and are not copied.
+
+    It is written where the command removes everything at its end: a worker that is killed here removes nothing.
+    """
     import ray.train
 
     metrics, manifest = _tune_metrics(tried), tried.manifest
     if not first:
         ray.train.report(metrics)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=ray_storage) as folder:
         pointer = {"stage_key": manifest.key, "folder": str(store.folder(manifest))}
         (Path(folder) / "stage.json").write_text(json.dumps(pointer))
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
