@@ -10,8 +10,8 @@ to be calibrated on labelled stages before anyone trusts them: every rule below 
 
 Not recovered is therefore not yet failed, whatever the schedule: ten seeds of 3x2 digits that were lost
 between removals went on to the end (jobs/studies/restarts). A stage that *lags* (still learns, or is anywhere
-below what answer frequencies give) passes; *stuck* is flat at that floor, or flat for three consolidation stages, far
-from its target, with no cooldown to come: at a constant rate a loss levels off that falls in the cooldown.
+below what answer frequencies give) passes; *stuck* is flat at that floor, or a consolidation that at its pace would
+take ten stages more.
 """
 
 from __future__ import annotations
@@ -102,18 +102,22 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B3: consolidation that levelled off far from what was asked, with no cooldown to come, of a model that once
-    knew something.
+    """B3: consolidation that does not get to where a cooldown could begin, of a model that once knew something: as
+    fast as over its last stages the loss would take many more of them. Looked at where such a stage ends.
     """
-    if not expected.consolidation or expected.cools_down or len(blocks) < expected.planned:
+    window = _consolidating(blocks, expected, history, thresholds.pace_stages)
+    if not expected.consolidation or len(blocks) < expected.planned or not window:
         return None
-    if not _knew_more(expected, history, thresholds) or not _levelled_off(blocks, expected, history, thresholds):
+    enough = min(expected.target_exact_match, thresholds.cooldown_from)
+    goal = math.log(expected.loss_at(enough) * thresholds.recovery_factor)
+    if not _knew_more(expected, history, thresholds) or blocks[-1].probe_exact_match >= enough:
         return None
-    target = math.log(expected.target_loss * thresholds.recovery_factor)
-    if not _is_lost(blocks[-1:], target, thresholds) or blocks[-1].probe_exact_match >= expected.target_exact_match:
+    fall, short = max(thresholds.flat, -_slope(window) * expected.planned), blocks[-1].level - goal
+    if short <= thresholds.hopeless_stages * fall:
         return None
-    reason = f"{_loss(blocks, expected)}, {math.exp(target):.2g} asked: flat for {thresholds.flat_stages} stages"
-    return Alarm("stuck", "B3", len(blocks), f"{reason} with nothing left to remove")
+    reason = f"{_loss(blocks, expected)}, {math.exp(goal):.2g} needed with nothing left to remove"
+    as_before = f"as over the last {thresholds.pace_stages} stages that takes {short / fall:.0f} more"
+    return Alarm("stuck", "B3", len(blocks), f"{reason}: {as_before}")
 
 
 def off_envelope(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
@@ -207,10 +211,16 @@ def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
 
 def _levelled_off(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
     """Whether the loss has not fallen over the last consolidation stages, this one included."""
-    removed, window = blocks[-1].removed_tokens, thresholds.flat_stages * expected.planned
-    consolidating = takewhile(lambda stage: stage[0].removed_tokens == removed, reversed(history.stages))
-    so_far = (*chain.from_iterable([*consolidating][::-1]), *blocks)[-window:]
-    return len(so_far) == window and not _falls(so_far, expected, thresholds)
+    window = _consolidating(blocks, expected, history, thresholds.flat_stages)
+    return bool(window) and not _falls(window, expected, thresholds)
+
+
+def _consolidating(blocks: Blocks, expected: Expected, history: History, stages: int) -> Blocks:
+    """The last blocks with nothing left to remove, as many as so many stages have; none while there are fewer."""
+    removed, window = blocks[-1].removed_tokens, stages * expected.planned
+    before = takewhile(lambda stage: stage[0].removed_tokens == removed, reversed(history.stages))
+    so_far = (*chain.from_iterable([*before][::-1]), *blocks)[-window:]
+    return so_far if len(so_far) == window else ()
 
 
 def _place(blocks: Blocks, expected: Expected) -> str:

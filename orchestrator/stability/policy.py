@@ -2,7 +2,8 @@
 
 A ladder, climbed while a trial stands before the same stage: another seed, fewer tokens per stage,
 gentler training, then back over more and more good stages. The same seed would repeat the failure
-bit for bit (R §0.4). All numbers here are proposals (R §2.7), none is measured.
+bit for bit (R §0.4). Consolidation that does not get there fails by the removals before it: its ladder goes back
+over them at once. All numbers here are proposals (R §2.7), none is measured.
 
 Fewer tokens per stage means that the schedule's clock runs slower: Δ/2 in T steps is Δ in 2T. So the
 stages of a trial keep their indices and ends, whatever the ladder does inside them.
@@ -48,6 +49,8 @@ class Attempt:
     steps: int
     detector: str = ""
     pace: Pace = Pace()
+    exact_match: float = 1.0
+    """At its end."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,15 @@ _LADDER = (
 )
 
 
+_CONSOLIDATION = (
+    _Rung("back to where half of the answers were right, a quarter of the tokens per stage", 0.25),
+    _Rung("back to where half of the answers were right, an eighth of the tokens per stage, half the rate", 0.125, 0.5),
+)
+"""For B3. Half the tokens would cost as much again, to be lost again, for little."""
+KNOWS = 0.5
+"""Exact match of a stage that a failed consolidation goes back to."""
+
+
 def attempt_seed(seed: int, stage: int, attempt: int) -> int:
     """The seed of an attempt: the first 63 bits of a SHA-256 (R §2.7); attempt 0 keeps the job's."""
     if attempt == 0:
@@ -143,9 +155,10 @@ def next_move(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp
     here = [a for a in failures if a.stage == last.stage]
     if exhausted := _exhausted(attempts, failures, here, budget):
         return GiveUp(exhausted, tuple(map(_line, failures)))
-    rung, standing = _LADDER[min(len(here), len(_LADDER)) - 1], _standing(attempts)
-    kept = standing[: max(0, len(standing) - rung.rewind)]
-    stage = kept[-1] + 1 if kept else 0
+    ladder = _CONSOLIDATION if last.detector == "B3" else _LADDER
+    rung = ladder[min(len(here), len(ladder)) - 1]
+    kept = _kept(_standing(attempts), rung, last)
+    stage = kept[-1].stage + 1 if kept else 0
     pace, seed = _slower(here[0].pace, rung), next_seed(attempts, stage, budget)
     failure = f"stage {last.stage} {last.verdict} ({last.detector})"
     return Restart(stage, seed, pace, len(here), rung.words, failure)
@@ -178,14 +191,22 @@ def _progress(attempts: tuple[Attempt, ...]) -> int:
     return max(first.values(), default=0)
 
 
-def _standing(attempts: tuple[Attempt, ...]) -> list[int]:
+def _standing(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     """The good stages that the last attempt stands on, in order."""
-    standing: list[int] = []
+    standing: list[Attempt] = []
     for attempt in attempts:
-        standing = [stage for stage in standing if stage < attempt.stage]
+        standing = [good for good in standing if good.stage < attempt.stage]
         if attempt.verdict == "good":
-            standing.append(attempt.stage)
+            standing.append(attempt)
     return standing
+
+
+def _kept(standing: list[Attempt], rung: _Rung, failed: Attempt) -> list[Attempt]:
+    """What is left of them to start again from."""
+    if failed.detector == "B3":
+        knowing = [number for number, good in enumerate(standing, start=1) if good.exact_match >= KNOWS]
+        return standing[: max(knowing, default=1)]
+    return standing[: max(0, len(standing) - rung.rewind)]
 
 
 def _slower(pace: Pace, rung: _Rung) -> Pace:

@@ -33,9 +33,13 @@ class Thresholds(BaseModel):
     """A2, B2, B3: a log loss that falls by less per planned stage is flat. Measured (D): 0.07 to 1.0 in
     runs that ended well, 0.01 to 0.02 on the plateau of No CoT. At 0.1 a healthy quickstart was stopped."""
     flat_stages: int = 3
-    """B3: consolidation has levelled off when it is flat over so many stages, never before. Over one of 400 steps
-    the slope's noise is 0.06 a stage by estimate, twice ``flat``: half of the consolidation stages of two seeds that
-    still learnt were stopped, and no restart helped; over three it is 0.01 (jobs/studies/detectors)."""
+    """Consolidation has levelled off when it is flat over so many stages, never before. Over one of 400 steps
+    the slope's noise is 0.06 a stage by estimate, twice ``flat``; over three it is 0.01 (jobs/studies/detectors)."""
+    pace_stages: int = 2
+    """B3: consolidation stages whose slope tells how fast the loss falls."""
+    hopeless_stages: float = 10.0
+    """B3: more of them to go, and it does not get there. Of runs that ended well none had 6 to go after two; of
+    five 2x2 and 3x2 runs that did not, all had more than ten after two to four (jobs/studies/detectors)."""
     recovery_factor: float = 1.5
     """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
     3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
@@ -84,6 +88,10 @@ class Expected:
     target_loss: float
     target_exact_match: float
     cools_down: bool
+
+    def loss_at(self, exact_match: float) -> float:
+        """The spot check's loss that goes with another exact match than the target's."""
+        return self.target_loss * math.log(exact_match) / math.log(self.target_exact_match)
 
 
 def target_loss(exact_match: float, answer_tokens: int) -> float:

@@ -41,7 +41,8 @@ class Tried:
     def attempt(self) -> Attempt:
         """As the restart policy sees it."""
         metrics = self.manifest.metrics
-        return Attempt(self.stage.index, self.manifest.verdict, self.steps, metrics.detector, self.pace)
+        verdict = self.manifest.verdict
+        return Attempt(self.stage.index, verdict, self.steps, metrics.detector, self.pace, metrics.exact_match)
 
 
 @dataclass(frozen=True)

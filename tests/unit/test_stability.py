@@ -192,13 +192,23 @@ def flat(loss: float, count: int = 20) -> Blocks:
     return curve(*(loss + 0.01 * (i % 2) for i in range(count)), removed=10)
 
 
-def test_consolidation_that_levelled_off_with_no_cooldown_to_come_is_stuck_at_its_end_and_not_before():
-    levelled_off = KNEW_IT.grown(flat(1.3)).grown(flat(1.3))
-    assert [(a.detector, a.block) for a in alarms(flat(1.3), LAST, levelled_off)] == [("B3", 20)]
-    assert alarms(flat(1.3), LAST, KNEW_IT.grown(flat(1.3))) == []
-    assert alarms(flat(1.3), CONSOLIDATION, levelled_off) == []
-    assert alarms(curve(*(1.3 * 0.99**i for i in range(60)), removed=10)[40:], LAST, falling()) == []
-    assert alarms(flat(0.02), LAST, KNEW_IT.grown(flat(0.02)).grown(flat(0.02))) == []
+@pytest.mark.parametrize("expected", [LAST, CONSOLIDATION])
+def test_consolidation_that_does_not_get_there_is_stuck_at_the_end_of_its_second_stage_and_not_before(expected):
+    assert alarms(flat(1.3), expected) == []
+    found = alarms(flat(1.3), expected, KNEW_IT.grown(flat(1.3)))
+    assert [(a.kind, a.detector, a.block) for a in found] == [("stuck", "B3", 20)]
+    assert alarms(flat(0.25), expected, KNEW_IT.grown(flat(0.25))) == []
+
+
+def test_consolidation_that_still_gets_there_is_not_stuck():
+    losses = curve(*(1.3 * 0.99**i for i in range(60)), removed=10)
+    assert alarms(losses[20:40], CONSOLIDATION, KNEW_IT.grown(losses[:20])) == []
+    slow = curve(*(1.3 * 0.995**i for i in range(60)), removed=10)
+    found = alarms(slow[20:40], CONSOLIDATION, KNEW_IT.grown(slow[:20]))
+    assert found[0].reason == (
+        "answer loss 1.07 at block 20 of 20, 0.21 needed with nothing left to remove: "
+        "as over the last 2 stages that takes 16 more"
+    )
 
 
 def falling() -> History:
@@ -207,19 +217,20 @@ def falling() -> History:
     return KNEW_IT.grown(losses[:20]).grown(losses[20:40])
 
 
-def test_recorded_plateau_that_ends_is_no_alarm():
-    """2x2 digits at a rate of 3e-3, seed 0: spot checks of every fourth block; flat for two stages, exact match 0.02,
-    and falling in the third."""
+def test_recorded_plateau_is_stuck():
+    """2x2 digits at a rate of 3e-3, seed 0: spot checks of every fourth block. Flat for two stages, then falling: and
+    yet the run, which nobody touched, ended at an exact match below 0.4 (jobs/studies/detectors)."""
     stages = (
         (1.12, 1.09, 1.07, 1.08, 1.09),
         (1.14, 1.07, 1.07, 1.06, 1.06),
         (1.06, 1.03, 1.00, 0.99, 0.99),
         (0.95, 0.91, 0.90, 0.92, 0.89),
     )
-    history = KNEW_IT
+    history, found = KNEW_IT, []
     for losses in stages:
-        assert alarms(curve(*losses, removed=10), replace(LAST, planned=5), history) == []
+        found.append(len(alarms(curve(*losses, removed=10), replace(LAST, planned=5), history)))
         history = history.grown(curve(*losses, removed=10))
+    assert found == [0, 1, 1, 1]
 
 
 def test_consolidation_that_is_right_is_not_stuck_whatever_its_loss():
@@ -359,7 +370,7 @@ AS_CONFIGURED = Pace()
 
 
 def stuck(stage: int = 5, steps: int = 100, pace: Pace = AS_CONFIGURED) -> Attempt:
-    return Attempt(stage, "stuck", steps, "B3", pace)
+    return Attempt(stage, "stuck", steps, "A2", pace)
 
 
 def climb(attempts: tuple[Attempt, ...], rungs: int) -> list[Restart]:
@@ -378,7 +389,24 @@ def test_ladder_goes_seed_then_delta_then_gentler_then_back_over_good_stages():
     assert [move.from_stage for move in moves] == [5, 5, 5, 4, 3, 1]
     assert [move.pace for move in moves[:4]] == [Pace(), Pace(0.5), Pace(0.25, 0.5, 2), Pace(0.5)]
     assert len({(move.from_stage, move.seed) for move in moves}) == 6
-    assert moves[0].reason == "stage 5 stuck (B3); restart 1 from stage 5: another seed"
+    assert moves[0].reason == "stage 5 stuck (A2); restart 1 from stage 5: another seed"
+
+
+def test_failed_consolidation_goes_back_to_where_half_was_right_and_removes_more_slowly():
+    known = (0.98, 0.97, 0.6, 0.1, 0.05)
+    goods = tuple(Attempt(stage, "good", 400, exact_match=right) for stage, right in enumerate(known))
+    failed = Attempt(5, "stuck", 400, "B3", exact_match=0.05)
+    first = next_move((*goods, failed), BUDGET)
+    assert (first.from_stage, first.pace) == (3, Pace(0.25))
+    assert first.reason.startswith("stage 5 stuck (B3); restart 1 from stage 3: back to where half of the answers")
+    again = tuple(Attempt(stage, "good", 400, pace=first.pace, exact_match=0.1) for stage in (3, 4))
+    second = next_move((*goods, failed, *again, Attempt(5, "stuck", 400, "B3", first.pace, 0.1)), BUDGET)
+    assert (second.from_stage, second.pace) == (3, Pace(0.125, 0.5))
+
+
+def test_failed_consolidation_of_a_trial_that_never_knew_half_keeps_its_first_stage():
+    goods = tuple(Attempt(stage, "good", 400, exact_match=0.3) for stage in range(5))
+    assert next_move((*goods, Attempt(5, "stuck", 400, "B3", exact_match=0.2)), BUDGET).from_stage == 1
 
 
 def test_seventh_failure_of_a_stage_gives_up_with_the_ladder():
@@ -386,7 +414,7 @@ def test_seventh_failure_of_a_stage_gives_up_with_the_ladder():
     move = next_move(attempts, BUDGET)
     assert move == GiveUp("stage 5 failed 7 times, at most 6 restarts are allowed", move.ladder_tried)
     assert len(move.ladder_tried) == 7
-    assert move.ladder_tried[0] == "stage 5 (as configured): stuck by B3, 10 steps"
+    assert move.ladder_tried[0] == "stage 5 (as configured): stuck by A2, 10 steps"
 
 
 def test_first_stage_restarts_from_new_weights():

@@ -26,7 +26,7 @@ from orchestrator.stability import Blocks, Expected, History, Thresholds, judge
 from orchestrator.store import Chain, StageStore, replay_all, saved_plan
 
 HALF = 0.5
-RULES = ("ours", "one stage", "not finite", "5x mean")
+RULES = ("ours", "not finite", "5x mean")
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,9 @@ class Seen:
 
 
 def first_alarms(blocks: Blocks, held: Expected, history: History) -> Iterator[tuple[str, float]]:
-    """Ours as a whole; with consolidation judged by one stage alone, as it was at first; and two that others use: only
-    what is not finite, five times the mean of the stage so far.
-    """
-    one_stage = Thresholds(flat_stages=1)
+    """Ours as a whole, and two that others use: only what is not finite, five times the mean of the stage so far."""
     rules = {
         "ours": lambda past: judge(past, held, history, Thresholds()) is not None,
-        "one stage": lambda past: judge(past, held, history, one_stage) is not None,
         "not finite": lambda past: not past[-1].finite,
         "5x mean": lambda past: (
             len(past) > 1 and past[-1].train_loss_max > 5 * sum(b.train_loss for b in past[:-1]) / (len(past) - 1)
