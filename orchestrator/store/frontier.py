@@ -16,6 +16,9 @@ Work = tuple[str, str, float]
 """What a decoding speed depends on: the model as its job describes it, the kind of stage (a coupled model is two
 networks), and the mean tokens written."""
 
+HALF = 0.5
+"""Exact match of a model worth using."""
+
 
 class FrontierPoint(Record):
     """One committed stage of one trial."""
@@ -132,12 +135,14 @@ def _points(
 
 
 def best_point(points: Iterable[FrontierPoint]) -> FrontierPoint | None:
-    """The model to use: of those that passed and have the most tokens removed the most accurate, whatever its method.
+    """The model to use: of those that get half of the answers right (while none does: of all) and have the most tokens
+    removed the most accurate, whatever its method.
 
     Of equals the one that writes least, then the latest.
     """
-    passed = (point for point in points if point.passed)
-    return max(passed, key=lambda p: (p.removed_tokens, p.exact_match, -p.generated_tokens, p.step), default=None)
+    passed = [point for point in points if point.passed]
+    worth_using = [point for point in passed if point.exact_match >= HALF] or passed
+    return max(worth_using, key=lambda p: (p.removed_tokens, p.exact_match, -p.generated_tokens, p.step), default=None)
 
 
 def pareto_set(points: Iterable[tuple[int, float]]) -> set[tuple[int, float]]:

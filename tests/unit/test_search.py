@@ -36,12 +36,15 @@ from orchestrator.store import (
     Manifest,
     Pruned,
     StageStore,
+    best_point,
     frontier,
     plan_for,
+    points_of,
     proposals,
     pruned_trials,
     record_proposal,
     record_pruned,
+    replay,
     replay_all,
     save_fork,
     save_job,
@@ -280,6 +283,17 @@ def test_most_tokens_removed_at_an_accuracy(store):
     assert trial.stages[2].spec.removed_to == 4
     commit(store, trial.stages[3:], 0.3)
     assert standing_values(plan, store) == {"tokens_per_stage=4": 4.0}
+
+
+def test_model_to_use_gets_half_right_and_is_the_furthest_where_none_does(store):
+    plan = build_plan(make_job({"space": {DELTA: [2]}}))
+    (trial,) = plan.trials
+    commit(store, trial.stages[:3], 0.9)
+    commit(store, trial.stages[3:], 0.3)
+    assert best_point(frontier(plan, store)).stage == 2
+    (other,) = build_plan(make_job({"space": {DELTA: [2]}}, seeds=[1])).trials
+    commit(store, other.stages, 0.3)
+    assert best_point(points_of([replay(other, store)])).stage_key == other.stages[-1].key
 
 
 def test_unfinished_is_no_value_diverged_is_the_worst_and_pruned_counts_what_it_reached(store):
