@@ -172,18 +172,23 @@ def interruptible() -> Iterator[threading.Event]:
 
 @contextmanager
 def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
-    """An empty folder for what Ray's nodes share for a while, removed afterwards, with those that killed commands left.
-
-    One may have had our process number: in a container that starts again every command has the same.
-    """
-    folder, ours = store / "ray", f"{socket.gethostname()}-{what}"
-    folder.mkdir(parents=True, exist_ok=True)
-    own = folder / f"{ours}-{os.getpid()}"
-    for stale in folder.glob(f"{ours}-*"):
-        if stale == own or not Path("/proc", stale.name.removeprefix(f"{ours}-")).exists():
-            shutil.rmtree(stale, ignore_errors=stale != own)
-    own.mkdir()
+    """An empty folder for what Ray's nodes share for a while, removed afterwards; what killed commands left goes."""
+    tidy_ray_storage(store, what)
+    own = store / "ray" / f"{socket.gethostname()}-{what}-{os.getpid()}"
+    own.mkdir(parents=True)
     try:
         yield own
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+def tidy_ray_storage(store: Path, what: str = "state") -> None:
+    """Remove what killed commands of this host left there.
+
+    One may have had our process number: in a container that starts again every command has the same.
+    """
+    ours = f"{socket.gethostname()}-{what}-"
+    for stale in (store / "ray").glob(f"{ours}*"):
+        number = stale.name.removeprefix(ours)
+        if number == str(os.getpid()) or not Path("/proc", number).exists():
+            shutil.rmtree(stale, ignore_errors=number != str(os.getpid()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime.attach import Attachment, attached_ray
-from orchestrator.runtime.cluster import Placement, interruptible, local_ray, ray_storage
+from orchestrator.runtime.cluster import Placement, interruptible, local_ray, ray_storage, tidy_ray_storage
 from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.trial import PROBLEMS, TrialTask, drive_trial
 from orchestrator.store import StageStore
@@ -34,6 +34,7 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None], at: Atta
     Raises ``TrialError`` with every trial's problem when all that could run has run, and
     ``KeyboardInterrupt`` when it was interrupted.
     """
+    tidy_ray_storage(store.root)  # also where nothing is left to run: the last command may have been killed at its end
     pending = open_trials(plan, store)
     if not pending and not plan.to_propose:
         return

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_run_again_adopts_everything_and_doubles_nothing(finished: Path) -> None
     assert weights(finished) == before
     assert sorted(finished.glob("stepwise-store/stages/*/*")) == attempts
     assert frontier_rows_in_mlflow(finished) == points and len(points) == 5
+
+
+def test_run_with_nothing_left_to_train_removes_what_one_killed_at_its_end_left(finished: Path) -> None:
+    killed = start("run", "small.toml", cwd=finished)
+    killed.kill()
+    killed.wait()
+    shared = finished / "stepwise-store/ray"
+    (shared / f"{socket.gethostname()}-state-{killed.pid}" / "tune").mkdir(parents=True)
+    assert stepwise("run", "small.toml", cwd=finished).returncode == 0
+    assert not list(shared.iterdir())
 
 
 def test_killed_run_continues_to_the_same_frontier(finished: Path, tmp_path: Path) -> None:
