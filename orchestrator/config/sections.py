@@ -164,8 +164,8 @@ class Schedule(Section):
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
     ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before, and
-    consolidation goes over to the cooldown once 70 % of the answers are right or the loss has levelled off, or
-    ends at stability.min_exact_match where there is no cooldown (ours, the paper's future work)."""
+    consolidation goes over to the cooldown once 70 % of the answers are right or the loss has levelled off near
+    there, or ends at stability.min_exact_match where there is no cooldown (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
     """Δ: CoT tokens removed per stage, one by one and evenly inside it. May be fractional."""
     stage_epochs: Annotated[Epochs, Field(gt=0)] | None = None
@@ -273,15 +273,16 @@ class Stability(Section):
 
     restarts: bool = True
     """Go on from an earlier good stage after a diverged or stuck one: with another seed, then more slowly, then
-    from further back. False: a stage ends only if its numbers are not finite, and its trial with it."""
+    from further back; where nothing is left to remove, from before the removals, more slowly. False: a stage ends
+    only if its numbers are not finite, and its trial with it."""
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """What a finished trial should reach: a stage this good in a spot check has recovered, whatever its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
     """The first n validation examples: up to 20 spot checks a stage. More: surer verdicts, slower stages."""
     max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
     """Failed attempts of a stage that are answered by a restart; after one more the trial gives up."""
-    max_compute: Annotated[float, Field(ge=1, le=1000)] = 2.0
-    """Give up before a restart once all attempts took this many times the trial's planned steps."""
+    max_compute: Annotated[float, Field(ge=1, le=1000)] = 3.0
+    """Give up before a restart that would bring all attempts over this many times the trial's planned steps."""
 
 
 class Resources(Section):

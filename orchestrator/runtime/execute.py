@@ -160,7 +160,7 @@ class StageRunner:
         start = self._start(stage, [standing[key] for key in stage.parents])
         self._at = None  # from here on the weights are no stage's
         keeper = Keeper(self.store, stage, start.model, start.optimizer, self.drained, first=self.first)
-        judge = StageJudge(stage.spec, expected(stage.spec, chain.trial, self.answers), chain.history)
+        judge = StageJudge(stage.spec, expected(stage, chain.trial, self.answers), chain.history)
         evaluator = self._evaluator(stage.spec)
         observer = Observer(evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(

@@ -10,7 +10,7 @@ from orchestrator.method.evaluate import answer_entropy, answer_tokens
 from orchestrator.method.observe import Finding
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import block_steps
-from orchestrator.plan import Trial
+from orchestrator.plan import PlannedStage, Trial
 from orchestrator.stability import (
     Blocks,
     Expected,
@@ -40,9 +40,9 @@ class Answers:
         return cls(max(SMALLEST_ENTROPY, answer_entropy(train, mark)), round(float(answer_tokens(train, mark).mean())))
 
 
-def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:
-    """What is asked of a stage of a trial."""
-    asked = trial.job.stability.min_exact_match
+def expected(stage: PlannedStage, trial: Trial, answers: Answers) -> Expected:
+    """What is asked of a stage of a trial, as it is tried."""
+    spec, asked = stage.spec, trial.job.stability.min_exact_match
     return Expected(
         planned=-(-spec.steps // block_steps(spec)),
         rule=trial.rule(spec),
@@ -51,6 +51,7 @@ def expected(spec: StageSpec, trial: Trial, answers: Answers) -> Expected:
         target_loss=target_loss(asked, answers.tokens),
         target_exact_match=asked,
         cools_down=trial.job.schedule.cooldown_stages > 0,
+        stretch=spec.steps / trial.stages[stage.index].spec.steps,
     )
 
 

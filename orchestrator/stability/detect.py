@@ -10,8 +10,8 @@ to be calibrated on labelled stages before anyone trusts them: every rule below 
 
 Not recovered is therefore not yet failed, whatever the schedule: ten seeds of 3x2 digits that were lost
 between removals went on to the end (jobs/studies/restarts). A stage that *lags* (still learns, or is anywhere
-below what answer frequencies give) passes; *stuck* is flat at that floor, or a consolidation that at its pace would
-take ten stages more.
+below what answer frequencies give) passes; *stuck* is flat at that floor, or consolidation that at its pace would
+take more than ten stages more.
 """
 
 from __future__ import annotations
@@ -102,20 +102,22 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B3: consolidation that does not get to where a cooldown could begin, of a model that once knew something: as
-    fast as over its last stages the loss would take many more of them. Looked at where such a stage ends.
+    """B3: consolidation that does not get to where the answers are known (where a cooldown could begin, or what is
+    asked if that is less), of a model that once knew something: as fast as over its last stages the loss would take
+    many more, of the configured length. Looked at where such a stage ends.
     """
+    if not expected.consolidation or len(blocks) < expected.planned or not _knew_more(expected, history, thresholds):
+        return None
+    known = min(expected.target_exact_match, thresholds.cooldown_from)
     window = _consolidating(blocks, expected, history, thresholds.pace_stages)
-    if not expected.consolidation or len(blocks) < expected.planned or not window:
+    if not window or blocks[-1].probe_exact_match >= known:
         return None
-    enough = min(expected.target_exact_match, thresholds.cooldown_from)
-    goal = math.log(expected.loss_at(enough) * thresholds.recovery_factor)
-    if not _knew_more(expected, history, thresholds) or blocks[-1].probe_exact_match >= enough:
-        return None
-    fall, short = max(thresholds.flat, -_slope(window) * expected.planned), blocks[-1].level - goal
+    goal = expected.loss_at(known) * thresholds.recovery_factor
+    short = blocks[-1].level - math.log(goal)
+    fall = max(thresholds.flat, -_slope(window) * expected.planned / expected.stretch)
     if short <= thresholds.hopeless_stages * fall:
         return None
-    reason = f"{_loss(blocks, expected)}, {math.exp(goal):.2g} needed with nothing left to remove"
+    reason = f"{_loss(blocks, expected)}, {goal:.2g} needed with nothing left to remove"
     as_before = f"as over the last {thresholds.pace_stages} stages that takes {short / fall:.0f} more"
     return Alarm("stuck", "B3", len(blocks), f"{reason}: {as_before}")
 
@@ -216,7 +218,10 @@ def _levelled_off(blocks: Blocks, expected: Expected, history: History, threshol
 
 
 def _consolidating(blocks: Blocks, expected: Expected, history: History, stages: int) -> Blocks:
-    """The last blocks with nothing left to remove, as many as so many stages have; none while there are fewer."""
+    """The last blocks with nothing left to remove, as many as so many stages have; none while there are fewer.
+
+    A last removal at the first step of its stage makes that stage one of them.
+    """
     removed, window = blocks[-1].removed_tokens, stages * expected.planned
     before = takewhile(lambda stage: stage[0].removed_tokens == removed, reversed(history.stages))
     so_far = (*chain.from_iterable([*before][::-1]), *blocks)[-window:]

@@ -2,8 +2,8 @@
 
 A ladder, climbed while a trial stands before the same stage: another seed, fewer tokens per stage,
 gentler training, then back over more and more good stages. The same seed would repeat the failure
-bit for bit (R §0.4). Consolidation that does not get there fails by the removals before it: its ladder goes back
-over them at once. All numbers here are proposals (R §2.7), none is measured.
+bit for bit (R §0.4). Where consolidation is stuck it is the removals that failed: its ladder, which is ours, goes
+back over them at once. All other numbers here are proposals (R §2.7), none is measured.
 
 Fewer tokens per stage means that the schedule's clock runs slower: Δ/2 in T steps is Δ in 2T. So the
 stages of a trial keep their indices and ends, whatever the ladder does inside them.
@@ -15,6 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+FAILED = ("diverged", "stuck")
 LEAST_FACTOR = 1 / 8
 """Neither Δ nor the learning rate is lowered below this share of the configured one."""
 RAISE_AFTER = 3
@@ -49,8 +50,9 @@ class Attempt:
     steps: int
     detector: str = ""
     pace: Pace = Pace()
-    exact_match: float = 1.0
-    """At its end."""
+    consolidation: bool = False
+    exact_match: float = 0.0
+    """Of one that passed, at its end."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ class Budget:
     """Failed attempts of a stage, from its last progress on, that are answered by a restart."""
     stage_compute: float = 4.0
     """Steps of a stage's failed attempts, as a multiple of its nominal steps at the pace of each."""
-    run_compute: float = 2.0
-    """Steps of all attempts, as a multiple of the trial's nominal steps. Looked at before every restart."""
+    run_compute: float = 3.0
+    """Steps of all attempts and of what a restart repeats, as a multiple of the trial's nominal steps."""
     fruitless_attempts: int = 8
     """Failed attempts since a stage was good for the first time."""
 
@@ -97,13 +99,16 @@ class GiveUp:
 
 @dataclass(frozen=True)
 class _Rung:
-    """``rewind``: good stages to go back over. The factors act on the pace that met the obstacle."""
+    """``rewind``: good stages to go back over. ``to_removals``: instead of that, back before the last removal, to a
+    stage that knew at least half as much as the best. The factors act on the pace that met the obstacle.
+    """
 
     words: str
     tokens_per_stage: float = 1.0
     learning_rate: float = 1.0
     steps: float = 1.0
     rewind: int = 0
+    to_removals: bool = False
 
 
 _LADDER = (
@@ -117,12 +122,11 @@ _LADDER = (
 
 
 _CONSOLIDATION = (
-    _Rung("back to where half of the answers were right, a quarter of the tokens per stage", 0.25),
-    _Rung("back to where half of the answers were right, an eighth of the tokens per stage, half the rate", 0.125, 0.5),
+    _Rung("back before the removals, a quarter of the tokens per stage", 0.25, to_removals=True),
+    _Rung("back before the removals, an eighth of the tokens per stage, half the rate", 0.125, 0.5, to_removals=True),
 )
-"""For B3. Half the tokens would cost as much again, to be lost again, for little."""
-KNOWS = 0.5
-"""Exact match of a stage that a failed consolidation goes back to."""
+"""Half the tokens would cost as much again for little: with Δ 10 a seed of 3x2 digits ended at 0.07 and with Δ 5 at
+0.23; begun again with a quarter of the 10 tokens a stage it ended at 1.00 (jobs/studies/restarts)."""
 
 
 def attempt_seed(seed: int, stage: int, attempt: int) -> int:
@@ -139,9 +143,14 @@ def next_seed(attempts: tuple[Attempt, ...], stage: int, budget: Budget) -> int:
 
 
 def next_pace(attempts: tuple[Attempt, ...]) -> Pace:
-    """The pace of the stage after one that passed: Δ rises slowly, having fallen fast."""
+    """The pace of the stage after one that passed: Δ rises slowly, having fallen fast, and not before the stage that
+    made it fall is passed.
+    """
     pace, last = (attempts[-1].pace if attempts else Pace()), attempts[-RAISE_AFTER:]
-    if len(last) < RAISE_AFTER or {(a.verdict, a.pace) for a in last} != {("good", pace)}:
+    failed = [number for number, a in enumerate(attempts) if a.verdict in FAILED]
+    since = attempts[failed[-1] + 1 :] if failed else attempts
+    passed = not failed or any(a.stage >= attempts[failed[-1]].stage for a in since)
+    if not passed or len(last) < RAISE_AFTER or {(a.verdict, a.pace) for a in last} != {("good", pace)}:
         return pace
     return Pace(tokens_per_stage=min(1.0, RAISE * pace.tokens_per_stage))
 
@@ -149,37 +158,51 @@ def next_pace(attempts: tuple[Attempt, ...]) -> Pace:
 def next_move(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp:
     """What to do about the last attempt, which failed."""
     last = attempts[-1]
-    if last.verdict not in ("diverged", "stuck"):
+    if last.verdict not in FAILED:
         raise ValueError(f"the last attempt is {last.verdict}: there is nothing to restart")
-    failures = [a for a in attempts[_progress(attempts) :] if a.verdict in ("diverged", "stuck")]
+    failures = [a for a in attempts[_progress(attempts) :] if a.verdict in FAILED]
     here = [a for a in failures if a.stage == last.stage]
     if exhausted := _exhausted(attempts, failures, here, budget):
         return GiveUp(exhausted, tuple(map(_line, failures)))
-    ladder = _CONSOLIDATION if last.detector == "B3" else _LADDER
-    rung = ladder[min(len(here), len(ladder)) - 1]
-    kept = _kept(_standing(attempts), rung, last)
+    ladder = _ladder(last)
+    same = [a for a in here if _ladder(a) is ladder]
+    rung = ladder[min(len(same), len(ladder)) - 1]
+    kept = _kept(_standing(attempts), rung)
     stage = kept[-1].stage + 1 if kept else 0
-    pace, seed = _slower(here[0].pace, rung), next_seed(attempts, stage, budget)
+    pace, seed = _slower(same[0].pace, rung), next_seed(attempts, stage, budget)
+    if too_dear := _too_dear(attempts, stage, pace, budget):
+        return GiveUp(too_dear, tuple(map(_line, failures)))
     failure = f"stage {last.stage} {last.verdict} ({last.detector})"
     return Restart(stage, seed, pace, len(here), rung.words, failure)
+
+
+def _ladder(failed: Attempt) -> tuple[_Rung, ...]:
+    return _CONSOLIDATION if failed.consolidation and failed.verdict == "stuck" else _LADDER
 
 
 def _exhausted(attempts: tuple[Attempt, ...], failures: list[Attempt], here: list[Attempt], budget: Budget) -> str:
     """Which budget is spent, in words; nothing while none is."""
     stage = here[-1].stage
     lost = sum(a.steps / (a.pace.stretch * budget.nominal_steps[stage]) for a in here)
-    spent, planned = sum(a.steps for a in attempts), sum(budget.nominal_steps)
     if not budget.attempts_per_stage:
         return f"stage {stage} failed, and it is not to be restarted"
     if len(here) > budget.attempts_per_stage:
         return f"stage {stage} failed {len(here)} times, at most {budget.attempts_per_stage} restarts are allowed"
     if lost > budget.stage_compute:
         return f"stage {stage} was lost {lost:.1f} times over, at most {budget.stage_compute:g} are allowed"
-    if spent > budget.run_compute * planned:
-        return f"{spent:,} steps taken, more than {budget.run_compute:g} times the trial's {planned:,}"
     if len(failures) >= budget.fruitless_attempts:
         return f"{len(failures)} failed attempts since the last new good stage"
     return ""
+
+
+def _too_dear(attempts: tuple[Attempt, ...], stage: int, pace: Pace, budget: Budget) -> str:
+    """That the trial's budget does not last for a restart, in words; nothing if it does."""
+    spent, planned = sum(a.steps for a in attempts), sum(budget.nominal_steps)
+    again = round(pace.stretch * sum(budget.nominal_steps[stage : attempts[-1].stage + 1]))
+    if spent + again <= budget.run_compute * planned:
+        return ""
+    limit = f"more than {budget.run_compute:g} times the trial's {planned:,}"
+    return f"{spent:,} steps taken and {again:,} to repeat, {limit}"
 
 
 def _progress(attempts: tuple[Attempt, ...]) -> int:
@@ -201,12 +224,14 @@ def _standing(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     return standing
 
 
-def _kept(standing: list[Attempt], rung: _Rung, failed: Attempt) -> list[Attempt]:
+def _kept(standing: list[Attempt], rung: _Rung) -> list[Attempt]:
     """What is left of them to start again from."""
-    if failed.detector == "B3":
-        knowing = [number for number, good in enumerate(standing, start=1) if good.exact_match >= KNOWS]
-        return standing[: max(knowing, default=1)]
-    return standing[: max(0, len(standing) - rung.rewind)]
+    if not rung.to_removals:
+        return standing[: max(0, len(standing) - rung.rewind)]
+    removals = [number for number, good in enumerate(standing) if not good.consolidation]
+    before = standing[: removals[-1]] if removals else []
+    best = max((good.exact_match for good in before), default=0.0)
+    return before[: max((n for n, good in enumerate(before, start=1) if good.exact_match >= best / 2), default=0)]
 
 
 def _slower(pace: Pace, rung: _Rung) -> Pace:

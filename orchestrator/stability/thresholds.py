@@ -78,6 +78,7 @@ class Expected:
     from a plateau: only non-finite numbers alarm. ``consolidation``: nothing is left to remove, and the rate is
     not falling: in a cooldown a flat loss says little (two false alarms of B3, jobs/studies/README.md).
     ``cools_down``: a cooldown comes after it.
+    ``stretch``: its steps over those of the stage as configured.
     ``answer_entropy``: unigram entropy of the answer tokens, in nats: what frequencies alone give.
     """
 
@@ -88,6 +89,7 @@ class Expected:
     target_loss: float
     target_exact_match: float
     cools_down: bool
+    stretch: float = 1.0
 
     def loss_at(self, exact_match: float) -> float:
         """The spot check's loss that goes with another exact match than the target's."""

@@ -41,8 +41,15 @@ class Tried:
     def attempt(self) -> Attempt:
         """As the restart policy sees it."""
         metrics = self.manifest.metrics
-        verdict = self.manifest.verdict
-        return Attempt(self.stage.index, verdict, self.steps, metrics.detector, self.pace, metrics.exact_match)
+        return Attempt(
+            self.stage.index,
+            self.manifest.verdict,
+            self.steps,
+            metrics.detector,
+            self.pace,
+            self.stage.spec.consolidation,
+            metrics.exact_match,
+        )
 
 
 @dataclass(frozen=True)

@@ -362,7 +362,7 @@ class Real:
         for pid in running:
             os.kill(pid, signal.SIGKILL)
         found = [f"process {pid}" for pid in running] + leftovers(root)
-        found += [str(path) for path in (*(root / "ray").rglob("*"), *(home / "tmp").rglob("*"))]
+        found += [str(path) for path in (*(root / "ray").glob("*"), *(home / "tmp").glob("*"))]
         return found + [f"{count} MLflow runs that never ended" for count in [unfinished_runs(root)] if count]
 
 

@@ -98,6 +98,20 @@ def test_healthy_trial_takes_its_planned_stages(store):
     assert (chain.finished, chain.next, chain.given_up) == (True, None, None)
 
 
+def test_stuck_consolidation_goes_back_before_the_removals_that_lost_it(store):
+    trial = make_plan(max_compute=100).trials[0]
+    chain = Chain.begin(trial)
+    for right in (0.9, 0.8, 0.3, 0.2, 0.1, 0.1, 0.0):
+        verdict = "good" if right else "stuck"
+        found = metrics(chain.next, verdict).model_copy(update={"exact_match": right})
+        attempt = store.begin(chain.next.key)
+        chain = chain.grown(store.commit(chain.next, attempt, verdict, found, "scripted"))
+    assert chain.attempts[-1].stage.spec.consolidation
+    assert chain.next.index == 2
+    assert chain.next.parent == trial.stages[1].key
+    assert chain.next.spec.steps == 4 * trial.stages[2].spec.steps
+
+
 def test_failed_stage_is_tried_again_in_place_with_another_seed(store):
     plan = make_plan()
     chain = walked(plan, store, fails(3, 1))
@@ -184,7 +198,7 @@ def test_baselines_and_trials_without_restarts_end_at_their_first_failure(store,
 def test_compute_budget_ends_the_restarts(store):
     plan = make_plan(max_compute=1)
     chain = walked(plan, store, fails(6, 1000, "stuck"))
-    assert "steps taken, more than 1 times" in chain.given_up.reason
+    assert "to repeat, more than 1 times" in chain.given_up.reason
 
 
 @pytest.mark.parametrize("script", [fails(4, 4), fails(3, 1000)], ids=["rewinds", "gives up"])

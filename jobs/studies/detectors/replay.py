@@ -71,7 +71,7 @@ def seen(chain: Chain, answers: Answers) -> Iterator[Seen]:
     for tried, is_lost in zip(chain.standing, lost(chain), strict=True):
         blocks, spec = tried.manifest.metrics.blocks, tried.stage.spec
         if spec.removed_to and blocks:
-            held = replace(expected(spec, chain.trial, answers), rule="all")
+            held = replace(expected(tried.stage, chain.trial, answers), rule="all")
             yield Seen(chain.trial.name, tried.stage.index, is_lost, dict(first_alarms(blocks, held, history)))
         history = history.grown(blocks)
 
