@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.config import MultiplicationTask, Task
 from orchestrator.report import words
 from orchestrator.store import Place
 
@@ -25,6 +26,19 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
         yield f"question  {prediction.question}"
         yield f"writes    {prediction.written}"
         yield f"answer    {prediction.answer or '(none: it wrote no ####)'}"
+        if note := _unlike_training(place.trial.job.task, prediction.question):
+            yield f"note      {note}"
+
+
+def _unlike_training(task: Task, question: str) -> str:
+    """What is asked that the model was not trained on, in words; an answer comes all the same."""
+    if not isinstance(task, MultiplicationTask):
+        return ""
+    asked = tuple(len(factor.split()) for factor in question.split("*"))
+    if asked == task.digits:
+        return ""
+    trained, this = (" x ".join(map(str, lengths)) for lengths in (task.digits, asked))
+    return f"the model was trained on {trained} digits, this is {this} digits"
 
 
 def answers_document(place: Place, predictions: Iterable[Prediction]) -> dict[str, Any]:
