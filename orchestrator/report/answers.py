@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
-from orchestrator.report.groups import Group
+from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.interval import wilson
 from orchestrator.search import full_cot_rates
 from orchestrator.space import symbols
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 
 def answers(findings: Findings) -> tuple[Answer, ...]:
     """Which model, how fast, how sure, what went wrong, what it cost."""
-    pick = best_point(findings.points)
+    pick = best_point(findings.points, findings.plan.job.stability.min_exact_match)
     if pick is None:
         return (_trouble(findings), _cost(findings))
     return (
@@ -69,29 +69,29 @@ def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
     question = "How sure?"
     group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
     low, high = wilson(pick.exact_match, findings.examples)
-    own, short = f"{words.exact(low)} to {words.exact(high)}", _short(findings, group)
-    if group.last.seeds > 1:
-        return Answer(question, *_seeds(group, own, short))
+    mean = next((point for point in group.curve if point.removed_tokens == pick.removed_tokens), group.last)
+    own, short = f"{words.exact(low)} to {words.exact(high)}", _short(findings, group, mean)
+    if mean.seeds > 1:
+        return Answer(question, *_seeds(group, mean, own, short))
     others = (
         f"{words.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
     )
     return Answer(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
 
 
-def _short(findings: Findings, group: Group) -> int:
-    """How many of a group's planned seeds are not among those of its last point."""
+def _short(findings: Findings, group: Group, mean: MeanPoint) -> int:
+    """How many of a group's planned seeds are not among those of one of its points."""
     own = (group.method, group.words)
     planned = [trial for trial in findings.plan.trials if (trial.method, symbols(trial.settings)) == own]
-    return len(planned) - group.last.seeds
+    return len(planned) - mean.seeds
 
 
-def _seeds(group: Group, own: str, short: int) -> tuple[str, str]:
-    last = group.last
-    ends = [p.exact_match for t in group.trials for p in t.curve if p.removed_tokens == last.removed_tokens]
+def _seeds(group: Group, mean: MeanPoint, own: str, short: int) -> tuple[str, str]:
+    ends = [p.exact_match for t in group.trials for p in t.curve if p.removed_tokens == mean.removed_tokens]
     others = f" ({short} more did not get this far)" if short else ""
-    mean = f"mean {words.exact(last.exact_match)}, 95 % interval {words.exact(last.low)} to {words.exact(last.high)}"
+    said = f"mean {words.exact(mean.exact_match)}, 95 % interval {words.exact(mean.low)} to {words.exact(mean.high)}"
     spread = f"{words.exact(min(ends))} to {words.exact(max(ends))}"
-    return spread, f"over {words.count(last.seeds, 'seed')}{others}: {mean}. The model itself: {own}"
+    return spread, f"over {words.count(mean.seeds, 'seed')}{others}: {said}. The model itself: {own}"
 
 
 def _trouble(findings: Findings) -> Answer:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Which model answers, then three lines a question."""
+    """Which model answers, then a few lines a question."""
     metrics = place.tried.manifest.metrics
     yield (
         f"{place.words}: {metrics.removed_tokens} of {metrics.total_tokens} CoT tokens removed, "
@@ -32,13 +32,12 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
 
 def _unlike_training(task: Task, question: str) -> str:
     """What is asked that the model was not trained on, in words; an answer comes all the same."""
-    if not isinstance(task, MultiplicationTask):
-        return ""
-    asked = tuple(len(factor.split()) for factor in question.split("*"))
-    if asked == task.digits:
+    factors = [factor.split() for factor in question.split("*")]
+    asked = tuple(map(len, factors))
+    if not isinstance(task, MultiplicationTask) or len(asked) != len(task.digits) or asked == task.digits:
         return ""
     trained, this = (" x ".join(map(str, lengths)) for lengths in (task.digits, asked))
-    return f"the model was trained on {trained} digits, this is {this} digits"
+    return f"the model was trained on {trained} digits, this is {this}"
 
 
 def answers_document(place: Place, predictions: Iterable[Prediction]) -> dict[str, Any]:
@@ -49,5 +48,8 @@ def answers_document(place: Place, predictions: Iterable[Prediction]) -> dict[st
         "trial": place.trial.name,
         "stage": place.tried.stage.index,
         "exact_match": place.tried.manifest.metrics.exact_match,
-        "predictions": [asdict(prediction) for prediction in predictions],
+        "predictions": [
+            {**asdict(prediction), "note": _unlike_training(place.trial.job.task, prediction.question)}
+            for prediction in predictions
+        ],
     }

@@ -7,8 +7,8 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +16,13 @@ from pathlib import Path
 
 from orchestrator.config import Resources
 from orchestrator.errors import InputError, Problem, StepwiseError, first_line
+from orchestrator.store.claims import claim, held
 
 DRIVER = "stepwise_driver"
 """Custom resource that Tune's light driver functions take, so that they never take a training core."""
+
+LIVING = ".lock"
+"""Ends the name of the file beside a folder for Ray that its command holds as long as it lives."""
 
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -173,22 +177,24 @@ def interruptible() -> Iterator[threading.Event]:
 @contextmanager
 def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
     """An empty folder for what Ray's nodes share for a while, removed afterwards; what killed commands left goes."""
-    tidy_ray_storage(store, what)
-    own = store / "ray" / f"{socket.gethostname()}-{what}-{os.getpid()}"
-    own.mkdir(parents=True)
+    tidy_ray_storage(store)
+    own = store / "ray" / f"{what}-{uuid.uuid4().hex[:8]}"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    lock = own.with_suffix(LIVING)
+    while not (living := claim(lock)):  # somebody tidied it away before it was locked
+        pass
+    own.mkdir()
     try:
         yield own
     finally:
         shutil.rmtree(own, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        living.release()
 
 
-def tidy_ray_storage(store: Path, what: str = "state") -> None:
-    """Remove what killed commands of this host left there.
-
-    One may have had our process number: in a container that starts again every command has the same.
-    """
-    ours = f"{socket.gethostname()}-{what}-"
-    for stale in (store / "ray").glob(f"{ours}*"):
-        number = stale.name.removeprefix(ours)
-        if number == str(os.getpid()) or not Path("/proc", number).exists():
-            shutil.rmtree(stale, ignore_errors=number != str(os.getpid()))
+def tidy_ray_storage(store: Path) -> None:
+    """Remove what killed commands left there, of this host or another."""
+    for lock in (store / "ray").glob(f"*{LIVING}"):
+        if not held(lock):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """B3: consolidation that does not get to where the answers are known (where a cooldown could begin, or what is
     asked if that is less), of a model that once knew something: as fast as over its last stages the loss would take
-    many more, of the configured length. Looked at where such a stage ends.
+    many more. Half as many are too many where they are stretched: a restart costs less. Looked at where one ends.
     """
     if not expected.consolidation or len(blocks) < expected.planned or not _knew_more(expected, history, thresholds):
         return None
@@ -114,8 +114,8 @@ def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds
         return None
     goal = expected.loss_at(known) * thresholds.recovery_factor
     short = blocks[-1].level - math.log(goal)
-    fall = max(thresholds.flat, -_slope(window) * expected.planned / expected.stretch)
-    if short <= thresholds.hopeless_stages * fall:
+    fall = max(thresholds.flat, -_slope(window) * expected.planned)
+    if short <= fall * thresholds.hopeless_stages * max(0.5, 1 / expected.stretch):
         return None
     reason = f"{_loss(blocks, expected)}, {goal:.2g} needed with nothing left to remove"
     as_before = f"as over the last {thresholds.pace_stages} stages that takes {short / fall:.0f} more"

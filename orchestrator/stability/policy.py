@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 FAILED = ("diverged", "stuck")
+"""Verdicts that are answered by a restart."""
 LEAST_FACTOR = 1 / 8
 """Neither Δ nor the learning rate is lowered below this share of the configured one."""
 RAISE_AFTER = 3
@@ -99,8 +101,8 @@ class GiveUp:
 
 @dataclass(frozen=True)
 class _Rung:
-    """``rewind``: good stages to go back over. ``to_removals``: instead of that, back before the last removal, to a
-    stage that knew at least half as much as the best. The factors act on the pace that met the obstacle.
+    """``rewind``: good stages to go back over. ``to_removals``: instead of that, back before the stage of the last
+    removal, to one that knew at least half as much as the best. The factors act on the pace that met the obstacle.
     """
 
     words: str
@@ -120,10 +122,10 @@ _LADDER = (
     _Rung("four good stages further back, half the tokens per stage", 0.5, rewind=4),
 )
 
-
+_SLOWER = "back before the last removals, a quarter of the tokens per stage"
 _CONSOLIDATION = (
-    _Rung("back before the removals, a quarter of the tokens per stage", 0.25, to_removals=True),
-    _Rung("back before the removals, an eighth of the tokens per stage, half the rate", 0.125, 0.5, to_removals=True),
+    _Rung(_SLOWER, 0.25, to_removals=True),
+    _Rung(f"{_SLOWER}, half the rate", 0.25, 0.5, to_removals=True),
 )
 """Half the tokens would cost as much again for little: with Δ 10 a seed of 3x2 digits ended at 0.07 and with Δ 5 at
 0.23; begun again with a quarter of the 10 tokens a stage it ended at 1.00 (jobs/studies/restarts)."""
@@ -147,10 +149,8 @@ def next_pace(attempts: tuple[Attempt, ...]) -> Pace:
     made it fall is passed.
     """
     pace, last = (attempts[-1].pace if attempts else Pace()), attempts[-RAISE_AFTER:]
-    failed = [number for number, a in enumerate(attempts) if a.verdict in FAILED]
-    since = attempts[failed[-1] + 1 :] if failed else attempts
-    passed = not failed or any(a.stage >= attempts[failed[-1]].stage for a in since)
-    if not passed or len(last) < RAISE_AFTER or {(a.verdict, a.pace) for a in last} != {("good", pace)}:
+    obstacle = max((a.stage for a in attempts if a.verdict in FAILED), default=0)
+    if len(last) < RAISE_AFTER or {(a.verdict, a.pace) for a in last} != {("good", pace)} or last[-1].stage < obstacle:
         return pace
     return Pace(tokens_per_stage=min(1.0, RAISE * pace.tokens_per_stage))
 
@@ -165,11 +165,11 @@ def next_move(attempts: tuple[Attempt, ...], budget: Budget) -> Restart | GiveUp
     if exhausted := _exhausted(attempts, failures, here, budget):
         return GiveUp(exhausted, tuple(map(_line, failures)))
     ladder = _ladder(last)
-    same = [a for a in here if _ladder(a) is ladder]
+    same = [*takewhile(lambda a: _ladder(a) is ladder, reversed(here))]
     rung = ladder[min(len(same), len(ladder)) - 1]
-    kept = _kept(_standing(attempts), rung)
+    kept = _kept(attempts, rung)
     stage = kept[-1].stage + 1 if kept else 0
-    pace, seed = _slower(same[0].pace, rung), next_seed(attempts, stage, budget)
+    pace, seed = _slower(same[-1].pace, rung), next_seed(attempts, stage, budget)
     if too_dear := _too_dear(attempts, stage, pace, budget):
         return GiveUp(too_dear, tuple(map(_line, failures)))
     failure = f"stage {last.stage} {last.verdict} ({last.detector})"
@@ -224,12 +224,13 @@ def _standing(attempts: tuple[Attempt, ...]) -> list[Attempt]:
     return standing
 
 
-def _kept(standing: list[Attempt], rung: _Rung) -> list[Attempt]:
-    """What is left of them to start again from."""
+def _kept(attempts: tuple[Attempt, ...], rung: _Rung) -> list[Attempt]:
+    """The good stages to start again from."""
+    standing = _standing(attempts)
     if not rung.to_removals:
         return standing[: max(0, len(standing) - rung.rewind)]
-    removals = [number for number, good in enumerate(standing) if not good.consolidation]
-    before = standing[: removals[-1]] if removals else []
+    last_removal = min(a.stage for a in attempts if a.consolidation) - 1
+    before = [good for good in standing if good.stage < last_removal]
     best = max((good.exact_match for good in before), default=0.0)
     return before[: max((n for n, good in enumerate(before, start=1) if good.exact_match >= best / 2), default=0)]
 

@@ -42,13 +42,13 @@ class Tried:
         """As the restart policy sees it."""
         metrics = self.manifest.metrics
         return Attempt(
-            self.stage.index,
-            self.manifest.verdict,
-            self.steps,
-            metrics.detector,
-            self.pace,
-            self.stage.spec.consolidation,
-            metrics.exact_match,
+            stage=self.stage.index,
+            verdict=self.manifest.verdict,
+            steps=self.steps,
+            detector=metrics.detector,
+            pace=self.pace,
+            consolidation=self.stage.spec.consolidation,
+            exact_match=metrics.exact_match,
         )
 
 

@@ -134,14 +134,14 @@ def _points(
         seconds = 0.0
 
 
-def best_point(points: Iterable[FrontierPoint]) -> FrontierPoint | None:
-    """The model to use: of those that get half of the answers right (while none does: of all) and have the most tokens
-    removed the most accurate, whatever its method.
+def best_point(points: Iterable[FrontierPoint], asked: float) -> FrontierPoint | None:
+    """The model to use: of those that get half of the answers right, or what is ``asked`` if that is less (while none
+    does: of all), and have the most tokens removed the most accurate, whatever its method.
 
     Of equals the one that writes least, then the latest.
     """
     passed = [point for point in points if point.passed]
-    worth_using = [point for point in passed if point.exact_match >= HALF] or passed
+    worth_using = [point for point in passed if point.exact_match >= min(HALF, asked)] or passed
     return max(worth_using, key=lambda p: (p.removed_tokens, p.exact_match, -p.generated_tokens, p.step), default=None)
 
 

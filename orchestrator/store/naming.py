@@ -64,7 +64,7 @@ def _of_key(prefix: str, store: StageStore) -> Place:
 
 def _of_job(name: str, plan: Plan, rest: list[str], store: StageStore) -> Place:
     chains = [chain for chain in replay_all(plan, store) if chain.standing]
-    best = None if rest else best_point(points_of(chains))
+    best = None if rest else best_point(points_of(chains), plan.job.stability.min_exact_match)
     if not chains or not (rest or best):
         raise InputError(Problem("FRK004", name, "has no committed stage yet", f"`stepwise run {plan.job.name}`"))
     if best:

@@ -19,8 +19,7 @@ from faults.walks import JOB, STAGES, Log, child, drive, snapshots_always, start
 
 from orchestrator.errors import TrialError
 from orchestrator.plan import build_plan
-from orchestrator.runtime.cluster import ray_storage
-from orchestrator.runtime.search import INTERRUPTED
+from orchestrator.runtime.cluster import LIVING, ray_storage
 from orchestrator.runtime.trial import problems_of
 from orchestrator.store import StageStore
 
@@ -115,13 +114,12 @@ def test_worker_without_memory_ends_with_one_clear_line_and_the_next_goes_on(tmp
     assert violations(root, log, control, faults=1) == []
 
 
-def test_command_that_has_the_number_of_a_killed_one_finds_nothing_of_its(tmp_path: Path) -> None:
-    """Killed after Ctrl-C, started again in its container: it would take the word to end for its own."""
-    with ray_storage(tmp_path) as folder:
-        (folder / INTERRUPTED).touch()
-        killed = shutil.copytree(folder, tmp_path / "killed")
-    shutil.copytree(killed, folder)
-    with ray_storage(tmp_path) as again:
-        assert again == folder
-        assert not list(again.iterdir())
+def test_what_a_killed_command_left_for_ray_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    with ray_storage(tmp_path) as living:
+        killed = tmp_path / "ray" / "state-killed"
+        shutil.copytree(living, killed)
+        killed.with_suffix(LIVING).touch()
+        with ray_storage(tmp_path) as other:
+            assert other != living and living.is_dir()
+            assert not killed.exists() and not killed.with_suffix(LIVING).exists()
     assert not list((tmp_path / "ray").iterdir())

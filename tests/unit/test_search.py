@@ -290,10 +290,11 @@ def test_model_to_use_gets_half_right_and_is_the_furthest_where_none_does(store)
     (trial,) = plan.trials
     commit(store, trial.stages[:3], 0.9)
     commit(store, trial.stages[3:], 0.3)
-    assert best_point(frontier(plan, store)).stage == 2
+    assert best_point(frontier(plan, store), 0.95).stage == 2
+    assert best_point(frontier(plan, store), 0.25).stage == len(trial.stages) - 1
     (other,) = build_plan(make_job({"space": {DELTA: [2]}}, seeds=[1])).trials
     commit(store, other.stages, 0.3)
-    assert best_point(points_of([replay(other, store)])).stage_key == other.stages[-1].key
+    assert best_point(points_of([replay(other, store)]), 0.95).stage_key == other.stages[-1].key
 
 
 def test_unfinished_is_no_value_diverged_is_the_worst_and_pruned_counts_what_it_reached(store):

@@ -115,7 +115,7 @@ def test_model_that_writes_its_cot_shows_it(store: StageStore, stepwise: Callabl
 def test_question_of_other_lengths_than_those_trained_on_is_answered_with_a_note(store, stepwise) -> None:
     finished = stepwise("predict", "tiny", "1 2 * 3", "4 * 2 8", "--store", store.root)
     assert finished.out.count("note") == 1
-    assert "note      the model was trained on 1 x 2 digits, this is 2 x 1 digits" in finished.out
+    assert "note      the model was trained on 1 x 2 digits, this is 2 x 1" in finished.out
 
 
 @pytest.mark.parametrize(("name", "last"), [("tiny:stepwise:2", False), ("tiny", True)])

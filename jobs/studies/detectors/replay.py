@@ -7,7 +7,7 @@ The jobs were run with ``stability.restarts = false``, so every trial went to it
 ones are counted apart. A stage is *lost* if it belongs to a trial that collapsed and never again, from its end on, knew
 half of the answers; all stages of trials that ended well are *good*. Every rule is asked after every block, with the
 history that the stages before it make, and its answer changes nothing. A trial is *found* at its first alarm: what
-follows would not have been trained. Trials of other jobs that were never restarted are as good.
+follows would not have been trained.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def first_alarms(blocks: Blocks, held: Expected, history: History) -> Iterator[t
     for name, rule in rules.items():
         at = next((n for n in range(1, len(blocks) + 1) if rule(blocks[:n])), None)
         if at:
-            yield name, at / held.planned
+            yield name, at / len(blocks)
 
 
 def lost(chain: Chain) -> list[bool | None]:
@@ -139,7 +139,7 @@ def main(root: str, *names: str) -> None:
         answers = Answers.of(data.train, mark_tokens(data.validation, data.tokenizer))
         for chain in replay_all(plan, store):
             end = chain.trial.stages[-1].key
-            untouched = chain.finished and not chain.failures and chain.trial.method == "stepwise"
+            untouched = chain.finished and not chain.trial.job.stability.restarts
             stages += seen(chain, answers) if untouched and end not in known else ()
             known.add(end)  # jobs may have trials in common
     print(json.dumps({"rules": list(table(stages)), "stages": [vars(stage) for stage in stages]}, indent=1))
