@@ -128,7 +128,7 @@ _CONSOLIDATION = (
     _Rung(f"{_SLOWER}, half the rate", 0.25, 0.5, to_removals=True),
 )
 """Half the tokens would cost as much again for little: with Δ 10 a seed of 3x2 digits ended at 0.07 and with Δ 5 at
-0.23; begun again with a quarter of the 10 tokens a stage it ended at 1.00 (jobs/studies/restarts)."""
+0.25; begun again with a quarter of the 10 tokens a stage it ended at 1.00 (jobs/studies/restarts)."""
 
 
 def attempt_seed(seed: int, stage: int, attempt: int) -> int:
