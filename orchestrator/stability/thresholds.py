@@ -39,7 +39,7 @@ class Thresholds(BaseModel):
     """B3: consolidation stages whose slope tells how fast the loss falls."""
     hopeless_stages: float = 10.0
     """B3: more of them to go, and it does not get there. Four runs that ended well had 1.8 to go, or less, after
-    two; four that stood at an exact match of 0.03, or less, had 12 to 28 after two or three (jobs/studies/detectors)."""
+    two; four that stood at an exact match of 0.03 or less had 12 to 28 after two or three (jobs/studies/detectors)."""
     recovery_factor: float = 1.5
     """Recovered: loss within this factor of the best good stage or the target (R §1.5 level R, without its
     3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
