@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,18 @@ from orchestrator.errors import InputError, Problem
 MAX_JOB_BYTES = 1 << 20
 
 
-def load_job(path: Path, overrides: Iterable[str] = ()) -> Job:
+def load_job(path: Path, overrides: Sequence[str] = ()) -> Job:
     """Read a TOML job file and apply dotted overrides. Raises ``InputError`` with every problem."""
     document = _read_toml(path)
     for override in overrides:
         _apply(document, override)
-    return valid_job(document, str(path))
+    job = valid_job(document, str(path))
+    for field, _, value in (override.partition("=") for override in overrides):
+        if job.search and field.strip() in job.search.space:
+            found = f"is searched over in {path}, which would go on to set it"
+            fix = f"write 'search.space.{field.strip()}=[{value.strip()}]'"
+            raise InputError(Problem("CFG036", field.strip(), found, fix))
+    return job
 
 
 def valid_job(document: dict[str, Any], where: str) -> Job:

@@ -32,10 +32,11 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
 
 def _unlike_training(task: Task, question: str) -> str:
     """What is asked that the model was not trained on, in words; an answer comes all the same."""
-    factors = [factor.split() for factor in question.split("*")]
-    asked = tuple(map(len, factors))
-    if not isinstance(task, MultiplicationTask) or len(asked) != len(task.digits) or asked == task.digits:
+    asked = tuple(len(factor.split()) for factor in question.split("*"))
+    if not isinstance(task, MultiplicationTask) or asked == task.digits:
         return ""
+    if len(asked) != len(task.digits):
+        return "the model was trained on two numbers with a * between them"
     trained, this = (" x ".join(map(str, lengths)) for lengths in (task.digits, asked))
     return f"the model was trained on {trained} digits, this is {this}"
 

@@ -61,12 +61,17 @@ def refuse_drift(plan: Plan, store: StageStore, *, accept: bool, joins: bool = F
 
 def refuse_other_job(plan: Plan, store: StageStore) -> None:
     """Raise ``InputError`` if a job of this name ran and had other stages: what is said of one is not the other's."""
-    before = saved_job(plan.job.name, store)
-    if before is None or {chain[-1] for chain in before.chains} <= {trial.stages[-1].key for trial in plan.trials}:
-        return
-    if lines := field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json")):
+    if lines := other_fields(plan, store):
         found = f"is a job here that ran otherwise: {'; '.join(lines)}"
         raise InputError(Problem("RUN008", plan.job.name, found, "name that job, or give its fields, or run this"))
+
+
+def other_fields(plan: Plan, store: StageStore) -> tuple[str, ...]:
+    """In what the job of this name that ran before differs, a field a line; nothing if all its trials are here."""
+    before = saved_job(plan.job.name, store)
+    if before is None or {chain[-1] for chain in before.chains} <= {trial.stages[-1].key for trial in plan.trials}:
+        return ()
+    return tuple(field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json")))
 
 
 def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:

@@ -23,7 +23,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
-from orchestrator.runtime.drift import refuse_drift, refuse_other_job
+from orchestrator.runtime.drift import other_fields, refuse_drift, refuse_other_job
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.order import open_trials
@@ -85,6 +85,9 @@ def run_job(
     plan = _whole_plan(path, overrides, store, mirroring, at)
     refuse_drift(plan, store, accept=accept_drift)
     if not _is_name(path):
+        if lines := other_fields(plan, store):
+            console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
+            console.print("what it had trained stays, and whoever runs it as it was has it back")
         save_job(plan, store)
     return _run(plan, store, console, mirroring, at)
 
@@ -203,8 +206,11 @@ def fork_stage(
 def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
     """The stage of this name, if a chain can be planned on from it."""
     place = find_stage(name, store)
-    if place.tried.stage not in place.trial.stages or place.tried.manifest.verdict != "good":
-        raise InputError(Problem("FRK005", name, "did not end well as it was planned", "name another stage"))
+    if place.tried.manifest.verdict != "good":
+        raise InputError(Problem("FRK005", name, f"ended {place.tried.manifest.verdict}", "name another stage"))
+    if place.tried.stage not in place.trial.stages:
+        found = "was trained after a restart, otherwise than its job says, which a fork cannot go on with"
+        raise InputError(Problem("FRK005", name, found, "name a stage from before the trial's first restart"))
     return place.trial, place.tried.stage
 
 

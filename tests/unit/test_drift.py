@@ -12,7 +12,7 @@ from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.runtime.drift import refuse_drift
+from orchestrator.runtime.drift import other_fields, refuse_drift
 from orchestrator.runtime.trial import TrialTask
 from orchestrator.store import StageStore, plan_for, save_job
 
@@ -62,6 +62,13 @@ def test_other_fields_are_refused_with_their_diff(store: StageStore) -> None:
     commit(store, make_plan(), 2)
     with pytest.raises(InputError, match=r"training\.learning_rate: 5e-05 -> 0\.001"):
         refuse_drift(make_plan(learning_rate=1e-3), store, accept=False)
+
+
+def test_fields_in_which_a_job_ran_otherwise_are_named(store: StageStore) -> None:
+    save_job(make_plan(), store)
+    assert other_fields(make_plan(), store) == ()
+    assert other_fields(make_plan(seeds=(0, 1)), store) == ()
+    assert other_fields(make_plan(learning_rate=1e-5), store) == ("training.learning_rate: 5e-05 -> 1e-05",)
 
 
 def test_report_is_not_made_of_a_job_that_ran_otherwise_under_its_name(

@@ -247,6 +247,15 @@ def test_stages_that_do_not_depend_on_the_settings_are_shared(stepwise, reposito
     assert document["seconds_left"] < 2 * 30 * 60
 
 
+def test_override_of_a_searched_field_is_refused_with_what_to_write(stepwise, repository, tmp_path):
+    words = (repository / "jobs/search_delta_lambda.toml", "--store", tmp_path / "none")
+    refused = stepwise("plan", *words, "schedule.tokens_per_stage=2")
+    assert refused.code == 2
+    assert "CFG036" in refused.err and "'search.space.schedule.tokens_per_stage=[2]'" in refused.err
+    planned = json.loads(stepwise("plan", *words, "search.space.schedule.tokens_per_stage=[2]", "--json").out)
+    assert len(planned["trials"]) == 4
+
+
 def test_searched_trial_is_the_stage_for_stage_the_same_as_a_job_of_its_own():
     trial = next(t for t in build_plan(make_job()).trials if dict(t.settings) == {DELTA: 4, LAMBDA: 4})
     alone = build_plan(make_job(None, schedule=SCHEDULE | {"tokens_per_stage": 4, "smoothing_lambda": 4}))
