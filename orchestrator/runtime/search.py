@@ -34,9 +34,9 @@ def run_trials(plan: Plan, store: StageStore, tick: Callable[[], None], at: Atta
     Raises ``TrialError`` with every trial's problem when all that could run has run, and
     ``KeyboardInterrupt`` when it was interrupted.
     """
-    tidy_ray_storage(store.root)  # also where nothing is left to run: the last command may have been killed at its end
     pending = open_trials(plan, store)
     if not pending and not plan.to_propose:
+        tidy_ray_storage(store.root)  # the last command may have been killed at its very end
         return
     problems: list[Problem] = []
     resources = plan.job.resources
