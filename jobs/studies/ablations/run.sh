@@ -9,4 +9,4 @@ run no-smoothing schedule.smoothing_lambda=inf
 run reset training.reset_optimizer=true
 run right schedule.removal_side=right
 run right-reset schedule.removal_side=right training.reset_optimizer=true
-run all-at-once schedule.tokens_per_stage=8
+run all-at-once schedule.tokens_per_stage=10
