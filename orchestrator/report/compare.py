@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 
 from orchestrator.config import Job, Method
-from orchestrator.identity import field_diff
+from orchestrator.identity import field_diff, non_default
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.report import words
@@ -71,9 +71,13 @@ def comparison_table(compared: Comparison) -> Group:
 
 
 def _fields(job: Job) -> dict[str, Any]:
-    """Every field that can differ; a job without a search has none of its fields."""
-    document = job.model_dump(mode="json", exclude={"name"})
-    return document | {"search": document["search"] or {}}
+    """Every field that can differ, with all its values where a search sets it; of the search what is not default."""
+    document = job.model_dump(mode="json", exclude={"name", "search"})
+    search = non_default(job.search) if job.search else {}
+    for field, values in search.pop("space", {}).items():
+        section, key = field.split(".")
+        document[section][key] = values
+    return document | {"search": search}
 
 
 def _side(plan: Plan, store: StageStore) -> tuple[str | None, dict[str, float]]:

@@ -30,9 +30,9 @@ def summary_table(trials: Sequence[TrialPoints], pruned: Container[str] = ()) ->
 
     ``pruned``: names of trials that a search has stopped.
     """
-    if any(trial.settings for trial in trials):
-        return _search_summary(trials, pruned)
     restarts = ["re-\nstarts"] if any(trial.restarts for trial in trials) else []
+    if any(trial.settings for trial in trials):
+        return _search_summary(trials, restarts, pruned)
     table = _table("method", ["seed", *MEASURES, "steps", "min", *restarts], gutter=1, least=3 if restarts else 5)
     table.add_column("verdict", vertical="bottom")
     for trial in trials:
@@ -48,10 +48,10 @@ def summary_table(trials: Sequence[TrialPoints], pruned: Container[str] = ()) ->
     return table
 
 
-def _search_summary(trials: Iterable[TrialPoints], pruned: Container[str]) -> Table:
+def _search_summary(trials: Iterable[TrialPoints], restarts: Sequence[str], pruned: Container[str]) -> Table:
     table = _table("method", [], gutter=1)
     table.add_column("settings", overflow="fold", vertical="bottom")
-    for heading in ("seed", *MEASURES[:3], "steps", "min"):
+    for heading in ("seed", *MEASURES[:3], "steps", "min", *restarts):
         table.add_column(heading, justify="right", vertical="bottom")
     table.add_column("verdict", vertical="bottom")
     for trial in trials:
@@ -62,6 +62,7 @@ def _search_summary(trials: Iterable[TrialPoints], pruned: Container[str]) -> Ta
             *_measures(trial.last)[:3],
             f"{trial.last.step:,}",
             words.minutes(trial.seconds),
+            *[str(trial.restarts)] * len(restarts),
             _verdict(trial, pruned),
         )
     return table
@@ -85,15 +86,16 @@ def _measures(point: FrontierPoint) -> tuple[str, ...]:
     )
 
 
-def standings_table(search: Search, ranked: Iterable[Standing]) -> Table:
-    """The configurations of a search, best first."""
+def standings_table(search: Search, ranked: Sequence[Standing]) -> Table:
+    """The configurations of a search, best first; those of equal value have one rank."""
+    values = [standing.value for standing in ranked]
     table = _table("rank", [], gutter=1)
     table.add_column("configuration", overflow="fold", vertical="bottom")
     table.add_column("seeds", justify="right", vertical="bottom")
     table.add_column(f"objective: {search.aggregate}", vertical="bottom")
-    for rank, standing in enumerate(ranked, 1):
+    for standing in ranked:
         state = f"{value_words(search, standing.value)}{', pruned' if standing.pruned else ''}"
-        place = "-" if standing.value is None else str(rank)
+        place = "-" if standing.value is None else str(values.index(standing.value) + 1)
         table.add_row(place, symbols(standing.settings), str(len(standing.seeds)), state)
     return table
 

@@ -14,10 +14,11 @@ from orchestrator.config import ExampleSource, Job
 from orchestrator.method import stepwise
 from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
-from orchestrator.plan import build_plan, epoch_steps
+from orchestrator.plan import Plan, build_plan, epoch_steps
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
 from orchestrator.report.words import count
 from orchestrator.runtime.data import JobData, prepare_data
+from orchestrator.space import symbols
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task
 
@@ -27,8 +28,9 @@ LONG_TAIL = 1.5
 
 def diagnose(job: Job, store: StageStore) -> Diagnosis:
     """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
-    build_plan(job)
+    plan = build_plan(job)
     data = prepare_data(job, store)
+    first = next((trial.job for trial in plan.trials if trial.settings), job)
     tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}
     questions = {split: _questions(data.task, split) for split in _splits(job)}
     return Diagnosis(
@@ -39,10 +41,10 @@ def diagnose(job: Job, store: StageStore) -> Diagnosis:
             for split, q in questions.items()
         ),
         lengths=tuple(lengths for split, table in tables.items() for lengths in _lengths(split, table)),
-        shown=tuple(_shown(data, row, _specs(job, data)) for row in _typical(data.train)),
+        shown=tuple(_shown(data, row, _specs(first, data)) for row in _typical(data.train)),
         unseen=_unseen(data),
         leaks=tuple(_leaks(questions, data.task)),
-        remarks=tuple(_remarks(job, data)),
+        remarks=(*_searched(plan), *_remarks(first, data)),
     )
 
 
@@ -134,6 +136,14 @@ def _texts(tokens: NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> tup
 def _unseen(data: JobData) -> tuple[str, ...]:
     unseen = np.setdiff1d(data.validation.tokens, data.train.tokens)
     return _texts(unseen, data.tokenizer)
+
+
+def _searched(plan: Plan) -> Iterator[str]:
+    """Of a search: whose stages are shown."""
+    if plan.job.search:
+        settings = next((symbols(trial.settings) for trial in plan.trials if trial.settings), "")
+        whose = f"of the search's first configuration, {settings}" if settings else "before Optuna proposes any change"
+        yield f"stages are those {whose}"
 
 
 def _remarks(job: Job, data: JobData) -> Iterator[str]:

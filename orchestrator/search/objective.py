@@ -49,14 +49,16 @@ def trial_value(search: Search, trial: Trial, points: Sequence[FrontierPoint], p
 
 
 def best_line(plan: Plan, ranked: Sequence[Standing]) -> str:
-    """The winner in one sentence without a full stop."""
+    """The winner in one sentence without a full stop, and how many are worth as much."""
     finished = [standing for standing in ranked if standing.value is not None]
     search = plan.job.search
     if search is None or not finished:
         return f"none of {len(ranked)} configurations is finished yet"
     best, among = finished[0], "" if len(finished) == len(ranked) else f", of {len(finished)} finished configurations"
     seeds = f"seed {best.seeds[0]}" if len(best.seeds) == 1 else f"{search.aggregate} of {len(best.seeds)} seeds"
-    return f"best: {sentence(best.settings)}: {value_words(search, best.value)} ({seeds}){among}"
+    equals = sum(standing.value == best.value for standing in finished) - 1
+    as_good = f", as good as {equals} more" if equals else ""
+    return f"best: {sentence(best.settings)}: {value_words(search, best.value)} ({seeds}){as_good}{among}"
 
 
 def value_words(search: Search, value: float | None) -> str:

@@ -99,6 +99,15 @@ def test_generated_tasks_have_a_doctor_too(stepwise, tmp_path):
     assert "stage 1   removes 8: " in finished.out
 
 
+def test_doctor_of_a_search_shows_its_first_configuration(stepwise, tmp_path):
+    (tmp_path / "job.toml").write_text(
+        'name = "x"\n[task]\ndigits = [2, 2]\n[search]\nspace.schedule.tokens_per_stage = [2, 4]\n'
+    )
+    finished = stepwise("doctor", tmp_path / "job.toml", "--store", tmp_path / "store")
+    assert "stage 1   removes 2: " in finished.out
+    assert "stages are those of the search's first configuration, Δ 2" in finished.out
+
+
 def test_bad_data_is_refused_by_the_doctor_too(here, stepwise):
     Path("gsm8k/train.txt").write_text("no separator")
     finished = stepwise("doctor", "job.toml", "--store", "store")

@@ -22,6 +22,8 @@ from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
 from orchestrator.report.compare import comparison
+from orchestrator.report.findings import Findings
+from orchestrator.report.table import standings_table, summary_table
 from orchestrator.runtime import search
 from orchestrator.runtime.cluster import Placement
 from orchestrator.runtime.execute import walk
@@ -324,6 +326,19 @@ def test_unfinished_is_no_value_diverged_is_the_worst_and_pruned_counts_what_it_
     assert best_line(plan, ranked) == "best: tokens_per_stage=8: area 0.900 (seed 0), of 3 finished configurations"
 
 
+def test_configurations_of_equal_value_have_one_rank(store):
+    plan = build_plan(make_job({"space": {DELTA: [1, 2, 4]}}))
+    for trial, match in zip(plan.trials, (0.5, 0.9, 0.9), strict=True):
+        commit(store, trial.stages[:1], 0.9)
+        commit(store, trial.stages[1:], match)
+    ranked = standings(plan, frontier(plan, store), ())
+    console = Console(width=80, record=True)
+    console.print(standings_table(plan.job.search, ranked))
+    ranks = [line[0] for line in console.export_text().splitlines() if line[0].isdigit()]
+    assert ranks == ["1", "1", "3"]
+    assert best_line(plan, ranked).endswith("(seed 0), as good as 1 more")
+
+
 # Pruning
 
 S = tuple(((DELTA, delta),) for delta in range(9))
@@ -570,8 +585,11 @@ def test_compare_shows_the_fields_then_both_frontiers(store):
         for trial in plan.trials:
             commit(store, trial.stages, match)
     compared = comparison(left, right, store)
-    assert "schedule.tokens_per_stage: 8.0 -> 4.0" in compared.differences
-    assert compared.best == ("best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0)", None)
+    assert "schedule.tokens_per_stage: [2, 4] -> 4.0" in compared.differences
+    assert compared.best == (
+        "best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0), as good as 3 more",
+        None,
+    )
     assert list(compared.exact_match) == [f"{n} of 8 removed" for n in (0, 2, 4, 6, 8)]
 
 
@@ -588,6 +606,17 @@ def test_live_table_of_many_trials_fits_a_small_terminal(store):
     assert "stages" in lines[1]
     assert lines[-1].startswith("32 trials: 31 waiting, 1 done;") and lines[-1].endswith("12 not shown")
     assert not any("…" in line for line in lines)
+
+
+def test_summary_of_a_search_counts_restarts(store):
+    plan = build_plan(make_job({"space": {DELTA: [2, 4]}}))
+    for trial in plan.trials:
+        commit(store, trial.stages[:2], 0.5)
+    commit(store, plan.trials[0].stages[2:3], 0.0, verdict="stuck")
+    console = Console(width=80, record=True)
+    console.print(summary_table(Findings.of(plan, store).trials))
+    rows = [line.split() for line in console.export_text().splitlines() if line.startswith("Stepwise")]
+    assert [row[-2:] for row in rows] == [["1", "good"], ["0", "good"]]
 
 
 def test_report_of_a_search_names_the_winner_everywhere(stepwise: Callable, store, tmp_path):
