@@ -48,5 +48,6 @@ def _short_of_time(findings: Findings) -> Iterator[str]:
     ends = [trial.last for trial in findings.trials if trial.method == "stepwise" and trial.last.trial in finished]
     short = [end for end in ends if end.removed_tokens == end.total_tokens and end.exact_match < asked]
     if short:
-        yield f"{len(short)} of {count(len(ends), 'trial')} removed the whole CoT but ended below exact match {asked:g};"
+        trials = f"{len(short)} of {count(len(ends), 'trial')}"
+        yield f"{trials} removed the whole CoT but ended below exact match {asked:g};"
         yield "more schedule.consolidation_stages let them go on from before their cooldown"
