@@ -3,27 +3,27 @@
     python jobs/studies/summary.py STORE JOB... > jobs/studies/<name>/results.json
 
 The table, in Markdown, goes to standard error, a row for each method of a job. A trial *internalized* its CoT if it
-ended with every token removed and at least ``stability.min_exact_match``. Seeds, steps and examples per second (one by
-one) only: who wants pictures asks ``stepwise report``.
+ended with every token removed and at least ``stability.min_exact_match``. Speeds are those of the report: the first
+seed's examples per second, one by one, and that over No CoT's. Who wants pictures asks ``stepwise report``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
 from orchestrator.report.interval import interval, wilson
-from orchestrator.store import Chain, StageStore, replay_all, saved_plan
+from orchestrator.store import Chain, FrontierPoint, StageStore, points_of, replay_all, saved_plan
 from orchestrator.store.cost import cost_of
 
 
-def trial_figures(chain: Chain) -> dict[str, Any]:
+def trial_figures(chain: Chain, end: FrontierPoint) -> dict[str, Any]:
     """How one seed ended, and what it took."""
-    end = chain.standing[-1].manifest.metrics
     return {
         "trial": chain.trial.name,
         "seed": chain.trial.seed,
@@ -33,6 +33,7 @@ def trial_figures(chain: Chain) -> dict[str, Any]:
         "total_tokens": end.total_tokens,
         "steps": sum(tried.steps for tried in chain.standing),
         "examples_per_second": end.examples_per_second,
+        "speedup": end.speedup,
         "restarts": [tried.answer.reason for tried in chain.failures if tried.answer],
         "internalized": end.removed_tokens == end.total_tokens
         and end.exact_match >= chain.trial.job.stability.min_exact_match,
@@ -40,9 +41,10 @@ def trial_figures(chain: Chain) -> dict[str, Any]:
     }
 
 
-def method_figures(plan: Plan, method: str, chains: list[Chain]) -> dict[str, Any]:
-    """A job's trials of one method, and their mean and share with 95 % intervals."""
-    trials = [trial_figures(chain) for chain in chains]
+def method_figures(plan: Plan, method: str, chains: list[Chain], points: Sequence[FrontierPoint]) -> dict[str, Any]:
+    """A job's trials of one method, and their mean and share with 95 % intervals. ``points``: of all its methods."""
+    ends = {point.trial: point for point in points if point.passed}
+    trials = [trial_figures(chain, ends[chain.trial.name]) for chain in chains]
     shares = [trial["exact_match"] for trial in trials]
     internalized = sum(trial["internalized"] for trial in trials)
     examples = chains[0].standing[-1].manifest.metrics.examples
@@ -69,7 +71,8 @@ def row(figures: dict[str, Any]) -> str:
         f"{figures['exact_match_mean']:.3f} ({low:.3f} to {high:.3f})",
         f"{figures['internalized']} of {figures['of']}",
         f"{min(steps):,} to {max(steps):,}",
-        f"{sum(trial['examples_per_second'] for trial in trials) / len(trials):.0f}",
+        f"{trials[0]['examples_per_second']:.0f}",
+        f"{trials[0]['speedup']:.2f}" if trials[0]["speedup"] else "",
         str(sum(len(trial["restarts"]) for trial in trials)),
     )
     return f"| {' | '.join(cells)} |"
@@ -85,6 +88,7 @@ def main(root: str, *names: str) -> None:
         "internalized",
         "steps of a seed",
         "examples/s",
+        "speed-up",
         "restarts",
     )
     rows = [f"| {' | '.join(columns)} |", "|" + " --- |" * len(columns)]
@@ -93,9 +97,10 @@ def main(root: str, *names: str) -> None:
         over = [chain for chain in replay_all(plan, store) if chain.next is None] if plan else []
         if not plan or not over:
             sys.exit(f"{name}: no finished trial in {root}")
+        points = points_of(over)
         over.sort(key=lambda chain: chain.trial.method)
         for method, chains in groupby(over, lambda chain: chain.trial.method):
-            results.append(method_figures(plan, method, list(chains)))
+            results.append(method_figures(plan, method, list(chains), points))
             rows.append(row(results[-1]))
     print("\n".join(rows), file=sys.stderr)
     print(json.dumps(results, indent=1))

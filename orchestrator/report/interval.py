@@ -37,5 +37,7 @@ def middle(shares: Sequence[float]) -> tuple[float, float]:
 
 
 def interval(shares: Sequence[float], examples: int) -> tuple[float, float]:
-    """Of one seed what its examples leave open, of several what the seeds do."""
-    return wilson(shares[0], examples) if len(shares) == 1 else student(shares)
+    """Of one seed what its examples leave open; of several what the seeds do, or the examples if that is more."""
+    measured = wilson(fmean(shares), examples)
+    spread = student(shares) if len(shares) > 1 else measured
+    return min(measured[0], spread[0]), max(measured[1], spread[1])

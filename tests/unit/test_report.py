@@ -27,7 +27,7 @@ from orchestrator.report.answers import Answer, answers
 from orchestrator.report.chart import frontier_chart, sparkline
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
-from orchestrator.report.interval import student, wilson
+from orchestrator.report.interval import interval, student, wilson
 from orchestrator.report.page import report_html
 from orchestrator.report.plan import forecast
 from orchestrator.report.table import frontier_table, summary_table
@@ -503,6 +503,11 @@ def test_student_interval_widens_with_few_seeds() -> None:
     assert student([0.5, 0.5, 0.6]) == pytest.approx((0.390, 0.677), abs=1e-3)
     low, high = student([0.5, 0.6] * 20)
     assert (low, high) == pytest.approx((0.534, 0.566), abs=1e-3)
+
+
+def test_equal_seeds_leave_open_what_their_examples_do() -> None:
+    assert interval([1.0, 1.0, 1.0], 1000) == wilson(1.0, 1000)
+    assert interval([0.5, 0.6], 1000) == student([0.5, 0.6])
 
 
 def test_frontier_is_a_data_frame(finished: Finished) -> None:
