@@ -3,15 +3,15 @@
     python jobs/studies/summary.py STORE JOB... > jobs/studies/<name>/results.json
 
 The table, in Markdown, goes to standard error, a row for each method of a job. A trial *internalized* its CoT if it
-ended with every token removed and at least ``stability.min_exact_match``. Speeds are those of the report: the first
-seed's examples per second, one by one, and that over No CoT's. Who wants pictures asks ``stepwise report``.
+ended with every token removed and at least ``stability.min_exact_match``; one without any model that passed is left
+out. Speeds are those of the report, in examples per second one by one: what writes equally many tokens has one speed,
+the best that was measured. Who wants pictures asks ``stepwise report``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,8 @@ def trial_figures(chain: Chain, end: FrontierPoint) -> dict[str, Any]:
     }
 
 
-def method_figures(plan: Plan, method: str, chains: list[Chain], points: Sequence[FrontierPoint]) -> dict[str, Any]:
-    """A job's trials of one method, and their mean and share with 95 % intervals. ``points``: of all its methods."""
-    ends = {point.trial: point for point in points if point.passed}
+def method_figures(plan: Plan, method: str, chains: list[Chain], ends: dict[str, FrontierPoint]) -> dict[str, Any]:
+    """A job's trials of one method, and their mean and share with 95 % intervals. ``ends``: trials' last points."""
     trials = [trial_figures(chain, ends[chain.trial.name]) for chain in chains]
     shares = [trial["exact_match"] for trial in trials]
     internalized = sum(trial["internalized"] for trial in trials)
@@ -97,10 +96,11 @@ def main(root: str, *names: str) -> None:
         over = [chain for chain in replay_all(plan, store) if chain.next is None] if plan else []
         if not plan or not over:
             sys.exit(f"{name}: no finished trial in {root}")
-        points = points_of(over)
+        ends = {point.trial: point for point in points_of(over) if point.passed}
+        over = [chain for chain in over if chain.trial.name in ends]
         over.sort(key=lambda chain: chain.trial.method)
         for method, chains in groupby(over, lambda chain: chain.trial.method):
-            results.append(method_figures(plan, method, list(chains), points))
+            results.append(method_figures(plan, method, list(chains), ends))
             rows.append(row(results[-1]))
     print("\n".join(rows), file=sys.stderr)
     print(json.dumps(results, indent=1))

@@ -36,18 +36,20 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
         yield best_line(findings.plan, findings.ranked)
     yield ""
     yield frontier_chart(findings)
-    yield from _short_of_time(findings)
+    yield from _short(findings)
     if findings.unfinished:
         next_ = "a command is at it" if findings.trained_now else f"`stepwise run {findings.plan.job.name}` goes on"
         yield f"unfinished: {findings.unfinished} of {count(len(findings.chains), 'trial')} still to train; {next_}"
 
 
-def _short_of_time(findings: Findings) -> Iterator[str]:
-    """Trials that had their last stage before they were right often enough: slow, not lost."""
-    asked, finished = findings.plan.job.stability.min_exact_match, {c.trial.name for c in findings.chains if c.finished}
+def _short(findings: Findings) -> Iterator[str]:
+    """Trials that were trained to their end and are not right as often as asked: many of them are only slow."""
+    job, finished = findings.plan.job, {chain.trial.name for chain in findings.chains if chain.finished}
+    asked, field = job.stability.min_exact_match, "schedule.consolidation_stages"
     ends = [trial.last for trial in findings.trials if trial.method == "stepwise" and trial.last.trial in finished]
     short = [end for end in ends if end.removed_tokens == end.total_tokens and end.exact_match < asked]
     if short:
         trials = f"{len(short)} of {count(len(ends), 'trial')}"
-        yield f"{trials} removed the whole CoT but ended below exact match {asked:g};"
-        yield "more schedule.consolidation_stages let them go on from before their cooldown"
+        yield f"{trials} removed the whole CoT but ended below exact match {asked:g}"
+        if not job.search or field not in job.search.space:
+            yield f"more {field} than {job.schedule.consolidation_stages} may bring them there"

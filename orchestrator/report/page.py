@@ -94,8 +94,8 @@ def _figure(findings: Findings, says: str) -> str:
 def _caption(findings: Findings) -> Iterator[str]:
     yield from caption(findings.plan.job)
     yield f"Exact match is measured on {findings.examples:,} validation examples; decoding is greedy."
-    yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), of one seed what"
-    yield "so many examples leave open (Wilson). Dashed lines: a baseline's last committed stage."
+    yield "Bands and whiskers: 95 % intervals, of several seeds that of their mean (Student's t), at least what"
+    yield "so many examples leave open (Wilson), as of one seed. Dashed lines: a baseline's last committed stage."
     if any(len(group.trials) > 1 for group in findings.shown):
         yield "A mean is over the seeds that got as far."
     yield "On the right a line joins what is worth having of a method for its speed."

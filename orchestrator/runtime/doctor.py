@@ -14,7 +14,7 @@ from orchestrator.config import ExampleSource, Job
 from orchestrator.method import stepwise
 from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
-from orchestrator.plan import Plan, build_plan, epoch_steps
+from orchestrator.plan import Trial, build_plan, epoch_steps
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
 from orchestrator.report.words import count
 from orchestrator.runtime.data import JobData, prepare_data
@@ -30,7 +30,8 @@ def diagnose(job: Job, store: StageStore) -> Diagnosis:
     """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
     plan = build_plan(job)
     data = prepare_data(job, store)
-    first = next((trial.job for trial in plan.trials if trial.settings), job)
+    first = next((trials[0] for settings, trials in plan.groups.items() if settings), None)
+    own = first.job if first else job
     tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}
     questions = {split: _questions(data.task, split) for split in _splits(job)}
     return Diagnosis(
@@ -41,10 +42,10 @@ def diagnose(job: Job, store: StageStore) -> Diagnosis:
             for split, q in questions.items()
         ),
         lengths=tuple(lengths for split, table in tables.items() for lengths in _lengths(split, table)),
-        shown=tuple(_shown(data, row, _specs(first, data)) for row in _typical(data.train)),
+        shown=tuple(_shown(data, row, _specs(own, data)) for row in _typical(data.train)),
         unseen=_unseen(data),
         leaks=tuple(_leaks(questions, data.task)),
-        remarks=(*_searched(plan), *_remarks(first, data)),
+        remarks=(*_searched(job, first), *_remarks(own, data)),
     )
 
 
@@ -138,12 +139,14 @@ def _unseen(data: JobData) -> tuple[str, ...]:
     return _texts(unseen, data.tokenizer)
 
 
-def _searched(plan: Plan) -> Iterator[str]:
+def _searched(job: Job, first: Trial | None) -> Iterator[str]:
     """Of a search: whose stages are shown."""
-    if plan.job.search:
-        settings = next((symbols(trial.settings) for trial in plan.trials if trial.settings), "")
-        whose = f"of the search's first configuration, {settings}" if settings else "before Optuna proposes any change"
-        yield f"stages are those {whose}"
+    if job.search:
+        yield "stages are those of " + (
+            f"the search's first configuration, {symbols(first.settings)}"
+            if first
+            else "the job as it is written, without what the search sets"
+        )
 
 
 def _remarks(job: Job, data: JobData) -> Iterator[str]:

@@ -336,7 +336,7 @@ def test_configurations_of_equal_value_have_one_rank(store):
     console.print(standings_table(plan.job.search, ranked))
     ranks = [line[0] for line in console.export_text().splitlines() if line[0].isdigit()]
     assert ranks == ["1", "1", "3"]
-    assert best_line(plan, ranked).endswith("(seed 0), as good as 1 more")
+    assert best_line(plan, ranked).endswith("(seed 0), tied with 1 more")
 
 
 # Pruning
@@ -587,7 +587,7 @@ def test_compare_shows_the_fields_then_both_frontiers(store):
     compared = comparison(left, right, store)
     assert "schedule.tokens_per_stage: [2, 4] -> 4.0" in compared.differences
     assert compared.best == (
-        "best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0), as good as 3 more",
+        "best: tokens_per_stage=2, smoothing_lambda=4: area 0.500 (seed 0), tied with 3 more",
         None,
     )
     assert list(compared.exact_match) == [f"{n} of 8 removed" for n in (0, 2, 4, 6, 8)]
@@ -627,7 +627,7 @@ def test_report_of_a_search_names_the_winner_everywhere(stepwise: Callable, stor
         commit(store, trial.stages[1:], 0.5 + 0.1 * number)
     finished = stepwise("report", path, "--store", store.root)
     assert "best: tokens_per_stage=8, smoothing_lambda=4: area" in finished.out
-    assert "4 of 4 trials removed the whole CoT but ended below exact match 0.95;" in finished.out
+    assert "4 of 4 trials removed the whole CoT but ended below exact match 0.95" in finished.out
     assert max(map(len, finished.out.splitlines()[:-1])) <= 80
     folder = store.root / "jobs/x/report"
     assert "Best: tokens_per_stage=8, smoothing_lambda=4: area" in (folder / "report.html").read_text()
