@@ -71,10 +71,10 @@ def comparison_table(compared: Comparison) -> Group:
 
 
 def _fields(job: Job) -> dict[str, Any]:
-    """Every field that can differ, with all its values where a search sets it; of the search what is not default."""
+    """Every field that can differ, with all its values where a search sets it; of a search what is not default."""
     document = job.model_dump(mode="json", exclude={"name", "search"})
-    search = non_default(job.search) if job.search else {}
-    for field, values in search.pop("space", {}).items():
+    search = non_default(job.search) if job.search else None
+    for field, values in search.pop("space").items() if search else ():
         section, key = field.split(".")
         document[section][key] = values
     return document | {"search": search}

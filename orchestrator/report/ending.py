@@ -12,6 +12,7 @@ from orchestrator.report.findings import Findings
 from orchestrator.report.table import frontier_table, standings_table, summary_table
 from orchestrator.report.words import count
 from orchestrator.search import best_line
+from orchestrator.store.frontier import HALF
 
 MOST_TRIALS = 30
 MOST_CONFIGURATIONS = 20
@@ -43,13 +44,14 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
 
 
 def _short(findings: Findings) -> Iterator[str]:
-    """Trials that were trained to their end and are not right as often as asked: many of them are only slow."""
+    """Trials that once knew half, were trained to their end and are not right as often as asked: many are only slow."""
     job, finished = findings.plan.job, {chain.trial.name for chain in findings.chains if chain.finished}
     asked, field = job.stability.min_exact_match, "schedule.consolidation_stages"
-    ends = [trial.last for trial in findings.trials if trial.method == "stepwise" and trial.last.trial in finished]
-    short = [end for end in ends if end.removed_tokens == end.total_tokens and end.exact_match < asked]
+    ended = [trial for trial in findings.trials if trial.method == "stepwise" and trial.last.trial in finished]
+    knew = [trial.last for trial in ended if max(point.exact_match for point in trial.passed) >= HALF]
+    short = [end for end in knew if end.removed_tokens == end.total_tokens and end.exact_match < asked]
     if short:
-        trials = f"{len(short)} of {count(len(ends), 'trial')}"
+        trials = f"{len(short)} of {count(len(ended), 'trial')}"
         yield f"{trials} removed the whole CoT but ended below exact match {asked:g}"
         if not job.search or field not in job.search.space:
             yield f"more {field} than {job.schedule.consolidation_stages} may bring them there"
