@@ -57,8 +57,8 @@ def best_line(plan: Plan, ranked: Sequence[Standing]) -> str:
     best, among = finished[0], "" if len(finished) == len(ranked) else f", of {len(finished)} finished configurations"
     seeds = f"seed {best.seeds[0]}" if len(best.seeds) == 1 else f"{search.aggregate} of {len(best.seeds)} seeds"
     equals = sum(standing.value == best.value for standing in finished) - 1
-    as_good = f", tied with {equals} more" if equals else ""
-    return f"best: {sentence(best.settings)}: {value_words(search, best.value)} ({seeds}){as_good}{among}"
+    tied = f", tied with {equals} more" if equals else ""
+    return f"best: {sentence(best.settings)}: {value_words(search, best.value)} ({seeds}){tied}{among}"
 
 
 def value_words(search: Search, value: float | None) -> str:
