@@ -44,4 +44,5 @@ def field_diff(left: Any, right: Any, path: str = "") -> Iterator[str]:
 
 
 def _show(value: Any) -> str:
-    return value if value == "(default)" else json.dumps(value)
+    """As a job file writes it."""
+    return value if value == "(default)" else json.dumps(value).replace("Infinity", "inf")

@@ -58,16 +58,20 @@ def submit(
 
 
 def status(
-    job: JobFile,
+    job: Annotated[Path | None, typer.Argument(help="A job file, or a job's name. Default: every job.")] = None,
     cluster: ClusterFile = None,
     address: JobServerUrl = None,
     store: StoreFolder = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show where every trial of a job stands, on a cluster or in the store, while it runs or afterwards."""
-    from orchestrator.runtime.submit import job_name, show_status
+    """Show where the store's jobs stand, or every trial of one, there or on a cluster, while it runs or afterwards."""
+    from orchestrator.runtime.submit import job_name, show_jobs, show_status
 
     there = _cluster(cluster, address, store) if cluster or address else None
+    if job is None:
+        if there:
+            raise typer.BadParameter("say which job; without one only the store is asked")
+        sys.exit(show_jobs(store.absolute(), console(), as_json=as_json))
     sys.exit(show_status(job_name(job), there, store.absolute(), console(), as_json=as_json))
 
 

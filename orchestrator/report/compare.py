@@ -30,7 +30,7 @@ class Comparison(Record):
     best: tuple[str | None, str | None]
     """Of a search its best configuration."""
     exact_match: dict[str, tuple[float | None, float | None]]
-    """At every removed count and of every baseline, averaged over seeds."""
+    """At every removed count and of every baseline, averaged over seeds; of a search in its best configuration."""
 
 
 def comparison(left: Plan, right: Plan, store: StageStore) -> Comparison:
@@ -53,8 +53,9 @@ def comparison_table(compared: Comparison) -> Group:
     left, right = compared.jobs
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("exact match")
-    for heading in (left, right, "difference"):
-        table.add_column(heading, justify="right", overflow="fold")
+    for name, line in zip(compared.jobs, compared.best, strict=True):
+        table.add_column(f"{name},\nits best" if line else name, justify="right", overflow="fold")
+    table.add_column("difference", justify="right")
     for row, (a, b) in compared.exact_match.items():
         difference = "" if a is None or b is None else f"{b - a:+.3f}"
         table.add_row(row, *("-" if value is None else words.exact(value) for value in (a, b)), difference)

@@ -26,6 +26,8 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
     names = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
     listed = [trial for trial in findings.trials if trial.last.trial in names]
     if stepwise := [trial for trial in listed if trial.last.trial in best and trial.method == "stepwise"]:
+        if stepwise[0].settings:
+            yield f"{stepwise[0].settings}, stage by stage:"
         yield frontier_table(stepwise)
     yield summary_table(listed, findings.pruned)
     if hidden := len(findings.trials) - len(listed):

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan, PlannedStage
+from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.report.words import count, duration
+from orchestrator.space import extremes
 from orchestrator.store import Manifest, StageStore, replay_all
 from orchestrator.store.chain import standing_manifests
 from orchestrator.tasks import make_task
@@ -46,6 +47,13 @@ class TrialForecast(Record):
     stages: tuple[StageForecast, ...]
 
 
+class Proposal(Record):
+    """Least and most that a configuration costs, all its seeds, at the ends of what Optuna may propose."""
+
+    steps: tuple[int, int]
+    seconds: tuple[int, int] | None
+
+
 class Forecast(Record):
     """Everything the plan says, as ``stepwise plan --json`` gives it. Times and bytes are estimates; None where
     nothing is known.
@@ -61,6 +69,8 @@ class Forecast(Record):
     steps_left: int
     to_propose: int
     """Configurations that Optuna has yet to name, not in these sums."""
+    proposal: Proposal | None
+    """What one of them costs."""
     seconds_left: int | None
     disk_bytes_left: int | None
 
@@ -101,6 +111,7 @@ def forecast(plan: Plan, store: StageStore) -> Forecast:
         steps_shared=sum(trial.steps for trial in plan.trials) - _steps(unique.values()),
         steps_left=_steps(unique[key] for key in left),
         to_propose=plan.to_propose,
+        proposal=_proposal(plan, rate),
         seconds_left=None if rate is None else round(sum(rate * work[key] for key in left)),
         disk_bytes_left=None if size is None else size * len(left),
     )
@@ -108,8 +119,10 @@ def forecast(plan: Plan, store: StageStore) -> Forecast:
 
 def plan_table(planned: Forecast) -> Group:
     """The forecast for a terminal: a line a stage, or of many trials a line each."""
+    if not planned.trials:
+        return Group(*_to_propose(planned))
     table = _trials(planned) if len(planned.trials) > MOST_TRIALS_BY_STAGE else _stages(planned)
-    return Group(table, "", *_summary(planned))
+    return Group(table, "", *_to_propose(planned), *_summary(planned))
 
 
 def _table(first: str, *headings: str) -> Table:
@@ -157,9 +170,16 @@ def _remarks(stage: StageForecast) -> Iterator[str]:
         yield "in the store" if stage.in_store else "shared"
 
 
+def _to_propose(planned: Forecast) -> Iterator[str]:
+    if planned.proposal is None:
+        return
+    yield f"{count(planned.to_propose, 'configuration')} to be proposed while it runs, in no sum"
+    steps, seconds = planned.proposal.steps, planned.proposal.seconds
+    time = f", about {duration(seconds[0])} to {duration(seconds[1])} of one core's time" if seconds else ""
+    yield f"each, with all its seeds: {steps[0]:,} to {steps[1]:,} steps{time}"
+
+
 def _summary(planned: Forecast) -> Iterator[str]:
-    if planned.to_propose:
-        yield f"{count(planned.to_propose, 'configuration')} more to be proposed while it runs, not in these sums"
     if planned.estimated:
         yield "the longest CoT is estimated; the tokenizer counts when the job first runs"
     yield (
@@ -171,6 +191,20 @@ def _summary(planned: Forecast) -> Iterator[str]:
     else:
         megabytes = planned.disk_bytes_left / 1e6
         yield f"about {duration(planned.seconds_left)} of one core's time and {megabytes:,.0f} MB of disk"
+
+
+def _proposal(plan: Plan, rate: float | None) -> Proposal | None:
+    """From the ends of the search's ranges; a stage that seeds or methods share is counted once."""
+    if not plan.to_propose or plan.job.search is None:
+        return None
+    ends = [build_plan(plan.job, plan.total_tokens, [settings]) for settings in extremes(plan.job.search)]
+    steps = sorted(_steps(end.unique_stages.values()) for end in ends)
+    work = sorted(
+        sum({stage.key: _work(trial.job, stage) for trial in end.trials for stage in trial.stages}.values())
+        for end in ends
+    )
+    seconds = None if rate is None else (round(rate * work[0]), round(rate * work[-1]))
+    return Proposal(steps=(steps[0], steps[-1]), seconds=seconds)
 
 
 def _steps(stages: Iterable[PlannedStage]) -> int:

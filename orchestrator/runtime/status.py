@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from rich.table import Table
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.stage import Record
+from orchestrator.plan import Plan
 from orchestrator.report.words import duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
-from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_plan
+from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_plan, saved_plans
 
 MOST_ROWS = 60
 
@@ -55,6 +57,15 @@ def job_state(job: str, store: StageStore) -> JobState:
     if plan is None:
         found = f"no job named {job} ran on this store"
         raise InputError(Problem("STO002", str(store.root), found, jobs_like(job, store)))
+    return _job_state(plan, store)
+
+
+def job_states(store: StageStore) -> list[JobState]:
+    """Every job of a store, by name."""
+    return [_job_state(plan, store) for plan in saved_plans(store)]
+
+
+def _job_state(plan: Plan, store: StageStore) -> JobState:
     pruned = pruned_trials(plan, store.root)
     trials = tuple(
         _state(TrialStatus(chain, _progress(chain, store), pruned.get(chain.trial.name)))
@@ -63,7 +74,7 @@ def job_state(job: str, store: StageStore) -> JobState:
     states = {trial.state for trial in trials}
     left = "waiting" in states or plan.to_propose
     return JobState(
-        job=job,
+        job=plan.job.name,
         state="training" if "training" in states else "unfinished" if left else "finished",
         configurations_to_propose=plan.to_propose,
         trials=trials,
@@ -91,6 +102,21 @@ def state_table(state: JobState) -> Table:
         )
     if hidden := Counter(trial.state for trial in trials[MOST_ROWS:]):
         table.add_row(f"{hidden.total()} more: {', '.join(f'{number} {state}' for state, number in hidden.items())}")
+    return table
+
+
+def jobs_table(states: Sequence[JobState]) -> Table:
+    """One row a job."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("job", no_wrap=True)
+    for heading in ("trials", "done", "gave up", "restarts"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for state in states:
+        ended = Counter(trial.state for trial in state.trials)
+        restarts = sum(trial.restarts for trial in state.trials)
+        counts = (len(state.trials), ended["done"], ended["gave up"], restarts)
+        table.add_row(state.job, *(str(count) for count in counts), state.state)
     return table
 
 

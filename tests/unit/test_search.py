@@ -407,6 +407,17 @@ def test_record_of_another_chain_prunes_nothing(store):
     assert pruned_trials(plan, store.root) == {}
 
 
+def test_plan_says_what_a_configuration_yet_to_be_proposed_costs(stepwise, tmp_path):
+    search = f'type = "optuna"\nconfigurations = 5\n[search.space]\n"{DELTA}" = {{ low = 1, high = 8 }}\n'
+    words = ("plan", job_file(tmp_path, search), "schedule.stage_steps=50", "seeds=[0,1]", "--store", tmp_path / "none")
+    fast, slow = (build_plan(make_job(None, schedule={"tokens_per_stage": d, "stage_steps": 50})) for d in (8, 1))
+    planned = json.loads(stepwise(*words, "--json").out)
+    assert (planned["to_propose"], planned["trials"]) == (5, [])
+    assert planned["proposal"]["steps"] == [2 * fast.trials[0].steps, 2 * slow.trials[0].steps]
+    assert "5 configurations to be proposed" in (said := stepwise(*words).out)
+    assert f"{2 * fast.trials[0].steps} to {2 * slow.trials[0].steps} steps" in said and "0 trials" not in said
+
+
 # The store: proposals, seeds, forks
 
 
@@ -578,7 +589,7 @@ def test_bad_fork_is_refused(stepwise, store, words, code):
     assert (finished.code, code in finished.err) == (2, True), finished.err
 
 
-def test_compare_shows_the_fields_then_both_frontiers(store):
+def test_compare_shows_the_fields_then_both_frontiers(stepwise, store):
     left = build_plan(make_job(seeds=[0]))
     right = build_plan(make_job(None, name="y", schedule=SCHEDULE | {"tokens_per_stage": 4}))
     for plan, match in ((left, 0.5), (right, 0.75)):
@@ -591,6 +602,11 @@ def test_compare_shows_the_fields_then_both_frontiers(store):
         None,
     )
     assert list(compared.exact_match) == [f"{n} of 8 removed" for n in (0, 2, 4, 6, 8)]
+    save_job(left, store)
+    save_job(right, store)
+    lines = stepwise("compare", "x", "y", "--store", store.root).out.splitlines()
+    assert "  schedule.smoothing_lambda: [4, inf] -> 4.0" in lines
+    assert any(line.split() == ["exact", "match", "its", "best", "y", "difference"] for line in lines)
 
 
 # What people see

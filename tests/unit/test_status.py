@@ -82,6 +82,16 @@ def test_trial_that_shows_no_step_is_said_to(
     claim.release()
 
 
+def test_status_without_a_job_lists_the_jobs_of_the_store(tmp_path: Path, stepwise: Callable) -> None:
+    store = tmp_path / "store"
+    assert "no job ran" in stepwise("status", "--store", store).out and not store.exists()
+    saved(tmp_path)
+    rows = stepwise("status", "--store", store).out.splitlines()
+    assert [row.split() for row in rows[1:]] == [["small", "2", "0", "0", "0", "unfinished"]]
+    (state,) = json.loads(stepwise("status", "--store", store, "--json").out)
+    assert state == job_state("small", StageStore(store)).model_dump(mode="json")
+
+
 def test_looking_at_a_stage_does_not_keep_it_from_being_taken(tmp_path: Path) -> None:
     plan, store = saved(tmp_path)
     key = plan.trials[0].stages[0].key
