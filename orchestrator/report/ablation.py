@@ -9,7 +9,7 @@ from statistics import fmean
 from orchestrator.config import Scalar
 from orchestrator.report import words
 from orchestrator.report.findings import Findings
-from orchestrator.report.interval import student
+from orchestrator.report.interval import interval
 from orchestrator.report.markup import Column, Picture, section, table
 from orchestrator.space import key_of, text
 
@@ -60,21 +60,21 @@ def ablation(findings: Findings) -> str:
     ]
     says = (
         "Exact match at the end of every trial that has ended, whatever its seed and its other fields; "
-        "one that gave up counts as 0. The interval is of the mean (Student's t)"
+        "one that gave up counts as 0. The interval is of the mean (Student's t), at least what the examples leave open"
     )
-    rows = list(_rows(found))
+    rows = list(_rows(found, findings.examples))
     return section("What does each field do?", table(says, columns, rows)) if rows else ""
 
 
-def _rows(found: Sequence[Effect]) -> Iterator[list[str]]:
+def _rows(found: Sequence[Effect], examples: int) -> Iterator[list[str]]:
     for effect in found:
-        low, high = student(effect.shares) if len(effect.shares) > 1 else (effect.mean, effect.mean)
+        low, high = interval(effect.shares, examples)
         yield [
             key_of(effect.field),
             text(effect.value),
             str(len(effect.shares)),
             words.exact(effect.mean),
-            f"{words.exact(low)}–{words.exact(high)}" if low < high else "-",
+            f"{words.exact(low)}–{words.exact(high)}",
             _whiskers(effect.mean, low, high),
         ]
 
