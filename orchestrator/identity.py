@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,5 +45,7 @@ def field_diff(left: Any, right: Any, path: str = "") -> Iterator[str]:
 
 
 def _show(value: Any) -> str:
-    """As a job file writes it."""
-    return value if value == "(default)" else json.dumps(value).replace("Infinity", "inf")
+    """JSON, but infinity as a job file writes it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_show, value))}]"
+    return value if value == "(default)" else "inf" if value == math.inf else json.dumps(value)

@@ -35,11 +35,17 @@ def configurations(search: Search) -> tuple[Settings, ...]:
     return tuple(drawn)
 
 
+def corners(search: Search) -> tuple[Settings, ...]:
+    """All choices and ends of ranges, combined; none if those are too many."""
+    axes = _axes(search)
+    return tuple(_combined(search, axes)) if math.prod(map(len, axes)) <= MAX_CONFIGURATIONS else ()
+
+
 def extremes(search: Search) -> tuple[Settings, ...]:
-    """Configurations that show whether Optuna may propose any: all choices and ends of ranges, combined if few."""
-    axes = [(values.low, values.high) if isinstance(values, Range) else values for values in search.space.values()]
-    if math.prod(map(len, axes)) <= MAX_CONFIGURATIONS:
-        return tuple(_combined(search, axes))
+    """Configurations that show whether Optuna may propose any: the corners, or what varies one field at a time."""
+    if combined := corners(search):
+        return combined
+    axes = _axes(search)
     first = [axis[0] for axis in axes]
     ones = ([*first[:i], value, *first[i + 1 :]] for i, axis in enumerate(axes) for value in axis)
     return tuple(tuple(zip(search.space, values, strict=True)) for values in ones)
@@ -97,6 +103,10 @@ def text(value: Scalar) -> str:
         short = f"{value:g}"
         return (short if float(short) == value else repr(value)).replace("+", "")
     return str(value)
+
+
+def _axes(search: Search) -> list[tuple[Scalar, ...]]:
+    return [(values.low, values.high) if isinstance(values, Range) else values for values in search.space.values()]
 
 
 def _combined(search: Search, axes: Sequence[Sequence[Scalar]]) -> list[Settings]:

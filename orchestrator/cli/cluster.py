@@ -64,14 +64,18 @@ def status(
     store: StoreFolder = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Show where the store's jobs stand, or every trial of one, there or on a cluster, while it runs or afterwards."""
-    from orchestrator.runtime.submit import job_name, show_jobs, show_status
+    """Show where every job of the store stands; with JOB every trial of it, in the store or on a cluster."""
+    from orchestrator.runtime.status import show_jobs
+    from orchestrator.runtime.submit import job_name, show_status
+    from orchestrator.store import StageStore
 
     there = _cluster(cluster, address, store) if cluster or address else None
     if job is None:
         if there:
-            raise typer.BadParameter("say which job; without one only the store is asked")
-        sys.exit(show_jobs(store.absolute(), console(), as_json=as_json))
+            where = f"`stepwise status --store {there.store}` lists them where that store is"
+            raise typer.BadParameter(f"say which job; {where}")
+        show_jobs(StageStore(store.absolute()), console(), as_json=as_json)
+        return
     sys.exit(show_status(job_name(job), there, store.absolute(), console(), as_json=as_json))
 
 

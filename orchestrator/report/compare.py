@@ -17,6 +17,7 @@ from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.trials import TrialPoints
 from orchestrator.search import best_line, of_configuration
+from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint, StageStore
 
 
@@ -29,18 +30,22 @@ class Comparison(Record):
     stages_in_common: int
     best: tuple[str | None, str | None]
     """Of a search its best configuration."""
+    shown: tuple[str | None, str | None]
+    """Of a search the configuration whose exact match follows: the best that has a stage."""
     exact_match: dict[str, tuple[float | None, float | None]]
-    """At every removed count and of every baseline, averaged over seeds; of a search in its best configuration."""
+    """At every removed count and of every baseline, averaged over seeds."""
 
 
 def comparison(left: Plan, right: Plan, store: StageStore) -> Comparison:
     """What differs, what is shared, and what came out, of whatever is committed."""
-    (best_left, left_means), (best_right, right_means) = _side(left, store), _side(right, store)
+    best_left, shown_left, left_means = _side(left, store)
+    best_right, shown_right, right_means = _side(right, store)
     return Comparison(
         jobs=(left.job.name, right.job.name),
         differences=tuple(field_diff(_fields(left.job), _fields(right.job))),
         stages_in_common=len(left.unique_stages.keys() & right.unique_stages.keys()),
         best=(best_left, best_right),
+        shown=(shown_left, shown_right),
         exact_match={
             row: (left_means.get(row), right_means.get(row))
             for row in dict.fromkeys(_ordered([*left_means, *right_means]))
@@ -53,8 +58,8 @@ def comparison_table(compared: Comparison) -> Group:
     left, right = compared.jobs
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("exact match")
-    for name, line in zip(compared.jobs, compared.best, strict=True):
-        table.add_column(f"{name},\nits best" if line else name, justify="right", overflow="fold")
+    for name, settings in zip(compared.jobs, compared.shown, strict=True):
+        table.add_column(f"{name}\n{settings}" if settings else name, justify="right", overflow="fold")
     table.add_column("difference", justify="right")
     for row, (a, b) in compared.exact_match.items():
         difference = "" if a is None or b is None else f"{b - a:+.3f}"
@@ -81,13 +86,14 @@ def _fields(job: Job) -> dict[str, Any]:
     return document | {"search": search}
 
 
-def _side(plan: Plan, store: StageStore) -> tuple[str | None, dict[str, float]]:
-    """The best configuration's line, and its means; without a search everybody's."""
+def _side(plan: Plan, store: StageStore) -> tuple[str | None, str | None, dict[str, float]]:
+    """The best configuration's line, the one that is shown, and its means; without a search everybody's."""
     findings = Findings.of(plan, store)
     own = of_configuration(plan, findings.leader.settings) if findings.leader else plan
     shown = {trial.name for trial in own.trials}
     trials = [trial for trial in findings.trials if trial.last.trial in shown]
-    return best_line(plan, findings.ranked) if findings.ranked else None, _means(trials)
+    best = best_line(plan, findings.ranked) if findings.ranked else None
+    return best, symbols(findings.leader.settings) if findings.leader else None, _means(trials)
 
 
 def _means(trials: Sequence[TrialPoints]) -> dict[str, float]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group
 from rich.table import Table
 
+from orchestrator import space
 from orchestrator.config import Job, ScratchModel
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.report.words import count, duration
-from orchestrator.space import extremes
 from orchestrator.store import Manifest, StageStore, replay_all
 from orchestrator.store.chain import standing_manifests
 from orchestrator.tasks import make_task
@@ -47,8 +47,10 @@ class TrialForecast(Record):
     stages: tuple[StageForecast, ...]
 
 
-class Proposal(Record):
-    """Least and most that a configuration costs, all its seeds, at the ends of what Optuna may propose."""
+class ProposalForecast(Record):
+    """Least and most that a configuration of all those Optuna may propose costs, with all its seeds and methods and
+    whatever it may share with others.
+    """
 
     steps: tuple[int, int]
     seconds: tuple[int, int] | None
@@ -69,8 +71,8 @@ class Forecast(Record):
     steps_left: int
     to_propose: int
     """Configurations that Optuna has yet to name, not in these sums."""
-    proposal: Proposal | None
-    """What one of them costs."""
+    proposal: ProposalForecast | None
+    """What one of them costs; None where the fields have too many values to combine."""
     seconds_left: int | None
     disk_bytes_left: int | None
 
@@ -120,9 +122,9 @@ def forecast(plan: Plan, store: StageStore) -> Forecast:
 def plan_table(planned: Forecast) -> Group:
     """The forecast for a terminal: a line a stage, or of many trials a line each."""
     if not planned.trials:
-        return Group(*_to_propose(planned))
+        return Group(*_summary(planned))
     table = _trials(planned) if len(planned.trials) > MOST_TRIALS_BY_STAGE else _stages(planned)
-    return Group(table, "", *_to_propose(planned), *_summary(planned))
+    return Group(table, "", *_summary(planned))
 
 
 def _table(first: str, *headings: str) -> Table:
@@ -170,18 +172,17 @@ def _remarks(stage: StageForecast) -> Iterator[str]:
         yield "in the store" if stage.in_store else "shared"
 
 
-def _to_propose(planned: Forecast) -> Iterator[str]:
-    if planned.proposal is None:
-        return
-    yield f"{count(planned.to_propose, 'configuration')} to be proposed while it runs, in no sum"
-    steps, seconds = planned.proposal.steps, planned.proposal.seconds
-    time = f", about {duration(seconds[0])} to {duration(seconds[1])} of one core's time" if seconds else ""
-    yield f"each, with all its seeds: {steps[0]:,} to {steps[1]:,} steps{time}"
-
-
 def _summary(planned: Forecast) -> Iterator[str]:
     if planned.estimated:
         yield "the longest CoT is estimated; the tokenizer counts when the job first runs"
+    if planned.to_propose:
+        yield f"{count(planned.to_propose, 'configuration')} to be proposed while it runs" + (
+            ", not in these sums" if planned.trials else ""
+        )
+    if planned.proposal:
+        yield f"each, with all its seeds and methods: {_span(planned.proposal)}"
+    if not planned.trials:
+        return
     yield (
         f"{count(len(planned.trials), 'trial')}, {planned.steps:,} steps, {planned.steps_shared:,} of them shared; "
         f"left to run: {planned.steps_left:,} steps"
@@ -193,18 +194,24 @@ def _summary(planned: Forecast) -> Iterator[str]:
         yield f"about {duration(planned.seconds_left)} of one core's time and {megabytes:,.0f} MB of disk"
 
 
-def _proposal(plan: Plan, rate: float | None) -> Proposal | None:
-    """From the ends of the search's ranges; a stage that seeds or methods share is counted once."""
-    if not plan.to_propose or plan.job.search is None:
+def _proposal(plan: Plan, rate: float | None) -> ProposalForecast | None:
+    corners = space.corners(plan.job.search) if plan.to_propose and plan.job.search else ()
+    if not corners:
         return None
-    ends = [build_plan(plan.job, plan.total_tokens, [settings]) for settings in extremes(plan.job.search)]
-    steps = sorted(_steps(end.unique_stages.values()) for end in ends)
-    work = sorted(
-        sum({stage.key: _work(trial.job, stage) for trial in end.trials for stage in trial.stages}.values())
-        for end in ends
-    )
+    plans = [build_plan(space.applied(plan.job, settings), plan.total_tokens) for settings in corners]
+    steps = sorted(_steps(each.unique_stages.values()) for each in plans)
+    work = sorted(sum(_work(each.job, stage) for stage in each.unique_stages.values()) for each in plans)
     seconds = None if rate is None else (round(rate * work[0]), round(rate * work[-1]))
-    return Proposal(steps=(steps[0], steps[-1]), seconds=seconds)
+    return ProposalForecast(steps=(steps[0], steps[-1]), seconds=seconds)
+
+
+def _span(proposal: ProposalForecast) -> str:
+    (least, most), seconds = proposal.steps, proposal.seconds
+    steps = f"{least:,} to {most:,} steps" if least < most else f"{most:,} steps"
+    if seconds is None:
+        return f"{steps}; their time is not known before a first stage"
+    times = dict.fromkeys(duration(each) for each in seconds)
+    return f"{steps}, about {' to '.join(times)} of one core's time"
 
 
 def _steps(stages: Iterable[PlannedStage]) -> int:

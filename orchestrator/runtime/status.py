@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
+from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
-from orchestrator.report.words import duration
+from orchestrator.report.words import count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
-from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_plan, saved_plans
+from orchestrator.store import (
+    Chain,
+    StageStore,
+    jobs_like,
+    pruned_trials,
+    replay_all,
+    saved_names,
+    saved_plan,
+    saved_plans,
+)
 
 MOST_ROWS = 60
 
@@ -50,6 +62,12 @@ class JobState(Record):
     configurations_to_propose: int
     trials: tuple[TrialState, ...]
 
+    @property
+    def words(self) -> str:
+        """The state, with what Optuna has yet to name."""
+        left = self.configurations_to_propose
+        return f"{self.state}, {count(left, 'configuration')} to propose" if left else self.state
+
 
 def job_state(job: str, store: StageStore) -> JobState:
     """A job as the store knows it. Raises ``InputError`` if no job of this name ran on the store."""
@@ -58,11 +76,6 @@ def job_state(job: str, store: StageStore) -> JobState:
         found = f"no job named {job} ran on this store"
         raise InputError(Problem("STO002", str(store.root), found, jobs_like(job, store)))
     return _job_state(plan, store)
-
-
-def job_states(store: StageStore) -> list[JobState]:
-    """Every job of a store, by name."""
-    return [_job_state(plan, store) for plan in saved_plans(store)]
 
 
 def _job_state(plan: Plan, store: StageStore) -> JobState:
@@ -105,18 +118,32 @@ def state_table(state: JobState) -> Table:
     return table
 
 
-def jobs_table(states: Sequence[JobState]) -> Table:
-    """One row a job."""
+def show_jobs(store: StageStore, console: Console, *, as_json: bool) -> None:
+    """Print where every job of a store stands. Raises ``InputError`` if none ran on it."""
+    names = saved_names(store)
+    if not names:
+        fix = "run a job first, or name a store with --store"
+        raise InputError(Problem("STO002", str(store.root), "no job ran on this store", fix))
+    states = [_job_state(plan, store) for plan in saved_plans(store)]
+    if as_json:
+        print(json.dumps([state.model_dump(mode="json") for state in states], indent=1))
+    else:
+        console.print(_jobs_table(states))
+    for name in sorted(set(names) - {state.job for state in states}):
+        print(f"{name}: its data cannot be read from here; `stepwise status {name}` says why", file=sys.stderr)
+
+
+def _jobs_table(states: Iterable[JobState]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", no_wrap=True)
-    for heading in ("trials", "done", "gave up", "restarts"):
+    for heading in ("trials", "done", "pruned", "gave up", "restarts"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for state in states:
         ended = Counter(trial.state for trial in state.trials)
         restarts = sum(trial.restarts for trial in state.trials)
-        counts = (len(state.trials), ended["done"], ended["gave up"], restarts)
-        table.add_row(state.job, *(str(count) for count in counts), state.state)
+        counts = (len(state.trials), ended["done"], ended["pruned"], ended["gave up"], restarts)
+        table.add_row(state.job, *map(str, counts), state.words)
     return table
 
 

@@ -15,7 +15,7 @@ from orchestrator.identity import digest
 from orchestrator.plan import build_plan
 from orchestrator.report.words import count
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
-from orchestrator.runtime.status import JobState, job_state, job_states, jobs_table, state_table
+from orchestrator.runtime.status import JobState, job_state, state_table
 from orchestrator.store import StageStore, saved_plan
 
 DONE = 0
@@ -90,23 +90,11 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
         return DONE
     if note:
         console.print(note)
-    console.print(f"{job}: {state.state}; store {root}")
+    console.print(f"{job}: {state.words}; store {root}")
     console.print(state_table(state))
     if state.state == "unfinished" and not (latest and latest.alive):
         again = "submit it again to go on" if cluster else f"`stepwise run {job} --store {root}` goes on"
         console.print(f"nothing trains: a command that just began, or none; {again}")
-    return DONE
-
-
-def show_jobs(store: Path, console: Console, *, as_json: bool) -> int:
-    """Where every job of a store stands. Returns the exit code."""
-    states = job_states(StageStore(store))
-    if as_json:
-        print(json.dumps([state.model_dump(mode="json") for state in states], indent=1))
-    elif states:
-        console.print(jobs_table(states))
-    else:
-        console.print(f"no job ran on {store}; `stepwise run JOB --store {store}` runs one")
     return DONE
 
 

@@ -12,6 +12,7 @@ from orchestrator.store.jobs import (
     save_job,
     saved_added_seeds,
     saved_job,
+    saved_names,
     saved_plan,
     saved_plans,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "save_job",
     "saved_added_seeds",
     "saved_job",
+    "saved_names",
     "saved_plan",
     "saved_plans",
     "sweep",

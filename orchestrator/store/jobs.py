@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -76,9 +77,18 @@ def saved_job(name: str, store: StageStore) -> SavedJob | None:
     return _read(file) if file.exists() else None
 
 
+def saved_names(store: StageStore) -> list[str]:
+    """The names of all jobs that were run on a store."""
+    try:
+        with os.scandir(store.root / "jobs") as folders:
+            return sorted(folder.name for folder in folders if _file(store.root, folder.name).exists())
+    except FileNotFoundError:
+        return []
+
+
 def jobs_like(name: str, store: StageStore) -> str:
     """What to give instead of ``name``: the saved job that it nearly is, or those there are."""
-    names = [file.parent.name for file in sorted(store.root.glob("jobs/*/job.json"))]
+    names = saved_names(store)
     near = difflib.get_close_matches(name, names, 1)
     return f'did you mean "{near[0]}"?' if near else f"jobs here: {', '.join(names) or 'none'}"
 
@@ -98,8 +108,8 @@ def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
 def saved_plans(store: StageStore) -> list[Plan]:
     """The plans of all jobs that were run on a store, by name; but of those whose data cannot be read from here."""
     plans = []
-    for file in sorted(store.root.glob("jobs/*/job.json")):
-        saved = _read(file)
+    for name in saved_names(store):
+        saved = _read(_file(store.root, name))
         with suppress(InputError):
             plans.append(saved.plan(store))
     return plans

@@ -120,6 +120,7 @@ def test_commands_on_a_cluster_say_what_is_missing(stepwise: Callable, tmp_path:
         done = stepwise(verb, job, "--cluster", gone)
         assert (done.code, "CLU007" in done.err) == (1, True)
     assert "STO002" in stepwise("status", job, "--cluster", gone).err
+    assert "say which job; `stepwise status --store /nowhere`" in stepwise("status", "--cluster", gone).err
     examined = stepwise("doctor", job, "--cluster", gone)
     assert examined.code == 1
     assert examined.out.startswith("FAIL  cluster: http://127.0.0.1:9: does not answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from itertools import pairwise
@@ -269,13 +270,13 @@ def test_plan_needs_neither_torch_nor_ray_nor_mlflow(repository, tmp_path):
 
 
 def test_field_diff_has_one_line_for_every_leaf_that_differs():
-    left = {"a": {"x": 1, "same": 2}, "list": [1, 2], "gone": True}
-    right = {"a": {"x": 2, "same": 2}, "list": [1], "new": "text"}
+    left = {"a": {"x": 1, "same": 2}, "list": [1, math.inf], "gone": True}
+    right = {"a": {"x": 2, "same": 2}, "list": [1], "new": "Infinity"}
     assert list(field_diff(left, right)) == [
         "a.x: 1 -> 2",
         "gone: true -> (default)",
-        "list: [1, 2] -> [1]",
-        'new: (default) -> "text"',
+        "list: [1, inf] -> [1]",
+        'new: (default) -> "Infinity"',
     ]
 
 

@@ -295,6 +295,7 @@ def test_search_shows_the_first_configuration_that_has_a_stage(store: StageStore
     )
     assert "Δ 4, seed 0, stage 0: 0 removed" in html
     assert "● Stepwise Internalization 0.910" in ended(findings)
+    assert ended(findings).startswith("Δ 4, stage by stage:")
 
 
 def spot_check(stage: PlannedStage, exact_match: float) -> Block:

@@ -411,22 +411,43 @@ def test_plan_says_what_a_configuration_yet_to_be_proposed_costs(stepwise, tmp_p
     search = f'type = "optuna"\nconfigurations = 5\n[search.space]\n"{DELTA}" = {{ low = 1, high = 8 }}\n'
     words = ("plan", job_file(tmp_path, search), "schedule.stage_steps=50", "seeds=[0,1]", "--store", tmp_path / "none")
     fast, slow = (build_plan(make_job(None, schedule={"tokens_per_stage": d, "stage_steps": 50})) for d in (8, 1))
+    least, most = (2 * plan.trials[0].steps for plan in (fast, slow))
     planned = json.loads(stepwise(*words, "--json").out)
     assert (planned["to_propose"], planned["trials"]) == (5, [])
-    assert planned["proposal"]["steps"] == [2 * fast.trials[0].steps, 2 * slow.trials[0].steps]
-    assert "5 configurations to be proposed" in (said := stepwise(*words).out)
-    assert f"{2 * fast.trials[0].steps} to {2 * slow.trials[0].steps} steps" in said and "0 trials" not in said
+    assert planned["proposal"]["steps"] == [least, most] and planned["proposal"]["seconds"][0] > 0
+    said = stepwise(*words).out
+    assert f"5 configurations to be proposed while it runs\neach, with all its seeds and methods: {least:,} to" in said
+    assert "0 trials" not in said
+
+
+def test_plan_says_of_configurations_that_cost_the_same_one_figure(stepwise, tmp_path):
+    search = (
+        'type = "optuna"\nconfigurations = 3\n[search.space]\n"training.learning_rate" = { low = 1e-4, high = 1e-3 }'
+    )
+    words = ("plan", job_file(tmp_path, search), "schedule.stage_steps=50", "schedule.tokens_per_stage=8")
+    [line] = [s for s in stepwise(*words, "--store", tmp_path / "s").out.splitlines() if s.startswith("each")]
+    assert " to " not in line
+
+
+def test_plan_of_more_corners_than_it_can_count_names_no_cost(stepwise, tmp_path):
+    many = list(range(10, 27))
+    space = f'"{DELTA}" = {{ low = 1, high = 8 }}\n"schedule.stage_steps" = {many}\n"{LAMBDA}" = {many}\n'
+    file = job_file(tmp_path, f'type = "optuna"\nconfigurations = 3\n[search.space]\n{space}')
+    planned = json.loads(stepwise("plan", file, "--json", "--store", tmp_path / "s").out)
+    assert (planned["to_propose"], planned["proposal"]) == (3, None)
 
 
 # The store: proposals, seeds, forks
 
 
-def test_proposals_belong_to_what_is_searched(store):
+def test_proposals_belong_to_what_is_searched(stepwise, store):
     search = {"type": "optuna", "configurations": 3, "space": {LAMBDA: [1, 4, math.inf]}}
     job = make_job(search)
     record_proposal(job, store.root, ((LAMBDA, math.inf),))
     plan = plan_for(make_job(search | {"configurations": 2}, seeds=[0, 1]), store)
     assert (names(plan), plan.to_propose) == (["stepwise-lambdainf-seed0", "stepwise-lambdainf-seed1"], 1)
+    save_job(plan, store)
+    assert "unfinished, 1 configuration to propose" in stepwise("status", "--store", store.root).out
     assert proposals(make_job(search, training={"learning_rate": 0.1}), store.root) == ()
 
 
@@ -606,7 +627,7 @@ def test_compare_shows_the_fields_then_both_frontiers(stepwise, store):
     save_job(right, store)
     lines = stepwise("compare", "x", "y", "--store", store.root).out.splitlines()
     assert "  schedule.smoothing_lambda: [4, inf] -> 4.0" in lines
-    assert any(line.split() == ["exact", "match", "its", "best", "y", "difference"] for line in lines)
+    assert any(line.split() == ["exact", "match", "Δ", "2,", "λ", "4", "y", "difference"] for line in lines)
 
 
 # What people see

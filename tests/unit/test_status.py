@@ -17,7 +17,7 @@ from rich.console import Console
 
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.errors import Problem, StoreError
-from orchestrator.method.stage import StageMetrics
+from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime import run
 from orchestrator.runtime.notify import Webhook
@@ -83,13 +83,30 @@ def test_trial_that_shows_no_step_is_said_to(
 
 
 def test_status_without_a_job_lists_the_jobs_of_the_store(tmp_path: Path, stepwise: Callable) -> None:
-    store = tmp_path / "store"
-    assert "no job ran" in stepwise("status", "--store", store).out and not store.exists()
-    saved(tmp_path)
-    rows = stepwise("status", "--store", store).out.splitlines()
-    assert [row.split() for row in rows[1:]] == [["small", "2", "0", "0", "0", "unfinished"]]
-    (state,) = json.loads(stepwise("status", "--store", store, "--json").out)
-    assert state == job_state("small", StageStore(store)).model_dump(mode="json")
+    plan, store = saved(tmp_path)
+    go(plan.trials[0], store, "good")
+    give_up(plan.trials[1], store)
+    text = tmp_path / "examples.jsonl"
+    text.write_text(f"{json.dumps({'question': '1', 'cot': '2 3', 'answer': '4'})}\n")
+    sources = {"type": "text", "train": str(text), "validation": str(text)}
+    short = Schedule(tokens_per_stage=1, stage_steps=2)
+    other = Job(name="another", task=sources, schedule=short, training={"batch_size": 1})
+    save_job(plan_for(plan.job.model_copy(update={"name": "aside"}), store, 6), store)
+    save_job(plan_for(other, store, 2), store)
+    text.unlink()
+    listed = stepwise("status", "--store", store.root)
+    assert [row.split() for row in listed.out.splitlines()[1:]] == [
+        ["aside", "2", "1", "0", "1", "4", "finished"],
+        ["small", "2", "1", "0", "1", "4", "finished"],
+    ]
+    assert listed.code == 0 and "another: its data cannot be read" in listed.err
+    states = json.loads(stepwise("status", "--store", store.root, "--json").out)
+    assert [state["job"] for state in states] == ["aside", "small"]
+
+
+def test_status_of_a_store_without_jobs_is_refused(tmp_path: Path, stepwise: Callable) -> None:
+    missing = stepwise("status", "--store", tmp_path / "none")
+    assert (missing.code, "STO002" in missing.err) == (2, True) and not (tmp_path / "none").exists()
 
 
 def test_looking_at_a_stage_does_not_keep_it_from_being_taken(tmp_path: Path) -> None:
@@ -122,6 +139,11 @@ def test_status_when_the_cluster_is_gone_says_so_and_reads_the_store(tmp_path: P
 
 def give_up(trial: Trial, store: StageStore) -> None:
     """Every attempt of its first stage gets stuck."""
+    go(trial, store, "stuck")
+
+
+def go(trial: Trial, store: StageStore, verdict: Verdict) -> None:
+    """To its end, every attempt with this verdict."""
     chain = Chain.begin(trial)
     while stage := chain.next:
         metrics = StageMetrics(
@@ -136,7 +158,7 @@ def give_up(trial: Trial, store: StageStore) -> None:
             train_seconds=1.0,
             evaluate_seconds=1.0,
         )
-        chain = chain.grown(store.commit(stage, store.begin(stage.key), "stuck", metrics, "flat"))
+        chain = chain.grown(store.commit(stage, store.begin(stage.key), verdict, metrics, "flat"))
 
 
 class Receiver(BaseHTTPRequestHandler):
