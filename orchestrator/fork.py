@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import dropwhile
@@ -55,8 +56,13 @@ def _check_fields(changes: Settings) -> None:
     allowed = [field for field in SEARCHABLE if not field.startswith("model.")]
     wrong = [field for field, _ in changes if field not in allowed]
     if wrong:
-        fix = "name a field of schedule or training, as training.learning_rate"
-        raise InputError(*(Problem("CFG032", field, "not a field that a fork changes", fix) for field in wrong))
+        raise InputError(*(_unknown(field, allowed) for field in wrong))
+
+
+def _unknown(field: str, allowed: Sequence[str]) -> Problem:
+    near = difflib.get_close_matches(field, allowed, 1)
+    fix = f'did you mean "{near[0]}"?' if near else "name a field of schedule or training, as training.learning_rate"
+    return Problem("CFG032", field, "not a field that a fork changes", fix)
 
 
 def _rest(trial: Trial, after: PlannedStage, job: Job) -> list[StageSpec]:

@@ -74,8 +74,7 @@ def status(
         if there:
             where = f"`stepwise status --store {there.store}` lists them where that store is"
             raise typer.BadParameter(f"say which job; {where}")
-        show_jobs(StageStore(store.absolute()), console(), as_json=as_json)
-        return
+        sys.exit(show_jobs(StageStore(store.absolute()), console(), as_json=as_json))
     sys.exit(show_status(job_name(job), there, store.absolute(), console(), as_json=as_json))
 
 

@@ -163,9 +163,10 @@ class Schedule(Section):
     type: Literal["linear", "reference", "adaptive"] = "linear"
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
-    ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before, and
-    consolidation goes over to the cooldown once 70 % of the answers are right or the loss has levelled off, or
-    ends at stability.min_exact_match where there is no cooldown (ours, the paper's future work)."""
+    ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before (knows
+    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 70 % of the
+    answers are right or the loss has levelled off, or ends at stability.min_exact_match where there is no cooldown
+    (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
     """Δ: CoT tokens removed per stage, one by one and evenly inside it. May be fractional."""
     stage_epochs: Annotated[Epochs, Field(gt=0)] | None = None

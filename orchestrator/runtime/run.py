@@ -31,6 +31,7 @@ from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import (
     StageStore,
+    check_fork_name,
     find_stage,
     frontier,
     is_fork,
@@ -194,7 +195,7 @@ def fork_stage(
     plan = fork_plan(trial, after, tuple(parse_setting(setting) for setting in settings), name)
     concurrent_trials(plan.job.resources)
     _check_writable(root)
-    refuse_other_job(plan, store)
+    check_fork_name(plan, store)
     if dry_run:
         return plan
     refuse_drift(plan, store, accept=accept_drift, joins=True)

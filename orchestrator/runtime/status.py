@@ -11,9 +11,8 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan
 from orchestrator.report.words import count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
@@ -25,7 +24,6 @@ from orchestrator.store import (
     replay_all,
     saved_names,
     saved_plan,
-    saved_plans,
 )
 
 MOST_ROWS = 60
@@ -75,10 +73,6 @@ def job_state(job: str, store: StageStore) -> JobState:
     if plan is None:
         found = f"no job named {job} ran on this store"
         raise InputError(Problem("STO002", str(store.root), found, jobs_like(job, store)))
-    return _job_state(plan, store)
-
-
-def _job_state(plan: Plan, store: StageStore) -> JobState:
     pruned = pruned_trials(plan, store.root)
     trials = tuple(
         _state(TrialStatus(chain, _progress(chain, store), pruned.get(chain.trial.name)))
@@ -118,19 +112,29 @@ def state_table(state: JobState) -> Table:
     return table
 
 
-def show_jobs(store: StageStore, console: Console, *, as_json: bool) -> None:
-    """Print where every job of a store stands. Raises ``InputError`` if none ran on it."""
+def show_jobs(store: StageStore, console: Console, *, as_json: bool) -> int:
+    """Print where every job of a store stands, and why not of one that cannot be read. Returns the exit code.
+
+    Raises ``InputError`` if none ran on the store.
+    """
     names = saved_names(store)
     if not names:
+        found = "no job ran on this store" if store.root.is_dir() else "no such folder"
         fix = "run a job first, or name a store with --store"
-        raise InputError(Problem("STO002", str(store.root), "no job ran on this store", fix))
-    states = [_job_state(plan, store) for plan in saved_plans(store)]
+        raise InputError(Problem("STO002", str(store.root), found, fix))
+    states, unread = [], []
+    for name in names:
+        try:
+            states.append(job_state(name, store))
+        except (InputError, StoreError) as error:
+            unread.append(f"{name}: {error}")
     if as_json:
         print(json.dumps([state.model_dump(mode="json") for state in states], indent=1))
     else:
         console.print(_jobs_table(states))
-    for name in sorted(set(names) - {state.job for state in states}):
-        print(f"{name}: its data cannot be read from here; `stepwise status {name}` says why", file=sys.stderr)
+    for line in unread:
+        print(line, file=sys.stderr)
+    return int(bool(unread))
 
 
 def _jobs_table(states: Iterable[JobState]) -> Table:

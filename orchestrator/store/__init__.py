@@ -5,6 +5,7 @@ from orchestrator.store.claims import Claim
 from orchestrator.store.folders import job_folder, replace_file, sweep
 from orchestrator.store.frontier import FrontierPoint, best_point, frontier, points_of
 from orchestrator.store.jobs import (
+    check_fork_name,
     is_fork,
     jobs_like,
     plan_for,
@@ -32,6 +33,7 @@ __all__ = [
     "StageStore",
     "Tried",
     "best_point",
+    "check_fork_name",
     "find_stage",
     "frontier",
     "is_fork",

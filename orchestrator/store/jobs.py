@@ -54,13 +54,18 @@ def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -
     _write(file, saved)
 
 
-def save_fork(plan: Plan, store: StageStore) -> None:
-    """Remember a job that is one given chain. Raises ``InputError`` if its name means other work."""
-    chain = tuple(stage.identity for stage in plan.trials[0].stages)
+def check_fork_name(plan: Plan, store: StageStore) -> None:
+    """Raise ``InputError`` if a fork's name means other work."""
     before = saved_plan(plan.job.name, store)
     if before and [t.stages for t in before.trials] != [t.stages for t in plan.trials]:
         problem = Problem("FRK001", plan.job.name, "is the name of another job", "give another one with --name")
         raise InputError(problem)
+
+
+def save_fork(plan: Plan, store: StageStore) -> None:
+    """Remember a job that is one given chain. Raises ``InputError`` if its name means other work."""
+    check_fork_name(plan, store)
+    chain = tuple(stage.identity for stage in plan.trials[0].stages)
     saved = SavedJob(job=plan.job, total_tokens=plan.total_tokens, chain=chain)
     _write(_file(store.root, plan.job.name), saved)
 
@@ -140,6 +145,8 @@ def _file(root: Path, name: str) -> Path:
 def _read(file: Path) -> SavedJob:
     try:
         return SavedJob.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
+        raise StoreError(Problem("STO005", str(file), f"cannot be read: {error.strerror}", "check it")) from None
+    except ValidationError as error:
         found = f"not a saved job: {first_line(error)}"
         raise StoreError(Problem("STO005", str(file), found, "delete it; the next run writes it")) from None

@@ -99,7 +99,7 @@ def test_status_without_a_job_lists_the_jobs_of_the_store(tmp_path: Path, stepwi
         ["aside", "2", "1", "0", "1", "4", "finished"],
         ["small", "2", "1", "0", "1", "4", "finished"],
     ]
-    assert listed.code == 0 and "another: its data cannot be read" in listed.err
+    assert listed.code == 1 and "another: error[DAT001] task.train" in listed.err
     states = json.loads(stepwise("status", "--store", store.root, "--json").out)
     assert [state["job"] for state in states] == ["aside", "small"]
 
