@@ -16,15 +16,7 @@ from orchestrator.method.stage import Record
 from orchestrator.report.words import count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
-from orchestrator.store import (
-    Chain,
-    StageStore,
-    jobs_like,
-    pruned_trials,
-    replay_all,
-    saved_names,
-    saved_plan,
-)
+from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_names, saved_plan
 
 MOST_ROWS = 60
 
@@ -81,7 +73,7 @@ def job_state(job: str, store: StageStore) -> JobState:
     states = {trial.state for trial in trials}
     left = "waiting" in states or plan.to_propose
     return JobState(
-        job=plan.job.name,
+        job=job,
         state="training" if "training" in states else "unfinished" if left else "finished",
         configurations_to_propose=plan.to_propose,
         trials=trials,
