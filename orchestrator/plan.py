@@ -63,6 +63,10 @@ class Trial:
     settings: Settings = ()
     """What the search set, as far as it changes this trial."""
 
+    def words(self, stage: PlannedStage) -> str:
+        """``stage 12 of quickstart:stepwise-seed0 (26b16744)``."""
+        return f"stage {stage.index} of {self.job.name}:{self.name} ({stage.key[:8]})"
+
     def rule(self, spec: StageSpec) -> Rule:
         """What a stage of this trial is judged by. Baselines, and what they may share, only have to stay finite."""
         if self.method != "stepwise" or spec.removed_to == 0:

@@ -1,5 +1,5 @@
 """The command line: verbs, arguments and exit codes; no logic."""
 
-from orchestrator.cli.verbs import main
+from orchestrator.cli.program import main
 
 __all__ = ["main"]

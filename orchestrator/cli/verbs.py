@@ -1,15 +1,9 @@
-"""The command line: verbs, arguments and exit codes.
-
-Exit codes: 0 done, 1 work failed, 2 bad input, 3 partial (a frontier exists, some trial gave up),
-130 interrupted.
-"""
+"""The verbs: what each is asked with, and whom it calls."""
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -30,16 +24,12 @@ from orchestrator.cli.arguments import (
     UnusedStore,
     console,
 )
-from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError
+from orchestrator.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from orchestrator.config import Job
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
-
-BAD_INPUT = 2
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""What the user named may not be read or written."""
 
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
@@ -48,38 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def main() -> None:
-    """Run a verb; print our own errors without a traceback and exit with their code."""
-    try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-        if code == INTERRUPTED:  # typer takes the KeyboardInterrupt for itself
-            _interrupted()
-    except StepwiseError as error:
-        print(error, file=sys.stderr)
-        code = error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        code = _interrupted()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:
-        where = error.filename or ("the store, or /tmp" if error.errno == errno.ENOSPC else "output")
-        print(f"error[SYS001] {where}: {error.strerror}", file=sys.stderr)
-        code = BAD_INPUT if error.errno in FORBIDDEN else 1
-    except Exception as error:
-        usage = getattr(error, "exit_code", None)
-        if usage is None:
-            raise
-        print(f"error[CLI002] {error.format_message()}", file=sys.stderr)
-        code = usage
-    sys.exit(code or 0)
-
-
-def _interrupted() -> int:
-    print("interrupted; what is committed stays, the same command continues", file=sys.stderr)
-    return INTERRUPTED
 
 
 def _print_version(wanted: bool) -> None:

@@ -26,9 +26,8 @@ class Place:
 
     @property
     def words(self) -> str:
-        """``stage 12 of quickstart:stepwise-seed0 (26b16744)``."""
-        stage = self.tried.stage
-        return f"stage {stage.index} of {self.plan.job.name}:{self.trial.name} ({stage.key[:8]})"
+        """The stage, for people."""
+        return self.trial.words(self.tried.stage)
 
 
 def find_stage(name: str, store: StageStore) -> Place:
