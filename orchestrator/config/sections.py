@@ -129,6 +129,8 @@ class PretrainedModel(Section):
     """A model with trained weights."""
     name: Annotated[str, Field(min_length=1, max_length=500, examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
+    revision: Text | None = None
+    """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change."""
     separator: Literal["eos", "added"] = "eos"
     """``eos``: the model's end-of-text token stands between question, CoT and answer, as in the paper. ``added``: a
     token of its own, for texts in which EOS may occur and for tokenizers without one."""

@@ -117,7 +117,8 @@ def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: P
 def _separators(
     example: Example, ids: list[int], tokenizer: PreTrainedTokenizerBase, before: int, place: Callable[[], str]
 ) -> tuple[int, int]:
-    if unknown := unknown_words(example.line, ids, tokenizer):
+    text = f"{example.question} {example.cot} #### {example.answer}"
+    if unknown := unknown_words(text, ids, tokenizer):
         found = f"the tokenizer does not know {', '.join(map(repr, unknown))}"
         raise InputError(Problem("DAT013", place(), found, "choose a model that knows the symbols"))
     positions = separators(ids, tokenizer.eos_token_id, before)

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from orchestrator.method.hub import positions_of
+
 
 @dataclass
 class Writing:
@@ -42,7 +44,7 @@ class Writing:
         ).logits
         self.next_B = logits[:, -1].argmax(-1)
         # A row that has ended may still be here, and have no position left.
-        self.positions_B = (self.positions_B + 1).clamp(max=model.config.max_position_embeddings - 1)
+        self.positions_B = (self.positions_B + 1).clamp(max=positions_of(model.config) - 1)
 
     def keep(self, rows: Tensor) -> None:
         self.cache.reorder_cache(rows)

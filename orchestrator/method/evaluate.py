@@ -28,6 +28,7 @@ from transformers.cache_utils import DynamicCache
 from orchestrator.config import Evaluation
 from orchestrator.method.data import TokenTable
 from orchestrator.method.decoding import Writing, beginnings, greedy, whole_cache, write_on
+from orchestrator.method.hub import positions_of
 from orchestrator.method.removal import IGNORED, CutBatch, cut
 
 ANSWER_MARK = "####"
@@ -223,9 +224,7 @@ class Evaluator:
         """Tokens that may be written for each row."""
         last_B = torch.from_numpy(self.table.cot_start[rows] - 1).long()
         positions = batch.positions_BK.cpu().gather(1, last_B[:, None])[:, 0].numpy()
-        return np.minimum(
-            self._longest_target(removed) + OVERTIME, model.config.max_position_embeddings - 1 - positions
-        )
+        return np.minimum(self._longest_target(removed) + OVERTIME, positions_of(model.config) - 1 - positions)
 
     def _longest_target(self, removed: Removed) -> int:
         """Tokens that the longest example has left to write."""

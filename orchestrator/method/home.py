@@ -11,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from orchestrator.method.encoding import prompt_text
 from orchestrator.method.evaluate import OVERTIME
+from orchestrator.method.hub import positions_of
 from orchestrator.method.model import save_weights
 
 
@@ -41,7 +42,7 @@ def save_home(
     most = int(generated_tokens) if even else 2 * math.ceil(generated_tokens) + OVERTIME
     model.generation_config = GenerationConfig(
         do_sample=False,
-        max_new_tokens=max(1, min(most, model.config.max_position_embeddings - prompt_tokens)),
+        max_new_tokens=max(1, min(most, positions_of(model.config) - prompt_tokens)),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=None if cot_left else tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

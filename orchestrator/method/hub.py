@@ -9,11 +9,18 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem, first_line
+from orchestrator.lfs import is_pointer
 
 ModelConfig = ScratchModel | PretrainedModel
 
@@ -40,7 +47,10 @@ def load_tokenizer(config: ModelConfig, symbols: tuple[str, ...]) -> PreTrainedT
 
 def _own_tokenizer(config: PretrainedModel) -> PreTrainedTokenizerBase:
     """The model's own, whose EOS is the separator: its own EOS or one that is added."""
-    tokenizer = from_hub(AutoTokenizer, config.name)
+    tokenizer = from_hub(AutoTokenizer, config)
+    if not tokenizer("1", add_special_tokens=False)["input_ids"]:
+        found = f"the tokenizer of {config.name} has no token for 1"
+        raise InputError(Problem("MOD011", "model.name", found, "save the model's tokenizer beside its weights"))
     if config.separator == "added":
         tokenizer.add_special_tokens({"eos_token": SEPARATOR})
     elif tokenizer.eos_token is None:
@@ -55,33 +65,73 @@ def check_weights(config: ModelConfig) -> None:
         return
     if config.lora_rank and find_spec("peft") is None:
         raise InputError(Problem("MOD005", "model.lora_rank", "peft is missing", 'pip install "stepwise[lora]"'))
-    name = config.name
-    if os.path.isdir(name) and not list(Path(name).glob("*.safetensors")):
-        raise InputError(Problem("MOD003", "model.name", f"{name} holds no *.safetensors file", "save the model there"))
+    if os.path.isdir(config.name):
+        _check_folder(Path(config.name), config.revision)
+
+
+def _check_folder(folder: Path, revision: str | None) -> None:
+    if revision:
+        found = f"{revision!r}, but {folder} is a local folder, which has no revisions"
+        raise InputError(Problem("MOD009", "model.revision", found, "remove it"))
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        found = f"{folder} holds no *.safetensors file"
+        raise InputError(Problem("MOD003", "model.name", found, "save the model there"))
+    for path in (*sorted(folder.glob("*.json")), *weights):
+        if is_pointer(path):
+            found, fix = f"{path} is a Git LFS pointer, not the file", "run `git lfs pull` in its repository"
+            raise InputError(Problem("MOD014", "model.name", found, fix))
+
+
+def positions_of(config: PretrainedConfig) -> int:
+    """How many positions a model has."""
+    return config.get_text_config().max_position_embeddings
 
 
 _LONGER = "set model.extend_positions, choose a model with more positions, or shorter examples"
 
 
 def check_length(config: ModelConfig, positions: int, place: Callable[[], str]) -> None:
-    """Refuse a pretrained model that is too short, before anything is queued. ``place``: of the longest example."""
-    if isinstance(config, ScratchModel) or config.extend_positions:
+    """Refuse a pretrained model that is too short and does not get longer, before anything is queued.
+
+    ``place``: of the longest example.
+    """
+    if isinstance(config, ScratchModel):
         return
-    available = getattr(from_hub(AutoConfig, config.name), "max_position_embeddings", 0)
-    if positions > available:
+    own = from_hub(AutoConfig, config)
+    if not hasattr(own.get_text_config(), "max_position_embeddings"):
+        found = f"{config.name} is a {own.model_type}, whose tokens have no positions"
+        raise InputError(Problem("MOD008", "model.name", found, "choose a model as GPT-2, Llama, Mistral, Qwen or Phi"))
+    available = positions_of(own)
+    if positions <= available:
+        return
+    if not config.extend_positions:
         found = f"{config.name} has {available} positions, the longest example takes {positions} tokens ({place()})"
         raise InputError(Problem("MOD002", "model.name", found, _LONGER))
+    if own.model_type != "gpt2" and (getattr(own, "rope_parameters", None) or {}).get("rope_type") != "default":
+        found = f"{own.model_type} has positions that cannot be extended here"
+        raise InputError(Problem("MOD007", "model.extend_positions", found, "choose a model with more positions"))
 
 
-def from_hub(loader: type, name: str, **options: object):
-    """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is."""
-    local = os.path.isdir(name)
+def from_hub(loader: type, config: PretrainedModel, **options: object):
+    """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is.
+
+    A model that brings code of its own is refused: without a word on it transformers would ask, and run it.
+    """
+    local = os.path.isdir(config.name)
+    name = str(Path(config.name).resolve()) if local else config.name
     if local:
         disable_progress_bar()
     try:
-        return loader.from_pretrained(name, local_files_only=local, **options)
+        return loader.from_pretrained(
+            name, revision=config.revision or "main", local_files_only=local, trust_remote_code=False, **options
+        )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        found = f"{name!r} could not be loaded: {first_line(error)}"
+        if "trust_remote_code" in str(error):
+            found = f"{config.name!r} needs code that comes with it, which is never run here"
+            fix = "choose a model whose class is part of transformers"
+            raise InputError(Problem("MOD012", "model.name", found, fix)) from None
+        found = f"{config.name!r} could not be loaded: {first_line(error)}"
         raise InputError(
             Problem(
                 "MOD001",

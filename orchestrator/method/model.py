@@ -61,14 +61,14 @@ def whole_model(config: ModelConfig, folder: Path) -> PreTrainedModel:
 
 def stage_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a committed stage."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def load_weights(folder: Path) -> PreTrainedModel:
     """The model in a folder that holds all its weights."""
     disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
+from orchestrator.method.hub import positions_of
 
 MAX_NEW_TOKENS = 800
 """As in the released script."""
@@ -41,9 +42,9 @@ def predict(
     ids = prompt_ids(question, tokenizer)
     positions = torch.arange(len(ids))
     positions[-1] += position_shift
-    limit = min(MAX_NEW_TOKENS, model.config.max_position_embeddings - int(positions[-1]) - 1)
+    limit = min(MAX_NEW_TOKENS, positions_of(model.config) - int(positions[-1]) - 1)
     if limit < 1:
-        found = f"takes {len(ids)} tokens, the model has {model.config.max_position_embeddings} positions"
+        found = f"takes {len(ids)} tokens, the model has {positions_of(model.config)} positions"
         raise InputError(Problem("PRE002", repr(question), found, "ask a shorter question"))
     [output] = greedy(
         model.eval(),

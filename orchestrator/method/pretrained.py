@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.config import PretrainedModel
 from orchestrator.errors import InputError, Problem
-from orchestrator.method.hub import from_hub
+from orchestrator.method.hub import from_hub, positions_of
+from orchestrator.method.layers import decoder_layers
 
 
 def pretrained_model(
@@ -20,9 +21,10 @@ def pretrained_model(
 ) -> PreTrainedModel:
     """The weights a chain starts from, on the CPU in fp32. ``positions``: tokens of the longest example."""
     model = _base(config)
+    _check_causal(model, config)
     if config.separator == "added":
         _embed_separator(model, tokenizer)
-    if config.extend_positions and positions > model.config.max_position_embeddings:
+    if config.extend_positions and positions > positions_of(model.config):
         _extend_positions(model, positions)
     if config.lora_rank:
         _add_adapters(model, config, seed)
@@ -43,14 +45,18 @@ def merged_model(config: PretrainedModel, folder: Path) -> PreTrainedModel:
     return PeftModel.from_pretrained(_base(config), str(folder)).merge_and_unload()
 
 
-def check_checkpoint(config: PretrainedModel, highest_token: int) -> None:
-    """Compare a local checkpoint with its configuration, and the data's tokens with its embeddings.
+def check_model(config: PretrainedModel, highest_token: int, layered: bool) -> None:
+    """Compare a local checkpoint with its configuration, and the data's tokens with a model's embeddings.
 
-    Reads no weights. Raises ``InputError``.
+    ``layered``: its layers will be needed one by one. Reads no weights. Raises ``InputError``.
     """
-    if not os.path.isdir(config.name):
-        return
-    model = _base(config, device_map="meta")
+    if os.path.isdir(config.name):
+        model = _base(config, device_map="meta")
+    else:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(from_hub(AutoConfig, config))
+    if layered:
+        decoder_layers(model)
     rows = model.get_input_embeddings().num_embeddings
     if config.separator == "eos" and highest_token >= rows:
         found = f"{config.name} embeds {rows} tokens, the tokenizer gives the data tokens up to {highest_token}"
@@ -58,10 +64,9 @@ def check_checkpoint(config: PretrainedModel, highest_token: int) -> None:
 
 
 def _base(config: PretrainedModel, **options: Any) -> PreTrainedModel:
-    name = str(Path(config.name).resolve()) if os.path.isdir(config.name) else config.name
     model, info = from_hub(
         AutoModelForCausalLM,
-        name,
+        config,
         dtype=torch.float32,
         use_safetensors=True,
         ignore_mismatched_sizes=True,
@@ -87,6 +92,15 @@ def _odd_weights(model: PreTrainedModel, info: dict[str, Any]) -> str:
 
 
 @torch.no_grad()
+def _check_causal(model: PreTrainedModel, config: PretrainedModel) -> None:
+    """Refuse a model that looks ahead, as BERT's does: it would read the answers it is to write."""
+    logits = model.eval()(input_ids=torch.tensor([[0, 1, 2, 1], [0, 1, 2, 0]])).logits[:, :-1]
+    if (logits[0] - logits[1]).abs().max() > 1e-3 * logits.abs().max():
+        found = f"{config.name} is a {model.config.model_type} that looks at later tokens: no causal language model"
+        raise InputError(Problem("MOD013", "model.name", found, "choose a model as GPT-2, Llama, Mistral, Qwen or Phi"))
+
+
+@torch.no_grad()
 def _embed_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """The separator begins as the mean of all tokens."""
     separator, known = tokenizer.eos_token_id, model.get_input_embeddings().num_embeddings
@@ -105,10 +119,7 @@ def _extend_positions(model: PreTrainedModel, positions: int) -> None:
         more = table.weight[-1:].expand(positions - table.num_embeddings, -1)
         table.weight = torch.nn.Parameter(torch.cat([table.weight, more]))
         table.num_embeddings = positions
-    elif (getattr(model.config, "rope_parameters", None) or {}).get("rope_type") != "default":
-        found = f"{model.config.model_type} has positions that cannot be extended here"
-        raise InputError(Problem("MOD007", "model.extend_positions", found, "choose a model with more positions"))
-    model.config.max_position_embeddings = positions
+    model.config.get_text_config().max_position_embeddings = positions
 
 
 def _add_adapters(model: PreTrainedModel, config: PretrainedModel, seed: int) -> None:

@@ -20,12 +20,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from orchestrator.method.encoding import added_before
 from orchestrator.method.layers import decoder_layers, entering
-from orchestrator.method.model import load_weights
+from orchestrator.method.model import load_weights, stage_tokenizer
 from orchestrator.method.removal import Batch
 
 STUDENT, EMULATOR = "student", "emulator"
@@ -213,7 +213,7 @@ def load_emulator(folder: Path) -> Emulator:
 
 def load_coupled(folder: Path) -> Coupled:
     """The model of a committed ICoT-KD trial: ``student/``, ``emulator/`` and, beside them, the tokenizer."""
-    return coupled(folder, folder, AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    return coupled(folder, folder, stage_tokenizer(folder))
 
 
 def coupled(student: Path, emulator: Path, tokenizer: PreTrainedTokenizerBase) -> Coupled:

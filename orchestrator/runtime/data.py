@@ -54,9 +54,10 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     _check_positions(job, data)
     _check_limit(train, job.training.max_train_tokens)
     if isinstance(job.model, PretrainedModel):
-        from orchestrator.method.pretrained import check_checkpoint
+        from orchestrator.method.pretrained import check_model
 
-        check_checkpoint(job.model, int(max(train.tokens.max(), validation.tokens.max())))
+        layered = "icot_kd" in job.methods or job.resources.shard
+        check_model(job.model, int(max(train.tokens.max(), validation.tokens.max())), layered)
     return data
 
 

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from orchestrator.config import ExampleSource, Gsm8kTask, TextTask
 from orchestrator.errors import InputError, Problem, first_line
+from orchestrator.lfs import is_pointer
 from orchestrator.tasks.base import Split
 
 COT_MARK, ANSWER_MARK = "||", "####"
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ROWS_AT_A_TIME = 10_000
 MOST_LINE_BYTES = 1 << 20
 
@@ -63,11 +63,10 @@ def _check_file(path: Path, key: str) -> None:
         found = f"{path} is a folder" if path.is_dir() else f"{path} not found (from {Path.cwd()})"
         raise InputError(Problem("DAT001", key, found, "name a file, or a Hugging Face dataset with task.dataset"))
     try:
-        with path.open("rb") as file:
-            begin = file.read(len(LFS_POINTER))
+        pointer = is_pointer(path)
     except OSError as error:
         raise InputError(Problem("DAT001", str(path), f"cannot be read: {error.strerror}", "check it")) from None
-    if begin == LFS_POINTER:
+    if pointer:
         found = "is a Git LFS pointer, not the data"
         raise InputError(Problem("DAT002", str(path), found, "run `git lfs pull` in its repository"))
 

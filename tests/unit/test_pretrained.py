@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM as AnyModel
 from transformers import (
+    BertConfig,
+    BloomConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -315,6 +318,80 @@ def test_checkpoint_of_another_shape_is_refused(tmp_path: Path, change: dict[str
 def test_tokens_that_the_model_does_not_embed_are_refused(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", LlamaConfig(**ROPE | {"vocab_size": 12}), make_tokenizer())
     with pytest.raises(InputError, match=r"MOD006.*embeds 12 tokens.*up to 17"):
+        prepare_data(make_job(folder), StageStore(tmp_path / "store"))
+
+
+JOB_TOML = """
+name = "local"
+[task]
+digits = [1, 2]
+[model]
+type = "pretrained"
+name = "{name}"
+[schedule]
+pretrain_steps = 4
+tokens_per_stage = 2
+stage_steps = 4
+[evaluation]
+examples = 12
+"""
+
+
+def test_code_that_comes_with_a_model_is_refused_and_never_run(tmp_path: Path, monkeypatch, stepwise) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", GPT2, make_tokenizer())
+    config = json.loads((folder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config | own))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "job.toml").write_text(JOB_TOML.format(name=folder))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    finished = stepwise("doctor", tmp_path / "job.toml", "--store", tmp_path / "store")
+    assert finished.code == 2
+    assert "MOD012" in finished.err and "never run" in finished.err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
+    bert = BertConfig(vocab_size=24, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    folder = save_checkpoint(tmp_path / "checkpoint", bert, make_tokenizer())
+    with pytest.raises(InputError, match=r"MOD013.*bert.*later tokens"):
+        walked(make_job(folder), tmp_path / "store", stages=1)
+
+
+def test_model_without_positions_is_refused(tmp_path: Path) -> None:
+    bloom = BloomConfig(vocab_size=24, hidden_size=32, n_layer=2, n_head=4)
+    folder = save_checkpoint(tmp_path / "checkpoint", bloom, make_tokenizer())
+    with pytest.raises(InputError, match=r"MOD008.*bloom.*no positions"):
+        prepare_data(make_job(folder, model={"extend_positions": True}), StageStore(tmp_path / "store"))
+
+
+def test_positions_that_cannot_be_extended_are_refused_before_training(tmp_path: Path) -> None:
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    short = LlamaConfig(**ROPE | {"max_position_embeddings": 12, "rope_parameters": scaled})
+    folder = save_checkpoint(tmp_path / "checkpoint", short, make_tokenizer())
+    with pytest.raises(InputError, match=r"MOD007.*llama.*cannot be extended"):
+        prepare_data(make_job(folder, model={"extend_positions": True}), StageStore(tmp_path / "store"))
+
+
+def test_model_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    AnyModel.from_config(SHAPES["llama"].config).save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(InputError, match=r"MOD0(01|11).*model.name"):
+        prepare_data(make_job(tmp_path / "checkpoint"), StageStore(tmp_path / "store"))
+
+
+def test_revision_of_a_local_folder_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", GPT2, make_tokenizer())
+    with pytest.raises(InputError, match=r"MOD009.*model.revision.*local folder"):
+        prepare_data(make_job(folder, model={"revision": "v1"}), StageStore(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("what", ["model.safetensors", "tokenizer.json"])
+def test_git_lfs_pointer_in_place_of_a_models_file_is_refused(tmp_path: Path, what: str) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", GPT2, make_tokenizer())
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
+    (folder / what).write_text(pointer)
+    with pytest.raises(InputError, match=rf"MOD014.*{what}.*Git LFS pointer"):
         prepare_data(make_job(folder), StageStore(tmp_path / "store"))
 
 
