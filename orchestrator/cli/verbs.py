@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
+SplitName = Literal["train", "validation", "test"]
+
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
     no_args_is_help=True,
@@ -226,7 +228,7 @@ def report(
 def data(
     job: JobFile,
     overrides: Overrides = None,
-    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which examples.")] = "train",
+    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
@@ -290,6 +292,21 @@ def predict(
         return
     for line in answer_lines(trained.place, answered):
         print(line, flush=True)
+
+
+@app.command()
+def evaluate(
+    stage: StageName,
+    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
+    store: StoreFolder = DEFAULT_STORE,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a trained stage on a split that no run reads: exact match, greedy, with a 95 % interval."""
+    from orchestrator.runtime.use import evaluate_stage
+
+    measured = evaluate_stage(*_found(stage, store), split, limit)
+    print(measured.model_dump_json(indent=1) if as_json else measured.line)
 
 
 @app.command()

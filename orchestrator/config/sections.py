@@ -56,7 +56,7 @@ class ExampleSource(Section):
     validation: Annotated[Text, Field(examples=["valid.jsonl"])]
     """Examples that stages are measured on: a file, or a split."""
     test: Text | None = None
-    """Examples that no run reads; for ``stepwise data`` and ``stepwise doctor``."""
+    """Examples that no run reads; for ``stepwise evaluate``, ``data`` and ``doctor``."""
     dataset: Text | None = None
     """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, instead of files."""
     subset: Text | None = None

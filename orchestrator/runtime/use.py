@@ -1,4 +1,4 @@
-"""What is done with a trained stage: ask it, take it home, look inside."""
+"""What is done with a trained stage: ask it, measure it, take it home, look inside."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from orchestrator.config import MultiplicationTask, job_toml
+from orchestrator.config import MultiplicationTask, ScratchModel, job_toml
 from orchestrator.errors import InputError, Problem
 from orchestrator.partial import abandoned, partial
 from orchestrator.report.card import Card
+from orchestrator.report.evaluated import Evaluated
 from orchestrator.report.heatmap import ProbeReport
 from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file
 from orchestrator.tasks import Split, make_task
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from orchestrator.method.data import TokenTable
+    from orchestrator.method.evaluate import Removed
     from orchestrator.method.predict import Prediction
     from orchestrator.method.probe import Probed
 
@@ -65,6 +68,60 @@ class TrainedStage:
         shift = spec.removed_to if spec.keep_position else 0
         for question in questions:
             yield predict(self.model, self.tokenizer, question, shift)
+
+
+def evaluate_stage(place: Place, store: StageStore, split: Split, limit: int | None) -> Evaluated:
+    """Measure a stage's model on the first ``limit`` examples of a split (default: all), on a GPU if there is one.
+
+    Raises ``InputError`` for examples that are longer than the model.
+    """
+    trained, job = TrainedStage.load(place, store), place.trial.job
+    import torch
+
+    from orchestrator.method.data import token_table
+    from orchestrator.method.evaluate import Evaluator
+    from orchestrator.method.model import set_attention
+
+    task, device = make_task(job.task), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with TemporaryDirectory() as folder:  # what a test split holds is in no key: it is read anew
+        table = token_table(task, split, trained.tokenizer, Path(folder) / "examples.arrow")
+    removed = _removed(place)
+    _check_positions(trained, table, removed, lambda row: task.place(split, row))
+    set_attention(trained.model, device, job.training)
+    measured = Evaluator(
+        table,
+        trained.tokenizer,
+        task.is_correct,
+        job.evaluation.model_copy(update={"examples": None}),
+        token_is_symbol=isinstance(job.model, ScratchModel) and task.exact,
+    ).accuracy(trained.model.to(device), removed, limit)
+    return Evaluated(
+        stage=place.words,
+        stage_key=place.tried.stage.key,
+        split=split,
+        examples=measured.examples,
+        removed_tokens=removed.tokens,
+        total_tokens=place.tried.manifest.metrics.total_tokens,
+        exact_match=measured.exact_match,
+    )
+
+
+def _removed(place: Place) -> Removed:
+    from orchestrator.method.evaluate import Removed
+
+    spec = place.tried.stage.spec
+    return Removed(spec.removed_to, spec.removal_side, spec.keep_position)
+
+
+def _check_positions(trained: TrainedStage, table: TokenTable, removed: Removed, at: Callable[[int], str]) -> None:
+    from orchestrator.method.hub import positions_of
+
+    most, gone = positions_of(trained.model.config), 0 if removed.keep_position else removed.tokens
+    left = table.lengths - (table.cot_end - table.cot_start).clip(max=gone)
+    if left.max() > most:
+        row = int(left.argmax())
+        found = f"takes {left[row]} tokens, {trained.place.words} has {most} positions"
+        raise InputError(Problem("EVA001", at(row), found, "leave such examples out of the split"))
 
 
 def export_stage(place: Place, store: StageStore, folder: Path) -> None:
@@ -146,13 +203,11 @@ def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
         found = "is no single network that answers; a probe reads one"
         raise InputError(Problem("PRB003", place.words, found, f"probe {_TEACHER}"))
     trained = TrainedStage.load(place, store)
-    from orchestrator.method.evaluate import Removed
     from orchestrator.method.intermediates import intermediates
     from orchestrator.method.probe import Probed, position_names, probe_scores
     from orchestrator.runtime.data import prepare_data
 
-    spec, data = place.tried.stage.spec, prepare_data(place.trial.job, store)
-    removed = Removed(spec.removed_to, spec.removal_side, spec.keep_position)
+    data, removed = prepare_data(place.trial.job, store), _removed(place)
 
     def probed(split: Split, table: TokenTable, size: int) -> Probed:
         rows = range(min(size, len(table)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,12 @@ def test_trying_out_is_a_job_of_its_own_name(stepwise, tmp_path, monkeypatch) ->
     document: dict[str, Any] = json.loads(stepwise("plan", "job.toml", "max_steps=20", "--json").out)
     assert document["steps"] == 20
     assert stepwise("run", "job.toml", "--max-steps", 0).code == 2
+
+
+def test_readme_counts_the_stages_as_they_are(repository: Path, paper: Path, files: list[str]) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| \d+ \| \S+ \| (\d+) \|", (repository / "jobs" / "README.md").read_text(), re.M)
+    assert [name for name, _ in rows] == JOBS
+    for name, stages in rows:
+        overrides, longest_cot = (files, 100) if name in GSM8K else ([], None)
+        trial = planned(load_job(paper / f"{name}.toml", overrides), longest_cot)
+        assert len(trial.stages) == int(stages), name

@@ -12,10 +12,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method import train
+from orchestrator.method.sharding import split
 from orchestrator.method.train import Progress
 from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.runtime import resume
@@ -86,11 +88,20 @@ def drain(root: Path) -> None:
     assert steps == [10, LONG]
 
 
+def assert_shared_out() -> None:
+    """Of every weight each worker has half."""
+    model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=24, n_positions=16))
+    everything = sum(weight.numel() for weight in model.parameters())
+    split(model, torch.device("cpu"))
+    assert sum(weight.to_local().numel() for weight in model.parameters()) * WORKERS == everything
+
+
 def work(rank: int, root: Path) -> None:
     """What a worker does: a trial of split weights, its first stage leaner and with copies, and it again, killed."""
     torch.set_num_threads(1)
     resume.LEAST_SECONDS, resume.SHARE = 0.0, 1e9
     dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=WORKERS)
+    assert_shared_out()
     walked(make_job(**SHARDED), root / "split")
     walked(make_job(**SHARDED, micro_batch=5, gradient_checkpointing=True), root / "lean", stages=1)
     walked(make_job(workers=WORKERS, micro_batch=64), root / "copies", stages=1)

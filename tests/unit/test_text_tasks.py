@@ -288,7 +288,7 @@ def test_word_that_the_tokenizer_does_not_know_is_refused_with_file_and_line(gsm
     with (gsm8k / "valid.txt").open("a") as file:
         file.write("Wherefore?||1 #### 1\n")
     job = gsm8k_job(gsm8k, model={"type": "pretrained", "name": str(tmp_path / "model")})
-    with pytest.raises(Exception, match=r"DAT013.*valid\.txt:16.*does not know 'Wherefore\?"):
+    with pytest.raises(Exception, match=r"DAT013.*valid\.txt:16.*does not know 'Wherefore\?';"):
         prepare_data(job, StageStore(tmp_path / "store"))
 
 

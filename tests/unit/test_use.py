@@ -103,6 +103,47 @@ def test_answers_are_right_as_often_as_the_stage_was_measured(
     assert right / 30 == pytest.approx(document["exact_match"])
 
 
+@pytest.mark.parametrize("name", ["tiny:stepwise:0", "tiny:stepwise:2", "tiny:no_cot"])
+def test_evaluated_anew_a_stage_is_as_right_as_it_was_measured(store: StageStore, stepwise: Callable, name) -> None:
+    words = ("evaluate", name, "--split", "validation", "--store", store.root)
+    document = json.loads(stepwise(*words, "--limit", 30, "--json").out)
+    metrics = find_stage(name, store).tried.manifest.metrics
+    assert (document["exact_match"], document["removed_tokens"]) == (metrics.exact_match, metrics.removed_tokens)
+    assert document["examples"] == 30
+    everything = stepwise(*words).out
+    assert f"on {make_task(JOB.task).size('validation')} validation examples" in everything
+
+
+def said(root: Path, test: Path | None = None) -> StageStore:
+    """A job on a few words: `said`, which repeats what it is told to say."""
+    (root / "train.txt").write_text("".join(f"say {word}||{word} #### {word}\n" for word in "abcd" * 20))
+    text = {"type": "text", "train": str(root / "train.txt"), "validation": str(root / "train.txt")}
+    tables = {
+        "task": text | ({"test": str(test)} if test else {}),
+        "schedule": {"tokens_per_stage": 1, "stage_steps": 60},
+    }
+    return run_in_process(Job.model_validate(JOB.model_dump() | tables | {"name": "said", "methods": ["no_cot"]}), root)
+
+
+def test_test_split_is_read_as_it_is_now_and_refused_with_file_and_line(stepwise: Callable, tmp_path: Path) -> None:
+    test = tmp_path / "test.txt"
+    store = said(tmp_path, test)
+    for content, code in (("say x||x #### x\n", "DAT013"), ("say a a a a a||a #### a\n", "EVA001")):
+        test.write_text(f"say a||a #### a\n{content}")
+        refused = stepwise("evaluate", "said", "--store", store.root)
+        assert (refused.code, code in refused.err, "test.txt:2" in refused.err) == (2, True, True), refused.err
+    test.write_text("say a||a #### a\nsay b||b #### a\n")
+    assert (
+        "exact match 0.500 (0.095 to 0.905) on 2 test examples"
+        in stepwise("evaluate", "said", "--store", store.root).out
+    )
+
+
+def test_job_without_a_test_split_says_where_to_name_one(stepwise: Callable, tmp_path: Path) -> None:
+    refused = stepwise("evaluate", "said", "--store", said(tmp_path).root)
+    assert refused.code == 2 and "DAT001" in refused.err and "task.test: not given" in refused.err
+
+
 def test_model_that_writes_its_cot_shows_it(store: StageStore, stepwise: Callable) -> None:
     finished = stepwise("predict", "tiny:stepwise:0", *questions(2), "--store", store.root)
     lines = finished.out.splitlines()

@@ -1,0 +1,34 @@
+"""How often a stage's model is right on examples of any split, for people and as JSON."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, computed_field
+
+from orchestrator.report import words
+from orchestrator.report.interval import wilson
+
+
+class Evaluated(BaseModel, frozen=True):
+    """A stage, measured once more."""
+
+    stage: str
+    stage_key: str
+    split: str
+    examples: int
+    removed_tokens: int
+    total_tokens: int
+    exact_match: float
+
+    @computed_field
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %: what measuring on so few leaves open."""
+        return wilson(self.exact_match, self.examples)
+
+    @property
+    def line(self) -> str:
+        low, high = map(words.exact, self.interval)
+        return (
+            f"{self.stage}: {self.removed_tokens} of {self.total_tokens} CoT tokens removed, exact match "
+            f"{words.exact(self.exact_match)} ({low} to {high}) on {self.examples:,} {self.split} examples"
+        )
