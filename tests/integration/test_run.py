@@ -142,9 +142,10 @@ def test_run_with_a_trial_that_diverges_ends_partial(tmp_path: Path) -> None:
     assert "diverged" in done.stdout and "report.html" in done.stdout
 
 
-def test_two_workers_train_the_same_job(finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared_out", ["false", "true"])
+def test_two_workers_train_the_same_job(finished: Path, tmp_path: Path, shared_out: str) -> None:
     job = write_job(tmp_path, ["stepwise"])
-    done = stepwise("run", job, "resources.workers=2", cwd=tmp_path)
+    done = stepwise("run", job, "resources.workers=2", f"resources.shard={shared_out}", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     together = {p["stage_key"]: p for p in frontier(job, tmp_path)}
     alone = {p["stage_key"]: p for p in frontier(finished / "small.toml", finished)}
