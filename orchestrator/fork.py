@@ -41,7 +41,7 @@ def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | 
     rest = _rest(trial, after, job)
     if not rest:
         found = "is the last stage of its chain"
-        raise InputError(Problem("FRK003", trial.words(after), found, "name an earlier stage"))
+        raise InputError(Problem("FRK003", trial.stage_words(after), found, "name an earlier stage"))
     stages = keyed(rest, common_identity(job, model_content(job.model)), job, trial.stages[: after.index + 1])
     chain = (*trial.stages[: after.index + 1], *stages)
     return chain_plan(job, total, chain)
@@ -71,7 +71,7 @@ def _rest(trial: Trial, after: PlannedStage, job: Job) -> list[StageSpec]:
         return [stage.spec for stage in trial.stages[after.index + 1 :]]
     if trial.method != "stepwise":
         found = "belongs to a baseline, which has no schedule of its own"
-        raise InputError(Problem("FRK002", trial.words(after), found, "change fields of training only"))
+        raise InputError(Problem("FRK002", trial.stage_words(after), found, "change fields of training only"))
     begin, removed, total = after.spec.first_step + after.spec.steps, after.spec.removed_to, after.spec.total_tokens
     beyond = job.schedule.remove_all_beyond
     schedule = job.schedule.model_copy(

@@ -63,7 +63,7 @@ class Trial:
     settings: Settings = ()
     """What the search set, as far as it changes this trial."""
 
-    def words(self, stage: PlannedStage) -> str:
+    def stage_words(self, stage: PlannedStage) -> str:
         """``stage 12 of quickstart:stepwise-seed0 (26b16744)``."""
         return f"stage {stage.index} of {self.job.name}:{self.name} ({stage.key[:8]})"
 

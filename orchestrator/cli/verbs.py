@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.store import Place, StageStore
 
-SplitName = Literal["train", "validation", "test"]
-
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
     no_args_is_help=True,
@@ -228,7 +226,7 @@ def report(
 def data(
     job: JobFile,
     overrides: Overrides = None,
-    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "train",
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which examples.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
@@ -297,12 +295,12 @@ def predict(
 @app.command()
 def evaluate(
     stage: StageName,
-    split: Annotated[SplitName, typer.Option(help="Which examples.")] = "test",
+    split: Annotated[Literal["test", "validation"], typer.Option(help="Which examples.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first n.")] = None,
     store: StoreFolder = DEFAULT_STORE,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a trained stage on a split that no run reads: exact match, greedy, with a 95 % interval."""
+    """Measure a trained stage on the test split, which no run reads: exact match, greedy, with a 95 % interval."""
     from orchestrator.runtime.use import evaluate_stage
 
     measured = evaluate_stage(*_found(stage, store), split, limit)

@@ -130,7 +130,8 @@ class PretrainedModel(Section):
     name: Annotated[str, Field(min_length=1, max_length=500, examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
     revision: Text | None = None
-    """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change."""
+    """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change. Whoever loads a
+    LoRA stage without Stepwise names it again."""
     separator: Literal["eos", "added"] = "eos"
     """``eos``: the model's end-of-text token stands between question, CoT and answer, as in the paper. ``added``: a
     token of its own, for texts in which EOS may occur and for tokenizers without one."""

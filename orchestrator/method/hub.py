@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -77,7 +79,7 @@ def _check_folder(folder: Path, revision: str | None) -> None:
     if not weights:
         found = f"{folder} holds no *.safetensors file"
         raise InputError(Problem("MOD003", "model.name", found, "save the model there"))
-    for path in (*sorted(folder.glob("*.json")), *weights):
+    for path in (*sorted(folder.glob("*.json")), *folder.glob("*.model"), *weights):
         if is_pointer(path):
             found, fix = f"{path} is a Git LFS pointer, not the file", "run `git lfs pull` in its repository"
             raise InputError(Problem("MOD014", "model.name", found, fix))
@@ -88,6 +90,7 @@ def positions_of(config: PretrainedConfig) -> int:
     return config.get_text_config().max_position_embeddings
 
 
+KNOWN = "choose a model such as GPT-2, Llama, Mistral, Qwen or Phi"
 _LONGER = "set model.extend_positions, choose a model with more positions, or shorter examples"
 
 
@@ -99,33 +102,47 @@ def check_length(config: ModelConfig, positions: int, place: Callable[[], str]) 
     if isinstance(config, ScratchModel):
         return
     own = from_hub(AutoConfig, config)
-    if not hasattr(own.get_text_config(), "max_position_embeddings"):
-        found = f"{config.name} is a {own.model_type}, whose tokens have no positions"
-        raise InputError(Problem("MOD008", "model.name", found, "choose a model as GPT-2, Llama, Mistral, Qwen or Phi"))
+    if getattr(own.get_text_config(), "max_position_embeddings", 0) < 1:
+        found = f"{config.name} ({own.model_type}) has no number of positions"
+        raise InputError(Problem("MOD008", "model.name", found, KNOWN))
     available = positions_of(own)
     if positions <= available:
         return
     if not config.extend_positions:
         found = f"{config.name} has {available} positions, the longest example takes {positions} tokens ({place()})"
         raise InputError(Problem("MOD002", "model.name", found, _LONGER))
-    if own.model_type != "gpt2" and (getattr(own, "rope_parameters", None) or {}).get("rope_type") != "default":
-        found = f"{own.model_type} has positions that cannot be extended here"
+    check_extensible(own)
+
+
+def check_extensible(config: PretrainedConfig) -> None:
+    """Refuse a model whose positions are neither a learnt table as GPT-2's nor plain rotary ones."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    if config.model_type != "gpt2" and rope.get("rope_type") != "default":
+        found = f"{config.model_type} has positions that cannot be extended here"
         raise InputError(Problem("MOD007", "model.extend_positions", found, "choose a model with more positions"))
 
 
-def from_hub(loader: type, config: PretrainedModel, **options: object):
-    """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is.
-
-    A model that brings code of its own is refused: without a word on it transformers would ask, and run it.
-    """
+def from_hub(loader: type, config: PretrainedModel, **options: object) -> Any:
+    """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is."""
     local = os.path.isdir(config.name)
     name = str(Path(config.name).resolve()) if local else config.name
     if local:
         disable_progress_bar()
-    try:
+    with loading(config):
         return loader.from_pretrained(
             name, revision=config.revision or "main", local_files_only=local, trust_remote_code=False, **options
         )
+
+
+@contextmanager
+def loading(config: PretrainedModel) -> Iterator[None]:
+    """What goes wrong with a model inside the block, as an ``InputError``.
+
+    ``trust_remote_code=False`` goes with every call: without it transformers asks whether to run a model's own
+    code, and a ``y`` in what is piped in is an answer.
+    """
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             found = f"{config.name!r} needs code that comes with it, which is never run here"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from orchestrator.errors import InputError, Problem
+from orchestrator.method.hub import KNOWN
 
 Change = Callable[[int, Tensor], Tensor | None]
 """Told a layer's index and the states (B, H) that enter it; returns what takes their place, or None."""
@@ -28,7 +29,7 @@ def decoder_layers(network: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     found = f"{type(network).__name__} has no list of its {count} decoder layers"
-    fix = "icot_kd and resources.shard need a model as GPT-2 or Llama"
+    fix = f"icot_kd and resources.shard need its layers: {KNOWN}"
     raise InputError(Problem("MOD010", "model.name", found, fix))
 
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from orchestrator.config import PretrainedModel
 from orchestrator.errors import InputError, Problem
-from orchestrator.method.hub import from_hub, positions_of
+from orchestrator.method.hub import KNOWN, check_extensible, from_hub, loading, positions_of
 from orchestrator.method.layers import decoder_layers
 
 
@@ -45,17 +45,18 @@ def merged_model(config: PretrainedModel, folder: Path) -> PreTrainedModel:
     return PeftModel.from_pretrained(_base(config), str(folder)).merge_and_unload()
 
 
-def check_model(config: PretrainedModel, highest_token: int, layered: bool) -> None:
+def check_model(config: PretrainedModel, highest_token: int, *, needs_layers: bool) -> None:
     """Compare a local checkpoint with its configuration, and the data's tokens with a model's embeddings.
 
-    ``layered``: its layers will be needed one by one. Reads no weights. Raises ``InputError``.
+    ``needs_layers``: they will be taken one by one. Reads no weights. Raises ``InputError``.
     """
     if os.path.isdir(config.name):
         model = _base(config, device_map="meta")
     else:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(from_hub(AutoConfig, config))
-    if layered:
+        own = from_hub(AutoConfig, config)
+        with torch.device("meta"), loading(config):
+            model = AutoModelForCausalLM.from_config(own, trust_remote_code=False)
+    if needs_layers:
         decoder_layers(model)
     rows = model.get_input_embeddings().num_embeddings
     if config.separator == "eos" and highest_token >= rows:
@@ -94,10 +95,10 @@ def _odd_weights(model: PreTrainedModel, info: dict[str, Any]) -> str:
 @torch.no_grad()
 def _check_causal(model: PreTrainedModel, config: PretrainedModel) -> None:
     """Refuse a model that looks ahead, as BERT's does: it would read the answers it is to write."""
-    logits = model.eval()(input_ids=torch.tensor([[0, 1, 2, 1], [0, 1, 2, 0]])).logits[:, :-1]
-    if (logits[0] - logits[1]).abs().max() > 1e-3 * logits.abs().max():
-        found = f"{config.name} is a {model.config.model_type} that looks at later tokens: no causal language model"
-        raise InputError(Problem("MOD013", "model.name", found, "choose a model as GPT-2, Llama, Mistral, Qwen or Phi"))
+    logits = model.eval()(input_ids=torch.tensor([[0, 0, 0, 1], [0, 0, 0, 0]])).logits[:, :-1]
+    if (logits[0] - logits[1]).abs().max() > 1e-5 * logits.abs().max():
+        found = f"{config.name} ({model.config.model_type}) looks at later tokens: no causal language model"
+        raise InputError(Problem("MOD013", "model.name", found, KNOWN))
 
 
 @torch.no_grad()
@@ -114,6 +115,7 @@ def _embed_separator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
 @torch.no_grad()
 def _extend_positions(model: PreTrainedModel, positions: int) -> None:
     """Repeat the last row of GPT-2's position table, as the released code does; rotary positions only go on."""
+    check_extensible(model.config)  # here a training example counts that no batch takes as it is
     if model.config.model_type == "gpt2":
         table = model.transformer.wpe
         more = table.weight[-1:].expand(positions - table.num_embeddings, -1)

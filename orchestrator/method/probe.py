@@ -69,7 +69,7 @@ class Probed:
 def probe_scores(model: PreTrainedModel, learn: Probed, score: Probed, removed: Removed) -> tuple[ProbeScores, ...]:
     """Probe a model and an untrained one of its shape for every intermediate result."""
     torch.manual_seed(0)
-    untrained = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32).eval()
+    untrained = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32, trust_remote_code=False).eval()
     grids = [_grids(one, learn, score, removed) for one in (model.eval(), untrained)]
     return tuple(
         ProbeScores(target, _constant(target, on), *by_model)

@@ -56,8 +56,8 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     if isinstance(job.model, PretrainedModel):
         from orchestrator.method.pretrained import check_model
 
-        layered = "icot_kd" in job.methods or job.resources.shard
-        check_model(job.model, int(max(train.tokens.max(), validation.tokens.max())), layered)
+        highest = int(max(train.tokens.max(), validation.tokens.max()))
+        check_model(job.model, highest, needs_layers="icot_kd" in job.methods or job.resources.shard)
     return data
 
 

@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.failpoints import failpoint
 from orchestrator.method.course import Trace
+from orchestrator.method.data import TokenTable
 from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
 from orchestrator.method.model import initial_model, save_weights, set_attention, stage_model
@@ -32,6 +33,7 @@ from orchestrator.runtime.judging import Answers, StageJudge, expected
 from orchestrator.runtime.resume import Keeper
 from orchestrator.stability import Judgement
 from orchestrator.store import Chain, Claim, Manifest, StageStore
+from orchestrator.tasks import Task
 
 T = TypeVar("T")
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -60,6 +62,12 @@ def walk(trial: Trial, runner: Runner) -> Iterator[Chain]:
     while (stage := chain.next) and runner.goes_on():
         chain = chain.grown(runner.committed(stage) or runner.run(stage, chain))
         yield chain
+
+
+def evaluator(job: Job, task: Task, tokenizer: PreTrainedTokenizerBase, table: TokenTable) -> Evaluator:
+    """What measures the job's models on some of the task's examples."""
+    token_is_symbol = isinstance(job.model, ScratchModel) and task.exact
+    return Evaluator(table, tokenizer, task.is_correct, job.evaluation, token_is_symbol=token_is_symbol)
 
 
 @dataclass(frozen=True)
@@ -97,13 +105,7 @@ class StageRunner:
         self.job, self.data, self.store, self.device, self.watch = job, data, store, device, watch
         self.worth_it, self.drained = worth_it, drained
         self.first = not dist.is_initialized() or dist.get_rank() == 0
-        self.evaluator = Evaluator(
-            data.validation,
-            data.tokenizer,
-            data.task.is_correct,
-            job.evaluation,
-            token_is_symbol=isinstance(job.model, ScratchModel) and data.task.exact,
-        )
+        self.evaluator = evaluator(job, data.task, data.tokenizer, data.validation)
         self.answers = Answers.of(data.train, self.evaluator.mark_tokens)
         self._at: _Position | None = None
         self._claim: Claim | None = None

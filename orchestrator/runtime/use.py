@@ -7,14 +7,14 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from orchestrator.config import MultiplicationTask, ScratchModel, job_toml
+from orchestrator.config import MultiplicationTask, job_toml
 from orchestrator.errors import InputError, Problem
 from orchestrator.partial import abandoned, partial
 from orchestrator.report.card import Card
@@ -78,32 +78,41 @@ def evaluate_stage(place: Place, store: StageStore, split: Split, limit: int | N
     trained, job = TrainedStage.load(place, store), place.trial.job
     import torch
 
-    from orchestrator.method.data import token_table
-    from orchestrator.method.evaluate import Evaluator
     from orchestrator.method.model import set_attention
+    from orchestrator.runtime.execute import evaluator
 
-    task, device = make_task(job.task), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with TemporaryDirectory() as folder:  # what a test split holds is in no key: it is read anew
-        table = token_table(task, split, trained.tokenizer, Path(folder) / "examples.arrow")
-    removed = _removed(place)
-    _check_positions(trained, table, removed, lambda row: task.place(split, row))
+    table, removed = _examples(trained, split, limit), _removed(place)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     set_attention(trained.model, device, job.training)
-    measured = Evaluator(
-        table,
-        trained.tokenizer,
-        task.is_correct,
-        job.evaluation.model_copy(update={"examples": None}),
-        token_is_symbol=isinstance(job.model, ScratchModel) and task.exact,
-    ).accuracy(trained.model.to(device), removed, limit)
+    of_all = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"examples": None})})
+    measured = evaluator(of_all, make_task(job.task), trained.tokenizer, table)
+    accuracy = measured.accuracy(trained.model.to(device), removed, limit)
     return Evaluated(
         stage=place.words,
         stage_key=place.tried.stage.key,
         split=split,
-        examples=measured.examples,
+        examples=accuracy.examples,
         removed_tokens=removed.tokens,
         total_tokens=place.tried.manifest.metrics.total_tokens,
-        exact_match=measured.exact_match,
+        exact_match=accuracy.exact_match,
     )
+
+
+def _examples(trained: TrainedStage, split: Split, limit: int | None) -> TokenTable:
+    """The tokens of a split, read anew: no key says what a test split holds."""
+    from orchestrator.method.data import token_table
+    from orchestrator.method.hub import positions_of
+
+    task, removed = make_task(trained.place.trial.job.task), _removed(trained.place)
+    with TemporaryDirectory() as folder:
+        table = token_table(task, split, trained.tokenizer, Path(folder) / "examples.arrow")
+    most, gone = positions_of(trained.model.config), 0 if removed.keep_position else removed.tokens
+    left = (table.lengths - (table.cot_end - table.cot_start).clip(max=gone))[:limit]
+    if left.max() > most:
+        row = int(left.argmax())
+        found = f"takes {left[row]} tokens, {trained.place.words} has {most} positions"
+        raise InputError(Problem("EVA001", task.place(split, row), found, "leave such examples out of the split"))
+    return table
 
 
 def _removed(place: Place) -> Removed:
@@ -111,17 +120,6 @@ def _removed(place: Place) -> Removed:
 
     spec = place.tried.stage.spec
     return Removed(spec.removed_to, spec.removal_side, spec.keep_position)
-
-
-def _check_positions(trained: TrainedStage, table: TokenTable, removed: Removed, at: Callable[[int], str]) -> None:
-    from orchestrator.method.hub import positions_of
-
-    most, gone = positions_of(trained.model.config), 0 if removed.keep_position else removed.tokens
-    left = table.lengths - (table.cot_end - table.cot_start).clip(max=gone)
-    if left.max() > most:
-        row = int(left.argmax())
-        found = f"takes {left[row]} tokens, {trained.place.words} has {most} positions"
-        raise InputError(Problem("EVA001", at(row), found, "leave such examples out of the split"))
 
 
 def export_stage(place: Place, store: StageStore, folder: Path) -> None:

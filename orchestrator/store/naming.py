@@ -27,7 +27,7 @@ class Place:
     @property
     def words(self) -> str:
         """The stage, for people."""
-        return self.trial.words(self.tried.stage)
+        return self.trial.stage_words(self.tried.stage)
 
 
 def find_stage(name: str, store: StageStore) -> Place:

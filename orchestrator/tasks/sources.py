@@ -38,7 +38,8 @@ def read(task: TextTask | Gsm8kTask, split: Split) -> Iterator[Raw]:
     """The examples of a split, in order."""
     name = getattr(task, split)
     if name is None:
-        raise InputError(Problem("DAT001", f"task.{split}", "not given", "name a file or a split there"))
+        fix = "name a file or a split there; a job that has run is run again with it, and trains nothing twice"
+        raise InputError(Problem("DAT001", f"task.{split}", "not given", fix))
     if task.dataset:
         return _from_dataset(task, name)
     path = Path(name)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM as AnyModel
 from transformers import (
     BertConfig,
     BloomConfig,
+    DistilBertConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -340,13 +342,28 @@ examples = 12
 """
 
 
-def test_code_that_comes_with_a_model_is_refused_and_never_run(tmp_path: Path, monkeypatch, stepwise) -> None:
-    folder = save_checkpoint(tmp_path / "checkpoint", GPT2, make_tokenizer())
-    config = json.loads((folder / "config.json").read_text())
-    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
-    (folder / "config.json").write_text(json.dumps(config | own))
+UNKNOWN = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+NOT_CAUSAL = DistilBertConfig(vocab_size=24, dim=16, n_layers=1, n_heads=2, hidden_dim=16).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("config", "on_hub"),
+    [(UNKNOWN, False), (UNKNOWN, True), (NOT_CAUSAL | {"auto_map": UNKNOWN["auto_map"]}, True)],
+    ids=["unknown folder", "unknown", "not causal"],
+)
+def test_code_that_comes_with_a_model_is_refused_and_never_run(
+    tmp_path: Path, monkeypatch, stepwise, config: dict[str, Any], on_hub: bool
+) -> None:
+    commit = "a" * 40
+    cached = tmp_path / "hub" / "models--own--model"
+    folder = save_checkpoint(cached / "snapshots" / commit, GPT2, make_tokenizer())
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    (tmp_path / "job.toml").write_text(JOB_TOML.format(name=folder))
+    (tmp_path / "job.toml").write_text(JOB_TOML.format(name="own/model" if on_hub else folder))
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
     finished = stepwise("doctor", tmp_path / "job.toml", "--store", tmp_path / "store")
     assert finished.code == 2
@@ -364,7 +381,7 @@ def test_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
 def test_model_without_positions_is_refused(tmp_path: Path) -> None:
     bloom = BloomConfig(vocab_size=24, hidden_size=32, n_layer=2, n_head=4)
     folder = save_checkpoint(tmp_path / "checkpoint", bloom, make_tokenizer())
-    with pytest.raises(InputError, match=r"MOD008.*bloom.*no positions"):
+    with pytest.raises(InputError, match=r"MOD008.*bloom.*no number of positions"):
         prepare_data(make_job(folder, model={"extend_positions": True}), StageStore(tmp_path / "store"))
 
 
@@ -376,10 +393,25 @@ def test_positions_that_cannot_be_extended_are_refused_before_training(tmp_path:
         prepare_data(make_job(folder, model={"extend_positions": True}), StageStore(tmp_path / "store"))
 
 
-def test_model_without_its_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_positions_that_cannot_be_extended_are_refused_where_only_long_training_examples_need_them(tmp_path) -> None:
+    scaled = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    short = LlamaConfig(**ROPE | {"max_position_embeddings": 18, "rope_parameters": scaled})
+    folder = save_checkpoint(tmp_path / "checkpoint", short, make_tokenizer())
+    examples = {name: tmp_path / name for name in ("train.txt", "valid.txt")}
+    examples["train.txt"].write_text(f"1 * 2||{'3 ' * 30}#### 2\n" + "1 * 3||1 #### 3\n" * 40)
+    examples["valid.txt"].write_text("1 * 3||1 #### 3\n" * 12)
+    task = {"type": "text", "train": str(examples["train.txt"]), "validation": str(examples["valid.txt"])}
+    training = {"max_train_tokens": 16, "batch_size": 32}
+    job = make_job(folder, model={"extend_positions": True}, task=task, training=training, schedule=HASTY)
+    with pytest.raises(InputError, match=r"MOD007.*cannot be extended"):
+        walked(job, tmp_path / "store", stages=1)
+
+
+@pytest.mark.parametrize(("shape", "found"), [("gpt2", "MOD011.*no token for 1"), ("llama", "MOD001.*tokenizer")])
+def test_model_without_its_tokenizer_is_refused(tmp_path: Path, shape: str, found: str) -> None:
     torch.manual_seed(0)
-    AnyModel.from_config(SHAPES["llama"].config).save_pretrained(tmp_path / "checkpoint")
-    with pytest.raises(InputError, match=r"MOD0(01|11).*model.name"):
+    AnyModel.from_config(SHAPES[shape].config).save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(InputError, match=found):
         prepare_data(make_job(tmp_path / "checkpoint"), StageStore(tmp_path / "store"))
 
 
