@@ -179,8 +179,13 @@ def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
 
 
 def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
-    """A local model is what its files say, wherever they lie."""
-    if not isinstance(model, PretrainedModel) or not Path(model.name).is_dir():
+    """A local model is what its files say, wherever they lie. Raises ``InputError`` for a path without a folder."""
+    if not isinstance(model, PretrainedModel):
+        return {}
+    if not Path(model.name).is_dir():
+        if model.name.startswith((".", "/", "~")):
+            found = f"no folder {model.name} (from {Path.cwd()})"
+            raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
         return {}
     files = [path for path in sorted(Path(model.name).iterdir()) if path.suffix in (".json", ".safetensors")]
     states = [path.stat() for path in files]

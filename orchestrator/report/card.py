@@ -114,7 +114,8 @@ The model was measured with greedy decoding, as `generation_config.json` has it.
         note = ""
         if self.fork:
             note = (
-                "\n\nThe chain left another one by `stepwise fork`; the job file has the fields that held from there."
+                "\n\nThat alone trains another model: this one's chain left an older one by `stepwise fork`, and the "
+                "job file has the fields that held from there. The stages before are in the lineage above."
             )
         return f"""## Reproduce
 

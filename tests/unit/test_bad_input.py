@@ -250,7 +250,7 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     "report of a job never run": ("report job.toml --store folder", ["STO002", "folder", "run the job first"]),
     "model folder missing": (
         'run job.toml model={type="pretrained",name="/no/such/folder"} --store none',
-        ["MOD001", "model.name", "/no/such/folder"],
+        ["MOD015", "model.name", "/no/such/folder"],
     ),
     "model folder empty": (
         'run job.toml model={type="pretrained",name="folder"} --store none',

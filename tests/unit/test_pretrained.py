@@ -415,6 +415,13 @@ def test_model_without_its_tokenizer_is_refused(tmp_path: Path, shape: str, foun
         prepare_data(make_job(tmp_path / "checkpoint"), StageStore(tmp_path / "store"))
 
 
+@pytest.mark.parametrize("verb", ["plan", "run", "doctor"])
+def test_folder_that_is_not_there_is_refused(tmp_path: Path, stepwise, verb: str) -> None:
+    (tmp_path / "job.toml").write_text(JOB_TOML.format(name="./models/none"))
+    refused = stepwise(verb, tmp_path / "job.toml", "--store", tmp_path / "store")
+    assert refused.code == 2 and "MOD015" in refused.err and "no folder ./models/none (from " in refused.err
+
+
 def test_revision_of_a_local_folder_is_refused(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", GPT2, make_tokenizer())
     with pytest.raises(InputError, match=r"MOD009.*model.revision.*local folder"):
