@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -281,10 +282,9 @@ def predict(
     trained = TrainedStage.load(*_found(stage, store))
     if not questions and sys.stdin.isatty():
         print("one question a line; Ctrl-D ends", file=sys.stderr)
-    asked = questions or (line.strip() for line in sys.stdin if line.strip())
     if not all(question.strip() for question in questions or ()):
         raise typer.BadParameter("a question is empty")
-    answered = trained.answers(asked)
+    answered = trained.answers(questions or _questions_on_stdin())
     if as_json:
         print(json.dumps(answers_document(trained.place, answered), indent=1))
         return
@@ -420,6 +420,16 @@ def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
     _existing(store)
     stages = StageStore(store.absolute())
     return find_stage(stage, stages), stages
+
+
+def _questions_on_stdin() -> Iterator[str]:
+    asked = False
+    for line in sys.stdin:
+        if question := line.strip():
+            asked = True
+            yield question
+    if not asked:
+        raise typer.BadParameter("no question: give one, or one a line on standard input")
 
 
 def _end(outcome: Plan | int, store: Path) -> None:

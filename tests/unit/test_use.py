@@ -144,6 +144,17 @@ def test_job_without_a_test_split_says_where_to_name_one(stepwise: Callable, tmp
     assert refused.code == 2 and "DAT001" in refused.err and "task.test: not given" in refused.err
 
 
+def test_questions_come_from_standard_input_or_there_are_none(
+    store: StageStore, stepwise: Callable, monkeypatch
+) -> None:
+    first, second = questions(2)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{first}\n\n{second}\n"))
+    assert stepwise("predict", "tiny", "--store", store.root).out.count("question  ") == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    nothing = stepwise("predict", "tiny", "--store", store.root)
+    assert nothing.code == 2 and "no question" in nothing.err
+
+
 def test_model_that_writes_its_cot_shows_it(store: StageStore, stepwise: Callable) -> None:
     finished = stepwise("predict", "tiny:stepwise:0", *questions(2), "--store", store.root)
     lines = finished.out.splitlines()
