@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from orchestrator.config import Job
 
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon for the blocks' matrices, AdamW for the rest"}
+
 
 def caption(job: Job) -> Iterator[str]:
     """For the report's figure and MLflow's note. Only Stepwise Internalization removes anything."""
@@ -15,7 +17,8 @@ def caption(job: Job) -> Iterator[str]:
     if "schedule.type" not in searched:
         yield from _schedule(job.schedule.type)
     if "training.reset_optimizer" not in searched:
-        yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
+        optimizer = "searched" if "training.optimizer" in searched else OPTIMIZERS[job.training.optimizer]
+        yield f"The optimizer ({optimizer}) is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
     smoothing = "searched" if "schedule.smoothing_lambda" in searched else f"{job.schedule.smoothing_lambda:g}"
     yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
 

@@ -325,6 +325,9 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
     if job.training.batch_size % job.resources.workers:
         found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
         yield Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers")
+    if job.training.optimizer == "muon" and job.resources.shard:
+        found = "muon makes whole matrices orthogonal, and shard gives each worker a share of one"
+        yield Problem("CFG037", "training.optimizer", found, 'set it to "adamw" or remove resources.shard')
     if (job.evaluation.examples or 0) > validation:
         found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
         yield Problem("CFG023", "evaluation.examples", found, "lower it")

@@ -58,6 +58,16 @@ JOB_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "07 number as text": (job("training", 'learning_rate = "5e-5"'), ["training.learning_rate", "number", "5e-5"]),
     "08 rate zero": (job("training", "learning_rate = 0"), ["training.learning_rate", "greater than 0", "found 0"]),
     "08 rate negative": (job("training", "learning_rate = -5e-5"), ["training.learning_rate", "-5e-05"]),
+    "08 optimizer of another name": (job("training", 'optimizer = "adam"'), ["training.optimizer", "adamw", "muon"]),
+    "08 rate of ten with muon": (job("training", 'optimizer = "muon"\nlearning_rate = 10'), ["training.learning_rate"]),
+    "08 rate too high for muon": (
+        job("training", 'optimizer = "muon"\nlearning_rate = 0.5'),
+        ["training", "learning_rate 0.5", "muon", "at most 0.1"],
+    ),
+    "08 muon on shares": (
+        job("training", 'optimizer = "muon"\n[resources]\nworkers = 2\nshard = true'),
+        ["CFG037", "training.optimizer", "shard"],
+    ),
     "08 rate above one": (job("training", "learning_rate = 5"), ["training.learning_rate", "less than or equal to 1"]),
     "09 rate nan": (job("training", "learning_rate = nan"), ["CFG009", "training.learning_rate", "finite", "nan"]),
     "09 decay inf": (job("training", "weight_decay = inf"), ["CFG009", "training.weight_decay", "inf"]),

@@ -227,5 +227,5 @@ def test_reference_has_every_field_of_every_table(stepwise):
         "high",
         "log",
     }
-    assert "| `learning_rate` | number > 0, ≤ 1 | `5e-05` | AdamW's rate" in printed
+    assert "| `learning_rate` | number > 0, ≤ 1 | `5e-05` | The optimizer's rate" in printed
     assert '## `[model]` with `type = "pretrained"`' in printed
