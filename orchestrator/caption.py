@@ -18,7 +18,8 @@ def caption(job: Job) -> Iterator[str]:
         yield from _schedule(job.schedule.type)
     if "training.reset_optimizer" not in searched:
         optimizer = "searched" if "training.optimizer" in searched else OPTIMIZERS[job.training.optimizer]
-        yield f"The optimizer ({optimizer}) is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
+        fate = "rebuilt" if job.training.reset_optimizer else "kept"
+        yield f"The optimizer ({optimizer}) is {fate} at every removal."
     smoothing = "searched" if "schedule.smoothing_lambda" in searched else f"{job.schedule.smoothing_lambda:g}"
     yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
 

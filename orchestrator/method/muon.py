@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def _parts(name: str, weight: Tensor, model: PreTrainedModel) -> tuple[tuple[sli
         config = model.config
         key = config.num_key_value_heads * (config.hidden_size // config.num_attention_heads)
         ends = (0, rows - 2 * key, rows - key, rows)
-        return tuple((slice(start, end), slice(None)) for start, end in zip(ends, ends[1:], strict=False))
+        return tuple((slice(start, end), slice(None)) for start, end in pairwise(ends))
     if kind == "gate_up_proj":
         return (slice(None, rows // 2), slice(None)), (slice(rows // 2, None), slice(None))
     return ((slice(None), slice(None)),)
