@@ -342,8 +342,8 @@ def _described(attempt: Path) -> Iterator[StoredFile]:
 
 @cache
 def number_versions() -> dict[str, str]:
-    """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/``."""
-    sources = sorted(Path(method.__file__).parent.glob("*.py"))
+    """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/`` with its folders."""
+    sources = sorted(Path(method.__file__).parent.rglob("*.py"))
     libraries = {name: version(name) for name in NUMERIC if find_spec(name)}
     return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
 
