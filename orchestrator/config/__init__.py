@@ -9,7 +9,7 @@ from orchestrator.config.job import NAME, Job, Task
 from orchestrator.config.reading import load_job, parse_setting, valid_job
 from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
-from orchestrator.config.sections import (
+from orchestrator.config.tables import (
     Evaluation,
     ExampleSource,
     Gsm8kTask,

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from orchestrator.config.search import Search
-from orchestrator.config.sections import (
+from orchestrator.config.tables import (
     Count,
     Evaluation,
     Gsm8kTask,

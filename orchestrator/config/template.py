@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from orchestrator.config.job import Job
-from orchestrator.config.sections import Section
+from orchestrator.config.tables import Section
 from orchestrator.config.wording import section_types
 
 

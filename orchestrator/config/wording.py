@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.config.job import Job
 from orchestrator.config.search import Range
-from orchestrator.config.sections import Section
+from orchestrator.config.tables import Section
 from orchestrator.errors import Problem, without_password
 
 _CODES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem, StoreError
+from orchestrator.files import partial, sha256
 from orchestrator.method.encoding import added_before, encode, separators, training_text, unknown_words
 from orchestrator.method.removal import Batch
-from orchestrator.partial import partial
 from orchestrator.tasks import Example, Split, Task
 
 CHUNK = 20_000
@@ -75,7 +74,7 @@ def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, pa
         written, sealed = partial(path), partial(_digest_file(path))
         try:
             _write(task, split, tokenizer, written)
-            sealed.write_text(_sha256(written))
+            sealed.write_text(sha256(written))
             os.replace(sealed, _digest_file(path))
             os.replace(written, path)
         finally:
@@ -133,14 +132,9 @@ def _digest_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(path: Path, *, with_answers: bool) -> TokenTable:
     digest = _digest_file(path)
-    if not digest.exists() or digest.read_text() != _sha256(path):
+    if not digest.exists() or digest.read_text() != sha256(path):
         again = f"delete {path.parent}, the next run makes it again"
         raise StoreError(Problem("DAT020", str(path), "is not what was written here", again))
     with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:

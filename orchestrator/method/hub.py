@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.lfs import is_pointer
+from orchestrator.files import is_pointer
 
 ModelConfig = ScratchModel | PretrainedModel
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from orchestrator import labels
 from orchestrator.config import Scalar
-from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import interval
 from orchestrator.report.markup import Column, Picture, section, table
@@ -73,8 +73,8 @@ def _rows(found: Sequence[Effect], examples: int) -> Iterator[list[str]]:
             key_of(effect.field),
             text(effect.value),
             str(len(effect.shares)),
-            words.exact(effect.mean),
-            f"{words.exact(low)}–{words.exact(high)}",
+            labels.exact(effect.mean),
+            f"{labels.exact(low)}–{labels.exact(high)}",
             _whiskers(effect.mean, low, high),
         ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from orchestrator.report import words
+from orchestrator import labels
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.interval import wilson
@@ -43,9 +43,9 @@ def _model(findings: Findings, pick: FrontierPoint) -> Answer:
     left = "no CoT left" if pick.removed_tokens == pick.total_tokens else _removed(pick)
     folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
     settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
-    detail = f"exact match with {left}: {words.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
+    detail = f"exact match with {left}: {labels.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
     question = "Which model, so far?" if findings.unfinished else "Which model?"
-    return Answer(question, words.exact(pick.exact_match), detail, folder)
+    return Answer(question, labels.exact(pick.exact_match), detail, folder)
 
 
 def _removed(point: FrontierPoint) -> str:
@@ -53,16 +53,16 @@ def _removed(point: FrontierPoint) -> str:
 
 
 def _speed(findings: Findings, pick: FrontierPoint) -> Answer:
-    question, rate = "How fast?", f"{words.rate(pick.examples_per_second)} examples/s at batch 1"
+    question, rate = "How fast?", f"{labels.rate(pick.examples_per_second)} examples/s at batch 1"
     whole = [p for p in findings.points if p.passed and not p.removed_tokens and p.model == pick.model]
     base = full_cot_rates(whole).get(pick.model)
     if base is None:
-        return Answer(question, rate, f"{words.tokens(pick.generated_tokens)} tokens written an answer")
-    written = words.tokens(fmean(point.generated_tokens for point in whole))
-    detail = f"the speed of writing the whole CoT: {words.tokens(pick.generated_tokens)} tokens instead of {written}"
+        return Answer(question, rate, f"{labels.tokens(pick.generated_tokens)} tokens written an answer")
+    written = labels.tokens(fmean(point.generated_tokens for point in whole))
+    detail = f"the speed of writing the whole CoT: {labels.tokens(pick.generated_tokens)} tokens instead of {written}"
     if pick.speedup is not None:
-        detail += f"; {words.speedup(pick.speedup)} that of No CoT"
-    return Answer(question, words.speedup(pick.examples_per_second / base), f"{detail}. {rate}")
+        detail += f"; {labels.speedup(pick.speedup)} that of No CoT"
+    return Answer(question, labels.speedup(pick.examples_per_second / base), f"{detail}. {rate}")
 
 
 def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
@@ -70,11 +70,11 @@ def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
     group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
     low, high = wilson(pick.exact_match, findings.examples)
     mean = next((point for point in group.curve if point.removed_tokens == pick.removed_tokens), group.last)
-    own, short = f"{words.exact(low)} to {words.exact(high)}", _short(findings, group, mean)
+    own, short = f"{labels.exact(low)} to {labels.exact(high)}", _short(findings, group, mean)
     if mean.seeds > 1:
         return Answer(question, *_seeds(group, mean, own, short))
     others = (
-        f"{words.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
+        f"{labels.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
     )
     return Answer(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
 
@@ -89,9 +89,9 @@ def _short(findings: Findings, group: Group, mean: MeanPoint) -> int:
 def _seeds(group: Group, mean: MeanPoint, own: str, short: int) -> tuple[str, str]:
     ends = [p.exact_match for t in group.trials for p in t.curve if p.removed_tokens == mean.removed_tokens]
     others = f" ({short} more did not get this far)" if short else ""
-    said = f"mean {words.exact(mean.exact_match)}, 95 % interval {words.exact(mean.low)} to {words.exact(mean.high)}"
-    spread = f"{words.exact(min(ends))} to {words.exact(max(ends))}"
-    return spread, f"over {words.count(mean.seeds, 'seed')}{others}: {said}. The model itself: {own}"
+    said = f"mean {labels.exact(mean.exact_match)}, 95 % interval {labels.exact(mean.low)} to {labels.exact(mean.high)}"
+    spread = f"{labels.exact(min(ends))} to {labels.exact(max(ends))}"
+    return spread, f"over {labels.count(mean.seeds, 'seed')}{others}: {said}. The model itself: {own}"
 
 
 def _trouble(findings: Findings) -> Answer:
@@ -99,9 +99,9 @@ def _trouble(findings: Findings) -> Answer:
     failed, gave_up = findings.failed_attempts, [chain for chain in findings.chains if chain.given_up]
     restarts = len(failed) - len(gave_up)
     parts = [
-        *([f"{words.count(len(gave_up), 'trial')} gave up"] if gave_up else []),
-        *([f"{words.count(restarts, 'restart')}"] if restarts else []),
-        *([f"{words.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
+        *([f"{labels.count(len(gave_up), 'trial')} gave up"] if gave_up else []),
+        *([f"{labels.count(restarts, 'restart')}"] if restarts else []),
+        *([f"{labels.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
     ]
     if not parts:
         return Answer(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
@@ -121,7 +121,7 @@ def _why(findings: Findings) -> str:
 
 def _suspects(findings: Findings) -> str:
     suspect = sum(manifest.verdict == "suspect" for manifest in findings.manifests.values())
-    return f"; {words.count(suspect, 'stage')} suspect" if suspect else ""
+    return f"; {labels.count(suspect, 'stage')} suspect" if suspect else ""
 
 
 def _cost(findings: Findings) -> Answer:
@@ -132,8 +132,8 @@ def _cost(findings: Findings) -> Answer:
     parts.append(f"failed attempts cost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to failed attempts")
     if cost.planned_steps:
         parts.append(f"{cost.planned_steps:,} steps to come")
-    return Answer("What did it cost?", words.time(cost.total.seconds), "; ".join(parts))
+    return Answer("What did it cost?", labels.time(cost.total.seconds), "; ".join(parts))
 
 
 def _spent(spent: Spent) -> str:
-    return f"{words.time(spent.seconds)} ({spent.steps:,} steps)"
+    return f"{labels.time(spent.seconds)} ({spent.steps:,} steps)"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from orchestrator import labels
 from orchestrator.config import Method
-from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import NOTHING, Group
 from orchestrator.report.svg import ticks
@@ -81,7 +81,7 @@ def _legend(groups: tuple[Group, ...], lines: dict[Method, str]) -> Iterator[str
     for group in groups:
         mark = lines.get(group.method, "●")
         mean = " on average" if len(group.trials) > 1 else ""
-        entries.append(f"{mark} {words.LABELS[group.method]} {words.exact(group.last.exact_match)}{mean}")
+        entries.append(f"{mark} {labels.LABELS[group.method]} {labels.exact(group.last.exact_match)}{mean}")
     if any(group.method == "stepwise" for group in groups):
         entries.append("○ right after a removal")
     yield from entries

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from orchestrator import labels
 from orchestrator.config import Job, Method
 from orchestrator.identity import field_diff, non_default
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
-from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.trials import TrialPoints
 from orchestrator.search import best_line, of_configuration
@@ -63,8 +63,8 @@ def comparison_table(compared: Comparison) -> Group:
     table.add_column("difference", justify="right")
     for row, (a, b) in compared.exact_match.items():
         difference = "" if a is None or b is None else f"{b - a:+.3f}"
-        table.add_row(row, *("-" if value is None else words.exact(value) for value in (a, b)), difference)
-    common = words.count(compared.stages_in_common, "stage")
+        table.add_row(row, *("-" if value is None else labels.exact(value) for value in (a, b)), difference)
+    common = labels.count(compared.stages_in_common, "stage")
     best = [f"{name}  {line}" for name, line in zip(compared.jobs, compared.best, strict=True) if line]
     return Group(
         f"{left} -> {right}",
@@ -107,7 +107,7 @@ def _means(trials: Sequence[TrialPoints]) -> dict[str, float]:
 
 def _row(method: Method, point: FrontierPoint) -> str:
     if method != "stepwise":
-        return words.LABELS[method]
+        return labels.LABELS[method]
     return f"{point.removed_tokens} of {point.total_tokens} removed"
 
 

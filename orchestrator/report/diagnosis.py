@@ -8,8 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.labels import count
 from orchestrator.method.stage import Record
-from orchestrator.report.words import count
 from orchestrator.tasks import Split
 
 PERCENTILES = (50, 90, 99, 100)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
+from orchestrator.labels import count
 from orchestrator.method.stage import PASSED
 from orchestrator.report.chart import frontier_chart
 from orchestrator.report.findings import Findings
 from orchestrator.report.table import frontier_table, standings_table, summary_table
-from orchestrator.report.words import count
 from orchestrator.search import best_line
 from orchestrator.store.frontier import HALF
 

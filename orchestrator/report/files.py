@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.partial import partial
+from orchestrator.files import partial
 from orchestrator.report.figure import frontier_figure, save_figure
 from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from orchestrator.caption import caption
-from orchestrator.report import sections, words
+from orchestrator import labels
+from orchestrator.labels import caption
+from orchestrator.report import sections
 from orchestrator.report.ablation import ablation
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.findings import Findings
@@ -54,7 +55,7 @@ def _progress(findings: Findings) -> str:
         return ""
     standing = {planned.key for c in findings.chains for planned, _ in zip(c.trial.stages, c.standing, strict=False)}
     last = max(manifest.committed_at for manifest in findings.manifests.values())
-    return f" · {len(standing)} of {len(findings.plan.unique_stages)} stages · last commit {words.utc(last)}"
+    return f" · {len(standing)} of {len(findings.plan.unique_stages)} stages · last commit {labels.utc(last)}"
 
 
 def _listed(found: Sequence[Answer]) -> str:

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from orchestrator import space
 from orchestrator.config import Job, ScratchModel
+from orchestrator.labels import count, duration
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.report.words import count, duration
 from orchestrator.store import Manifest, StageStore, replay_all
 from orchestrator.store.chain import standing_manifests
 from orchestrator.tasks import make_task

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 
+from orchestrator import labels
 from orchestrator.config import Method
 from orchestrator.plan import Plan
-from orchestrator.report import words
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import NOTHING
 from orchestrator.report.trials import TrialPoints
@@ -65,7 +65,7 @@ def _stepwise(plan: Plan, trials: Sequence[TrialPoints]) -> str:
 
 def _baseline(plan: Plan, trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) -> str:
     same_seeds = [t.last.seed for t in trials] == [t.last.seed for t in stepwise]
-    name = words.LABELS[trials[0].method] if same_seeds else _who(plan, trials)
+    name = labels.LABELS[trials[0].method] if same_seeds else _who(plan, trials)
     clause = f"{name}{_duration(trials, stepwise)}: {_spread([t.last.exact_match for t in trials])}"
     if trials[0].method == "explicit_cot":
         clause += f", writing {_written(trials)} tokens" + (f" instead of {_written(stepwise)}" if stepwise else "")
@@ -76,9 +76,9 @@ def _who(plan: Plan, trials: Sequence[TrialPoints]) -> str:
     method: Method = trials[0].method
     planned = sum(trial.method == method for trial in plan.trials)
     if planned == 1:
-        return f"{words.LABELS[method]}, seed {trials[0].last.seed}"
+        return f"{labels.LABELS[method]}, seed {trials[0].last.seed}"
     seeds = f"{planned} seeds" if len(trials) == planned else f"{len(trials)} of {planned} seeds"
-    return f"{words.LABELS[method]}, {seeds}"
+    return f"{labels.LABELS[method]}, {seeds}"
 
 
 def _progress(plan: Plan, trials: Sequence[TrialPoints]) -> str:
@@ -98,18 +98,18 @@ def _duration(trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) ->
 
 def _spread(values: Sequence[float]) -> str:
     if len(values) == 1:
-        return words.exact(values[0])
-    return f"{words.exact(fmean(values))} on average ({words.exact(min(values))} to {words.exact(max(values))})"
+        return labels.exact(values[0])
+    return f"{labels.exact(fmean(values))} on average ({labels.exact(min(values))} to {labels.exact(max(values))})"
 
 
 def _written(trials: Sequence[TrialPoints]) -> str:
-    return words.tokens(fmean(t.last.generated_tokens for t in trials))
+    return labels.tokens(fmean(t.last.generated_tokens for t in trials))
 
 
 def _trouble(trials: Sequence[TrialPoints]) -> str:
     """Restarts, and every verdict on a last stage that is not good."""
     restarts = sum(t.restarts for t in trials)
-    parts = [f"after {words.count(restarts, 'restart')}"] if restarts else []
+    parts = [f"after {labels.count(restarts, 'restart')}"] if restarts else []
     for verdict, number in Counter(t.verdict for t in trials if t.verdict != "good").items():
         parts.append(f"last stage {verdict}" if len(trials) == 1 else f"last stage of {number} {verdict}")
     return f" ({', '.join(parts)})" if parts else ""

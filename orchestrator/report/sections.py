@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import islice
 
+from orchestrator import labels
 from orchestrator.config import job_toml
-from orchestrator.report import words
 from orchestrator.report.findings import Findings, belongs
 from orchestrator.report.interval import wilson
 from orchestrator.report.markup import Column, folded, paragraph, section, table
@@ -49,15 +49,15 @@ def choice(findings: Findings) -> str:
     coupled = any(p.method == "icot_kd" and p.removed_tokens for p in best.values())
     rows = [
         [
-            words.LABELS[p.method],
+            labels.LABELS[p.method],
             *[symbols(tuple(p.settings.items()))] * searched,
             str(p.seed),
-            words.exact(p.exact_match),
+            labels.exact(p.exact_match),
             _between(wilson(p.exact_match, findings.examples)),
             f"{p.removed_tokens} of {p.total_tokens}",
-            words.tokens(p.generated_tokens),
-            words.rate(p.examples_per_second),
-            words.speedup(p.speedup),
+            labels.tokens(p.generated_tokens),
+            labels.rate(p.examples_per_second),
+            labels.speedup(p.speedup),
             _folder(findings, findings.manifests[p.stage_key]),
         ]
         for _, p in sorted(best.items(), reverse=True)
@@ -168,7 +168,7 @@ def all_stages(findings: Findings) -> str:
             f"{p.removed_tokens} of {p.total_tokens}",
             *_measures(p, _lowest(findings.manifests[p.stage_key])),
             f"{p.step:,}",
-            words.minutes(p.seconds),
+            labels.minutes(p.seconds),
             p.verdict,
         ]
         for p in findings.points[:MOST_ROWS]
@@ -182,12 +182,12 @@ def _measures(point: FrontierPoint, lowest: str) -> tuple[str, ...]:
     if not point.passed:
         return "-", lowest, "-", "-", "-", "-"
     return (
-        words.exact(point.exact_match),
+        labels.exact(point.exact_match),
         lowest,
-        words.tokens(point.generated_tokens),
-        words.rate(point.examples_per_second),
-        words.rate(point.examples_per_second_batched),
-        words.speedup(point.speedup),
+        labels.tokens(point.generated_tokens),
+        labels.rate(point.examples_per_second),
+        labels.rate(point.examples_per_second_batched),
+        labels.speedup(point.speedup),
     )
 
 
@@ -198,7 +198,7 @@ def _first_of(rows: int, rest: str = ", frontier.csv has all") -> str:
 
 def _lowest(manifest: Manifest) -> str:
     after = [removal.exact_match for removal in manifest.metrics.after_removal]
-    return words.exact(min(after)) if after else ""
+    return labels.exact(min(after)) if after else ""
 
 
 def configuration(findings: Findings) -> str:
@@ -209,7 +209,7 @@ def configuration(findings: Findings) -> str:
     groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for trial in plan.trials:
         settings = {field: text(value) for field, value in trial.settings}
-        row = words.LABELS[trial.method], tuple(settings.get(field, "") for field in fields)
+        row = labels.LABELS[trial.method], tuple(settings.get(field, "") for field in fields)
         groups.setdefault(row, []).append(str(trial.seed))
     shown = islice(groups.items(), MOST_ROWS)
     rows = [[method, *values, ", ".join(seeds)] for (method, values), seeds in shown]
@@ -241,7 +241,7 @@ def provenance(findings: Findings) -> str:
         Column("attempt", "code"),
     ]
     rows = [
-        [key, ", ".join(trials[key]), words.utc(m.committed_at), f"{m.metrics.train_seconds:,.0f}", m.attempt]
+        [key, ", ".join(trials[key]), labels.utc(m.committed_at), f"{m.metrics.train_seconds:,.0f}", m.attempt]
         for key, m in islice(findings.manifests.items(), MOST_ROWS)
     ]
     versions = table(
@@ -266,4 +266,4 @@ def _folder(findings: Findings, manifest: Manifest) -> str:
 
 
 def _between(ends: tuple[float, float]) -> str:
-    return f"{words.exact(ends[0])}–{words.exact(ends[1])}"
+    return f"{labels.exact(ends[0])}–{labels.exact(ends[1])}"

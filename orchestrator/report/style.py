@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.config import Method
-from orchestrator.palette import COLOURS, ON_DARK
+from orchestrator.labels import COLOURS, ON_DARK
 
 
 def _variables(colours: Mapping[Method, str]) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from orchestrator import labels
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
-from orchestrator.report import words
 from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.trials import FailedAttempt, TrialPoints
 from orchestrator.space import symbols
@@ -116,7 +116,7 @@ def speed_svg(drawing: Drawing, name: str, height: int = HEIGHT) -> str:
 def legend(groups: Sequence[Group], *, failed: bool = False, others: bool = False) -> str:
     """What the marks mean; a method has one entry, however many seeds."""
     shown = {group.method for group in groups}
-    entries = [(f"end {method}", SHAPES[method], words.LABELS[method]) for method in words.LABELS if method in shown]
+    entries = [(f"end {method}", SHAPES[method], labels.LABELS[method]) for method in labels.LABELS if method in shown]
     if any(group.method == "stepwise" and not group.crowded for group in groups):
         entries.append(("removal stepwise", '<circle r="3"/>', "right after a removal"))
         entries.append(("earlier stepwise", '<circle r="3.5"/>', "earlier stage at the same count"))
@@ -205,7 +205,7 @@ def _whisker(group: Group, point: MeanPoint, place: float, height: int) -> str:
 
 
 def _removal_mark(removal: RemovalPoint, total: int, height: int) -> str:
-    says = f"right after removing token {removal.removed_tokens}: exact match {words.exact(removal.exact_match)}"
+    says = f"right after removing token {removal.removed_tokens}: exact match {labels.exact(removal.exact_match)}"
     return (
         f'<circle class="removal stepwise" cx="{_x(removal.removed_tokens / total)}" '
         f'cy="{_y(removal.exact_match, height)}" r="3"><title>{says}</title></circle>'
@@ -225,8 +225,8 @@ def _mark(point: FrontierPoint, place: float, look: str, height: int, reachable:
     """A nested ``svg`` puts the shape at a percentage. The tip shows on keyboard focus, the title on hover."""
     shape = SHAPES[point.method] if look == "end" else '<circle r="3.5"/>'
     settings = "".join(f"{part}, " for part in [symbols(tuple(point.settings.items()))] if part)
-    stage = f"{words.LABELS[point.method]}, {settings}seed {point.seed}, stage {point.stage}"
-    value = f"{point.removed_tokens} removed, exact match {words.exact(point.exact_match)}"
+    stage = f"{labels.LABELS[point.method]}, {settings}seed {point.seed}, stage {point.stage}"
+    value = f"{point.removed_tokens} removed, exact match {labels.exact(point.exact_match)}"
     mark = f"<title>{stage}: {value}</title>{shape}"
     focus = ""
     if reachable:
@@ -244,10 +244,10 @@ def _mark(point: FrontierPoint, place: float, look: str, height: int, reachable:
 def _mean_mark(group: Group, point: MeanPoint, place: float, height: int) -> str:
     """Of a crowd, at its mean."""
     settings = "".join(f"{part}, " for part in [group.words] if part)
-    low, high = map(words.exact, point.middle)
+    low, high = map(labels.exact, point.middle)
     says = (
-        f"{words.LABELS[group.method]}, {settings}{point.seeds:,} seeds: {point.removed_tokens} removed, exact match "
-        f"{words.exact(point.exact_match)} on average, nine in ten from {low} to {high}"
+        f"{labels.LABELS[group.method]}, {settings}{point.seeds:,} seeds: {point.removed_tokens} removed, exact match "
+        f"{labels.exact(point.exact_match)} on average, nine in ten from {low} to {high}"
     )
     return (
         f'<svg x="{_x(place)}" y="{_y(point.exact_match, height)}">'

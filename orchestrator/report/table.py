@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from orchestrator import labels
 from orchestrator.config import Search
-from orchestrator.report import words
 from orchestrator.report.trials import TrialPoints
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
@@ -37,11 +37,11 @@ def summary_table(trials: Sequence[TrialPoints], pruned: Container[str] = ()) ->
     table.add_column("verdict", vertical="bottom")
     for trial in trials:
         table.add_row(
-            words.SHORT_LABELS[trial.method],
+            labels.SHORT_LABELS[trial.method],
             str(trial.last.seed),
             *_measures(trial.last),
             f"{trial.last.step:,}",
-            words.minutes(trial.seconds),
+            labels.minutes(trial.seconds),
             *[str(trial.restarts)] * len(restarts),
             _verdict(trial, pruned),
         )
@@ -56,12 +56,12 @@ def _search_summary(trials: Iterable[TrialPoints], restarts: Sequence[str], prun
     table.add_column("verdict", vertical="bottom")
     for trial in trials:
         table.add_row(
-            words.SHORT_LABELS[trial.method],
+            labels.SHORT_LABELS[trial.method],
             trial.settings,
             str(trial.last.seed),
             *_measures(trial.last)[:3],
             f"{trial.last.step:,}",
-            words.minutes(trial.seconds),
+            labels.minutes(trial.seconds),
             *[str(trial.restarts)] * len(restarts),
             _verdict(trial, pruned),
         )
@@ -79,10 +79,10 @@ def _measures(point: FrontierPoint) -> tuple[str, ...]:
         return removed, "-", "-", "-", "-"
     return (
         removed,
-        words.exact(point.exact_match),
-        words.tokens(point.generated_tokens),
-        words.rate(point.examples_per_second),
-        words.speedup(point.speedup),
+        labels.exact(point.exact_match),
+        labels.tokens(point.generated_tokens),
+        labels.rate(point.examples_per_second),
+        labels.speedup(point.speedup),
     )
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config import ExampleSource, Job
+from orchestrator.labels import count
 from orchestrator.method import stepwise
 from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
 from orchestrator.plan import Trial, build_plan, epoch_steps
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
-from orchestrator.report.words import count
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.space import symbols
 from orchestrator.store import StageStore

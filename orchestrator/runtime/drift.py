@@ -13,19 +13,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import InputError, Problem
+from orchestrator.files import replace_file
 from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.runtime.order import open_trials
-from orchestrator.store import (
-    StageStore,
-    job_folder,
-    number_versions,
-    replace_file,
-    replay,
-    saved_job,
-    saved_plan,
-)
+from orchestrator.store import StageStore, job_folder, number_versions, replay, saved_job, saved_plan
 
 
 class Drift(Record):

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 
 from orchestrator.errors import Problem, StepwiseError, StoreError
+from orchestrator.labels import count
 from orchestrator.plan import Plan
-from orchestrator.report.words import count
 from orchestrator.store import StageStore, saved_job
 from orchestrator.store.mirror import BackgroundMirror, Mirror
 

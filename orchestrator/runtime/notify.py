@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from orchestrator.background import Background
+from orchestrator.delivery import Background
 from orchestrator.errors import StepwiseError
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, replay_all

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from orchestrator.files import replace_file
 from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
-from orchestrator.store import job_folder, replace_file
+from orchestrator.store import job_folder
 
 QUIET_SECONDS = 900.0
 """A trial in training that shows nothing for as long, ..."""

@@ -16,11 +16,11 @@ from rich.console import Console
 from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
+from orchestrator.labels import count
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
-from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.drift import other_fields, refuse_drift, refuse_other_job

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.errors import InputError, Problem, StoreError
+from orchestrator.labels import count, duration
 from orchestrator.method.stage import Record
-from orchestrator.report.words import count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
 from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_names, saved_plan

@@ -12,8 +12,8 @@ from rich.console import Console
 from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job
 from orchestrator.errors import INTERRUPTED, InputError, Problem
 from orchestrator.identity import digest
+from orchestrator.labels import count
 from orchestrator.plan import build_plan
-from orchestrator.report.words import count
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
 from orchestrator.runtime.status import JobState, job_state, state_table
 from orchestrator.store import StageStore, saved_plan

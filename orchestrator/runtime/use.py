@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config import MultiplicationTask, job_toml
 from orchestrator.errors import InputError, Problem
-from orchestrator.partial import abandoned, partial
+from orchestrator.files import abandoned, partial, replace_file
 from orchestrator.report.card import Card
 from orchestrator.report.evaluated import Evaluated
 from orchestrator.report.heatmap import ProbeReport
-from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file
+from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork
 from orchestrator.tasks import Split, make_task
 
 if TYPE_CHECKING:

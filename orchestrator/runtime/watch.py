@@ -12,10 +12,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
+from orchestrator.labels import SHORT_LABELS, count, duration
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
 from orchestrator.report.chart import sparkline
-from orchestrator.report.words import SHORT_LABELS, count, duration
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.space import symbols
 from orchestrator.store import Chain, Pruned, StageStore, Tried, pruned_trials, replay_all

@@ -2,7 +2,7 @@
 
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
-from orchestrator.store.folders import job_folder, replace_file, sweep
+from orchestrator.store.folders import job_folder, sweep
 from orchestrator.store.frontier import FrontierPoint, best_point, frontier, points_of
 from orchestrator.store.jobs import (
     check_fork_name,
@@ -46,7 +46,6 @@ __all__ = [
     "pruned_trials",
     "record_proposal",
     "record_pruned",
-    "replace_file",
     "replay",
     "replay_all",
     "save_fork",

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from orchestrator.background import Background
+from orchestrator.delivery import Background
 from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, first_line, without_password
+from orchestrator.files import replace_file
 from orchestrator.plan import Plan
 from orchestrator.store.chain import replay, replay_all
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.folders import job_folder
 from orchestrator.store.jobs import SavedJob
 from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
 

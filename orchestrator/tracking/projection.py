@@ -13,8 +13,8 @@ from itertools import groupby, pairwise
 from orchestrator import space
 from orchestrator.config import Job, Section
 from orchestrator.identity import canonical_json, digest, non_default
+from orchestrator.labels import COLOURS
 from orchestrator.method.stage import LossPoint
-from orchestrator.palette import COLOURS
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import Standing, best_line
 from orchestrator.store import Chain, FrontierPoint, Pruned

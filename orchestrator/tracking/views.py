@@ -12,8 +12,8 @@ import json
 import zlib
 from typing import Any
 
-from orchestrator.caption import caption
 from orchestrator.config import Job
+from orchestrator.labels import caption
 from orchestrator.space import key_of
 
 SECTION = "frontier"

@@ -180,7 +180,7 @@ def test_png_shows_colours_of_all_methods(finished: Finished) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
-    from orchestrator.palette import COLOURS
+    from orchestrator.labels import COLOURS
 
     image = imread(finished.files.png)[..., :3]
     for method in finished.plan.job.methods:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.errors import Problem, StoreError
+from orchestrator.files import replace_file
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime import run
@@ -25,7 +26,7 @@ from orchestrator.runtime.progress import ProgressFile
 from orchestrator.runtime.run import FAILED
 from orchestrator.runtime.status import job_state
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import Chain, StageStore, plan_for, replace_file, save_job
+from orchestrator.store import Chain, StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 
 

@@ -1,10 +1,11 @@
-"""How methods, numbers and times are written: the same in every table, picture and sentence."""
+"""What people read, the same everywhere: names of methods, their colours, numbers and times, a stage in sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from orchestrator.config import Method
+from orchestrator.config import Job, Method
 
 LABELS: dict[Method, str] = {
     "stepwise": "Stepwise Internalization",
@@ -65,3 +66,44 @@ def duration(seconds: float | None) -> str:
 def utc(timestamp: float) -> str:
     """Seconds since the epoch as a date and a time of day."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def caption(job: Job) -> Iterator[str]:
+    """For the report's figure and MLflow's note. Only Stepwise Internalization removes anything."""
+    if "stepwise" not in job.methods:
+        return
+    searched = job.search.space if job.search else {}
+    if "schedule.type" not in searched:
+        yield from _schedule(job.schedule.type)
+    if "training.reset_optimizer" not in searched:
+        yield f"AdamW is {'rebuilt' if job.training.reset_optimizer else 'kept'} at every removal."
+    smoothing = "searched" if "schedule.smoothing_lambda" in searched else f"{job.schedule.smoothing_lambda:g}"
+    yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
+
+
+def _schedule(kind: str) -> Iterator[str]:
+    """Where removals lie in a stage."""
+    if kind == "reference":
+        yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
+    else:
+        yield f"A stage boundary of the {kind} schedule lies just before a removal."
+    when = "each as soon as the model has recovered, evenly at the latest" if kind == "adaptive" else "evenly"
+    yield f"Inside a stage tokens are removed one by one, {when}."
+
+
+COLOURS: dict[Method, str] = {
+    "stepwise": "#0072B2",
+    "explicit_cot": "#009E73",
+    "no_cot": "#D55E00",
+    "icot_kd": "#CC79A7",
+}
+"""Of Okabe and Ito's palette, which colour-blind readers can tell apart. On white."""
+
+
+ON_DARK: dict[Method, str] = {
+    "stepwise": "#56B4E9",
+    "explicit_cot": "#19B98D",
+    "no_cot": "#E69F00",
+    "icot_kd": "#E3A3C6",
+}
+"""Lighter ones, for a dark page."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.background import Background
+from orchestrator.delivery import Background
 from orchestrator.plan import Plan
 from orchestrator.tracking.tracker import Tracker
 
