@@ -14,14 +14,15 @@ from orchestrator import space
 from orchestrator.config import Job, Method, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
-from orchestrator.method import explicit_cot, icot_kd, no_cot, stepwise
+from orchestrator.method.icot_kd import parts
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import NEEDS, StageSpec, first_steps
+from orchestrator.method.stepwise import explicit_cot_stages, no_cot_stages, stepwise_stages
 from orchestrator.space import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
 
-STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "no_cot": no_cot.stages}
+STAGES_OF = {"stepwise": stepwise_stages, "explicit_cot": explicit_cot_stages, "no_cot": no_cot_stages}
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
     """The stages of every seed: they differ in nothing else."""
     if method == "icot_kd":
         scratch = isinstance(job.model, ScratchModel)
-        return icot_kd.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
+        return parts.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
     specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
     return specs if job.max_steps is None else first_steps(specs, job.max_steps)
 
@@ -330,7 +331,7 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
         yield Problem("CFG023", "evaluation.examples", found, "lower it")
     if "icot_kd" in job.methods:
         yield from _not_for_icot_kd(job)
-        teacher = icot_kd.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
+        teacher = parts.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs
         if longest < round(wanted * epoch_steps(job)):

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from orchestrator.config import Training
-from orchestrator.method.sharding import gathered, over_all, split_like
+from orchestrator.method.workers import gathered, over_all, split_like
 
 
 class Optimizer:

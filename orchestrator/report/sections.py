@@ -67,7 +67,10 @@ def choice(findings: Findings) -> str:
         table("The Pareto set: no other stage is as accurate with as many tokens removed", columns, rows),
         '<p class="note">Folders lie below the store; load one with '
         "<code>AutoModelForCausalLM.from_pretrained(folder)</code>"
-        + (", ICoT-KD's two networks with <code>orchestrator.method.thoughts.load_coupled(folder)</code>" * coupled)
+        + (
+            ", ICoT-KD's two networks with <code>orchestrator.method.icot_kd.thoughts.load_coupled(folder)</code>"
+            * coupled
+        )
         + ". Examples/s are at batch 1, speed-up is over "
         "No CoT. Tokens written are the mean per answer, with what is left of the CoT and the separators.</p>",
     )

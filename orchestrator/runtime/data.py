@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from orchestrator.config import Job, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import digest
-from orchestrator.method.data import TokenTable, token_table
-from orchestrator.method.hub import check_length, check_weights, load_tokenizer
+from orchestrator.method.models.hub import check_length, check_weights, load_tokenizer
+from orchestrator.method.tokens import TokenTable, token_table
 from orchestrator.store import StageStore
 from orchestrator.tasks import Task, make_task
 
@@ -54,7 +54,7 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     _check_positions(job, data)
     _check_limit(train, job.training.max_train_tokens)
     if isinstance(job.model, PretrainedModel):
-        from orchestrator.method.pretrained import check_model
+        from orchestrator.method.models.pretrained import check_model
 
         highest = int(max(train.tokens.max(), validation.tokens.max()))
         check_model(job.model, highest, needs_layers="icot_kd" in job.methods or job.resources.shard)

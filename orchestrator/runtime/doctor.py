@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config import ExampleSource, Job
 from orchestrator.labels import count
-from orchestrator.method import stepwise
-from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
+from orchestrator.method.stepwise import stepwise_stages
+from orchestrator.method.tokens import TokenTable
 from orchestrator.plan import Trial, build_plan, epoch_steps
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
 from orchestrator.runtime.data import JobData, prepare_data
@@ -104,7 +104,7 @@ def _typical(table: TokenTable) -> list[int]:
 
 def _specs(job: Job, data: JobData) -> tuple[StageSpec, ...]:
     """The stepwise chain of the job's own schedule."""
-    return stepwise.stages(job.schedule, job.seeds[0], data.total_tokens, epoch_steps(job))
+    return stepwise_stages(job.schedule, job.seeds[0], data.total_tokens, epoch_steps(job))
 
 
 def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:

@@ -17,16 +17,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.config import Job, ScratchModel
 from orchestrator.failpoints import failpoint
+from orchestrator.method.blocks import Observer
 from orchestrator.method.course import Trace
-from orchestrator.method.data import TokenTable
-from orchestrator.method.distil import TaughtEvaluator, begin_part, taught_loss
 from orchestrator.method.evaluate import Evaluator, Removed, Speed
-from orchestrator.method.model import initial_model, save_weights, set_attention, stage_model
-from orchestrator.method.observe import Observer, told
+from orchestrator.method.icot_kd.distil import TaughtEvaluator, begin_part, taught_loss
+from orchestrator.method.models.model import initial_model, save_weights, set_attention, stage_model
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.sharding import Gather, split
 from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
+from orchestrator.method.tokens import TokenTable
 from orchestrator.method.train import Progress, removal_loss, train_stage
+from orchestrator.method.workers import Gather, split, told
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.runtime.data import JobData
 from orchestrator.runtime.judging import Answers, StageJudge, expected

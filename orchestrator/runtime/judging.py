@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from orchestrator.method.blocks import Finding
 from orchestrator.method.course import Trace
-from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import answer_entropy, answer_tokens
-from orchestrator.method.observe import Finding
 from orchestrator.method.stage import StageSpec
+from orchestrator.method.tokens import TokenTable
 from orchestrator.method.train import block_steps
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.stability import (

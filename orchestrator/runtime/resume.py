@@ -16,11 +16,10 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Training
 from orchestrator.errors import StoreError
-from orchestrator.method.data import TokenTable
-from orchestrator.method.observe import told
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.resume import Consumed, Moment
-from orchestrator.method.sharding import gathered, is_split, split_like
+from orchestrator.method.tokens import TokenTable
+from orchestrator.method.workers import gathered, is_split, split_like, told
 from orchestrator.plan import PlannedStage
 from orchestrator.runtime.drain import NodeDrained
 from orchestrator.store import Snapshots, StageStore, number_versions, unwritten

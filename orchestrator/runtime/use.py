@@ -26,10 +26,10 @@ from orchestrator.tasks import Split, make_task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from orchestrator.method.data import TokenTable
     from orchestrator.method.evaluate import Removed
     from orchestrator.method.predict import Prediction
-    from orchestrator.method.probe import Probed
+    from orchestrator.method.probing.linear_probe import Probed
+    from orchestrator.method.tokens import TokenTable
 
 _TEACHER = "a stage of its teacher (the trial's stage 0 is one) or of another method"
 """What of ICoT-KD, and beside it, is one network that answers."""
@@ -51,8 +51,8 @@ class TrainedStage:
             found = "prepares another part of ICoT-KD and answers nothing"
             raise InputError(Problem("PRE003", place.words, found, "name the trial's last stage"))
         _quiet()
-        from orchestrator.method.model import stage_model, stage_tokenizer
-        from orchestrator.method.thoughts import load_coupled
+        from orchestrator.method.icot_kd.thoughts import load_coupled
+        from orchestrator.method.models.model import stage_model, stage_tokenizer
 
         manifest = place.tried.manifest
         store.verify(manifest)
@@ -78,7 +78,7 @@ def evaluate_stage(place: Place, store: StageStore, split: Split, limit: int | N
     trained, job = TrainedStage.load(place, store), place.trial.job
     import torch
 
-    from orchestrator.method.model import set_attention
+    from orchestrator.method.models.model import set_attention
     from orchestrator.runtime.execute import evaluator
 
     table, removed = _examples(trained, split, limit), _removed(place)
@@ -100,8 +100,8 @@ def evaluate_stage(place: Place, store: StageStore, split: Split, limit: int | N
 
 def _examples(trained: TrainedStage, split: Split, limit: int | None) -> TokenTable:
     """The tokens of a split, read anew: no key says what a test split holds."""
-    from orchestrator.method.data import token_table
-    from orchestrator.method.hub import positions_of
+    from orchestrator.method.models.hub import positions_of
+    from orchestrator.method.tokens import token_table
 
     task, removed = make_task(trained.place.trial.job.task), _removed(trained.place)
     with TemporaryDirectory() as folder:
@@ -160,8 +160,8 @@ def _check_free(place: Place, folder: Path) -> None:
 
 def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
     from orchestrator.method.encoding import prompt_ids
-    from orchestrator.method.home import pipeline_prompt, save_home
-    from orchestrator.method.model import whole_model
+    from orchestrator.method.models.home import pipeline_prompt, save_home
+    from orchestrator.method.models.model import whole_model
 
     place, tokenizer = trained.place, trained.tokenizer
     metrics, separator = place.tried.manifest.metrics, tokenizer.eos_token
@@ -201,8 +201,8 @@ def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
         found = "is no single network that answers; a probe reads one"
         raise InputError(Problem("PRB003", place.words, found, f"probe {_TEACHER}"))
     trained = TrainedStage.load(place, store)
-    from orchestrator.method.intermediates import intermediates
-    from orchestrator.method.probe import Probed, position_names, probe_scores
+    from orchestrator.method.probing.intermediates import intermediates
+    from orchestrator.method.probing.linear_probe import Probed, position_names, probe_scores
     from orchestrator.runtime.data import prepare_data
 
     data, removed = prepare_data(place.trial.job, store), _removed(place)

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from orchestrator.config import Job, MultiplicationTask, ScratchModel, Training
-from orchestrator.method.model import initial_model, set_attention
+from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage

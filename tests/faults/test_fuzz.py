@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from orchestrator.config import Job
 from orchestrator.errors import InputError, StepwiseError, StoreError
-from orchestrator.method.data import token_table
-from orchestrator.method.hub import load_tokenizer
+from orchestrator.method.models.hub import load_tokenizer
+from orchestrator.method.tokens import token_table
 from orchestrator.plan import build_plan
 from orchestrator.runtime.drift import refuse_drift
 from orchestrator.store import StageStore, frontier, save_job, saved_plans

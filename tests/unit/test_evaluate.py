@@ -16,7 +16,6 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedModel, PreTraine
 
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import StoreError
-from orchestrator.method.data import token_table
 from orchestrator.method.decoding import whole_cache
 from orchestrator.method.evaluate import (
     Evaluator,
@@ -26,7 +25,8 @@ from orchestrator.method.evaluate import (
     extract_answer,
     mark_tokens,
 )
-from orchestrator.method.model import load_weights
+from orchestrator.method.models.model import load_weights
+from orchestrator.method.tokens import token_table
 from orchestrator.plan import Trial, build_plan
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk

@@ -18,8 +18,8 @@ from orchestrator.config import (
     Training,
 )
 from orchestrator.errors import TrialError
-from orchestrator.method.hub import load_tokenizer
-from orchestrator.method.model import initial_model, load_weights, save_weights
+from orchestrator.method.models.hub import load_tokenizer
+from orchestrator.method.models.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime.data import prepare_data
 from orchestrator.runtime.execute import StageRunner, walk

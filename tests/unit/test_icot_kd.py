@@ -30,13 +30,9 @@ from transformers import (
 from orchestrator.config import Evaluation, IcotKd, Job, MultiplicationTask, Schedule, ScratchModel, Training
 from orchestrator.errors import InputError
 from orchestrator.fork import fork_plan
-from orchestrator.method.distil import Emulation, MindReading, begin_part
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import load_weights
-from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.removal import Batch
-from orchestrator.method.stage import StageSpec
-from orchestrator.method.thoughts import (
+from orchestrator.method.icot_kd.distil import Emulation, MindReading, begin_part
+from orchestrator.method.icot_kd.thoughts import (
     Coupled,
     Emulator,
     Student,
@@ -44,6 +40,10 @@ from orchestrator.method.thoughts import (
     load_coupled,
     teacher_thoughts,
 )
+from orchestrator.method.models.model import load_weights
+from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.removal import Batch
+from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.report.findings import Findings

@@ -36,8 +36,8 @@ from orchestrator.errors import InputError
 from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import initial_model, load_weights, stage_model, whole_model
-from orchestrator.method.thoughts import load_coupled
+from orchestrator.method.icot_kd.thoughts import load_coupled
+from orchestrator.method.models.model import initial_model, load_weights, stage_model, whole_model
 from orchestrator.plan import build_plan
 from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.runtime.execute import StageRunner, walk

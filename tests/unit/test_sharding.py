@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method import train
-from orchestrator.method.sharding import split
 from orchestrator.method.train import Progress
+from orchestrator.method.workers import split
 from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.runtime import resume
 from orchestrator.runtime.data import prepare_data

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from orchestrator.config import Evaluation, Gsm8kTask, Job, ScratchModel, TextTask
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.hub import load_tokenizer
-from orchestrator.method.model import initial_model, load_weights, save_weights
+from orchestrator.method.models.hub import load_tokenizer
+from orchestrator.method.models.model import initial_model, load_weights, save_weights
 from orchestrator.method.removal import IGNORED, Batch, cut, without_long
 from orchestrator.method.train import by_length
 from orchestrator.plan import build_plan

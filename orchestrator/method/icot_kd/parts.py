@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import accumulate
 
 from orchestrator.config import IcotKd, Schedule
-from orchestrator.method import explicit_cot
 from orchestrator.method.stage import Kind, StageSpec
+from orchestrator.method.stepwise import explicit_cot_stages
 
 COOLDOWN = 0.3
 """Share of a part over which it does. Over the whole part an emulator of 1x2 digits ended twice as far off."""
@@ -50,7 +50,7 @@ def teacher_stages(
     config: IcotKd, schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int
 ) -> tuple[StageSpec, ...]:
     """The first of Explicit CoT's stages that are long enough together; all of them if none are."""
-    explicit = explicit_cot.stages(schedule, seed, total_tokens, epoch_steps)
+    explicit = explicit_cot_stages(schedule, seed, total_tokens, epoch_steps)
     wanted = round(config.teacher_epochs * epoch_steps)
     short = sum(steps < wanted for steps in accumulate(spec.steps for spec in explicit))
     return explicit[: short + 1]

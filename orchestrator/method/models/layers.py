@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from orchestrator.errors import InputError, Problem
-from orchestrator.method.hub import KNOWN
+from orchestrator.method.models.hub import KNOWN
 
 Change = Callable[[int, Tensor], Tensor | None]
 """Told a layer's index and the states (B, H) that enter it; returns what takes their place, or None."""

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from orchestrator.config import PretrainedModel
 from orchestrator.errors import InputError, Problem
-from orchestrator.method.hub import KNOWN, check_extensible, from_hub, loading, positions_of
-from orchestrator.method.layers import decoder_layers
+from orchestrator.method.models.hub import KNOWN, check_extensible, from_hub, loading, positions_of
+from orchestrator.method.models.layers import decoder_layers
 
 
 def pretrained_model(

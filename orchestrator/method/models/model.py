@@ -17,8 +17,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, Training
-from orchestrator.method.hub import ModelConfig
-from orchestrator.method.pretrained import adapted_model, merged_model, pretrained_model
+from orchestrator.method.models.hub import ModelConfig
+from orchestrator.method.models.pretrained import adapted_model, merged_model, pretrained_model
 
 
 def initial_model(

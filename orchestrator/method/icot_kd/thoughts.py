@@ -24,8 +24,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from orchestrator.method.encoding import added_before
-from orchestrator.method.layers import decoder_layers, entering
-from orchestrator.method.model import load_weights, stage_tokenizer
+from orchestrator.method.models.layers import decoder_layers, entering
+from orchestrator.method.models.model import load_weights, stage_tokenizer
 from orchestrator.method.removal import Batch
 
 STUDENT, EMULATOR = "student", "emulator"

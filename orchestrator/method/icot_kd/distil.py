@@ -19,18 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.config import Training
-from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import Accuracy, Removed, SpotCheck
-from orchestrator.method.model import autocast, load_weights
+from orchestrator.method.icot_kd.thoughts import Emulator, Part, Student, coupled, teacher_thoughts
+from orchestrator.method.models.model import autocast, load_weights
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut
 from orchestrator.method.stage import StageSpec
-from orchestrator.method.thoughts import (
-    Emulator,
-    Part,
-    Student,
-    coupled,
-    teacher_thoughts,
-)
+from orchestrator.method.tokens import TokenTable
 from orchestrator.method.train import Step, Terms, own_rows, ranked
 
 

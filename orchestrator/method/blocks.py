@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -16,13 +16,11 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Training
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import autocast
+from orchestrator.method.models.model import autocast
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.sharding import over_all
 from orchestrator.method.stage import RemovalPoint, StageSpec
+from orchestrator.method.workers import over_all
 from orchestrator.stability import Alarm, Block, Blocks
-
-T = TypeVar("T")
 
 AFTER_REMOVAL_EXAMPLES = 250
 """Validation examples that are measured right after a removal."""
@@ -125,11 +123,3 @@ class Observer:
 
 def _removed(spec: StageSpec, tokens: int) -> Removed:
     return Removed(tokens, spec.removal_side, spec.keep_position)
-
-
-def told(value: T) -> T:
-    """The first worker's value, known to all. Collective."""
-    message = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(message, src=0)
-    return message[0]

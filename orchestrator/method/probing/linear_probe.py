@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem
-from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import Removed
-from orchestrator.method.intermediates import Intermediate
+from orchestrator.method.probing.intermediates import Intermediate
 from orchestrator.method.removal import cut
+from orchestrator.method.tokens import TokenTable
 
 RIDGE = 0.01
 """Added to every variance, of dimensions scaled to 1."""

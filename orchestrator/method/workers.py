@@ -1,4 +1,6 @@
-"""Weights split over a trial's workers (FSDP2): each keeps, and trains, its share of weights, gradients and moments.
+"""A trial's workers: what the first tells all, and weights split over them (FSDP2).
+
+Split, each worker keeps and trains its share of weights, gradients and moments.
 
 The first worker has a whole copy of the model beside its share, to measure and to save with; so a stage's
 files are the same whatever the workers were. Whatever makes something whole here is collective: all workers
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,7 +19,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from orchestrator.method.layers import decoder_layers
+from orchestrator.method.models.layers import decoder_layers
 
 Gather = Callable[[], PreTrainedModel | None]
 """The model as it is now, whole: on the first worker, and of a model that is not split on every one."""
@@ -69,3 +72,14 @@ def split_like(tensor: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+T = TypeVar("T")
+
+
+def told(value: T) -> T:
+    """The first worker's value, known to all. Collective."""
+    message = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(message, src=0)
+    return message[0]

@@ -11,8 +11,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from orchestrator.method.encoding import prompt_text
 from orchestrator.method.evaluate import OVERTIME
-from orchestrator.method.hub import positions_of
-from orchestrator.method.model import save_weights
+from orchestrator.method.models.hub import positions_of
+from orchestrator.method.models.model import save_weights
 
 
 def pipeline_prompt(question: str, separator: str, *, cot_left: bool) -> str:
