@@ -1,4 +1,4 @@
-"""Stepwise Internalization (ICoT-SI): explicit CoT first, then a few tokens less at every stage. And its two baselines."""
+"""Stepwise Internalization (ICoT-SI): explicit CoT first, then a few tokens less at every stage. And two baselines."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ from statistics import fmean
 
 from orchestrator import labels
 from orchestrator.config import Scalar
+from orchestrator.plan.grid import key_of, text
 from orchestrator.report.findings import Findings
 from orchestrator.report.interval import interval
 from orchestrator.report.markup import Column, Picture, section, table
-from orchestrator.space import key_of, text
 
 MOST_VALUES = 12
 """Of a field with more, as one drawn from a range, each value would stand for one trial."""

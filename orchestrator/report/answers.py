@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from orchestrator import labels
+from orchestrator.plan.grid import symbols
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.interval import wilson
 from orchestrator.search import full_cot_rates
-from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint, best_point
 from orchestrator.store.cost import Spent
 

@@ -14,10 +14,10 @@ from orchestrator.config import Job, Method
 from orchestrator.identity import field_diff, non_default
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
+from orchestrator.plan.grid import symbols
 from orchestrator.report.findings import Findings
 from orchestrator.report.trials import TrialPoints
 from orchestrator.search import best_line, of_configuration
-from orchestrator.space import symbols
 from orchestrator.store import FrontierPoint, StageStore
 
 

@@ -8,10 +8,10 @@ from functools import cached_property
 
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan import Plan
+from orchestrator.plan.grid import Settings
 from orchestrator.report.groups import Group, groups_of
 from orchestrator.report.trials import FailedAttempt, TrialPoints, by_trial, failed_attempts, removals
 from orchestrator.search import Standing, standings
-from orchestrator.space import Settings
 from orchestrator.store import Chain, FrontierPoint, Manifest, Pruned, StageStore, points_of, pruned_trials, replay_all
 from orchestrator.store.cost import Cost, cost_of
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from rich.console import Group
 from rich.table import Table
 
-from orchestrator import space
 from orchestrator.config import Job, ScratchModel
 from orchestrator.labels import count, duration
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan, PlannedStage, build_plan
+from orchestrator.plan import Plan, PlannedStage, build_plan, grid
 from orchestrator.store import Manifest, StageStore, replay_all
 from orchestrator.store.chain import standing_manifests
 from orchestrator.tasks import make_task
@@ -195,10 +194,10 @@ def _summary(planned: Forecast) -> Iterator[str]:
 
 
 def _proposal(plan: Plan, rate: float | None) -> ProposalForecast | None:
-    corners = space.corners(plan.job.search) if plan.to_propose and plan.job.search else ()
+    corners = grid.corners(plan.job.search) if plan.to_propose and plan.job.search else ()
     if not corners:
         return None
-    plans = [build_plan(space.applied(plan.job, settings), plan.total_tokens) for settings in corners]
+    plans = [build_plan(grid.applied(plan.job, settings), plan.total_tokens) for settings in corners]
     steps = sorted(_steps(each.unique_stages.values()) for each in plans)
     work = sorted(sum(_work(each.job, stage) for stage in each.unique_stages.values()) for each in plans)
     seconds = None if rate is None else (round(rate * work[0]), round(rate * work[-1]))

@@ -9,13 +9,13 @@ from itertools import islice
 
 from orchestrator import labels
 from orchestrator.config import job_toml
+from orchestrator.plan.grid import sentence, symbols, text
 from orchestrator.report.findings import Findings, belongs
 from orchestrator.report.interval import wilson
 from orchestrator.report.markup import Column, folded, paragraph, section, table
 from orchestrator.report.svg import Drawing, removal_svg
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
-from orchestrator.space import sentence, symbols, text
 from orchestrator.store import FrontierPoint, Manifest, is_fork
 from orchestrator.store.cost import Spent
 
@@ -68,7 +68,7 @@ def choice(findings: Findings) -> str:
         '<p class="note">Folders lie below the store; load one with '
         "<code>AutoModelForCausalLM.from_pretrained(folder)</code>"
         + (
-            ", ICoT-KD's two networks with <code>orchestrator.method.icot_kd.thoughts.load_coupled(folder)</code>"
+            ", ICoT-KD's two networks with <code>orchestrator.method.icot_kd.parts.thoughts.load_coupled(folder)</code>"
             * coupled
         )
         + ". Examples/s are at batch 1, speed-up is over "

@@ -14,9 +14,9 @@ from itertools import pairwise
 from orchestrator import labels
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
+from orchestrator.plan.grid import symbols
 from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.trials import FailedAttempt, TrialPoints
-from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
 HEIGHT = 300

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from orchestrator import labels
 from orchestrator.config import Search
+from orchestrator.plan.grid import symbols
 from orchestrator.report.trials import TrialPoints
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
-from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint, Verdict
 from orchestrator.plan import Trial
-from orchestrator.space import symbols
+from orchestrator.plan.grid import symbols
 from orchestrator.store.chain import Chain, Tried
 from orchestrator.store.frontier import FrontierPoint
 

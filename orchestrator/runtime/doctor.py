@@ -15,10 +15,11 @@ from orchestrator.labels import count
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.stepwise import stepwise_stages
 from orchestrator.method.tokens import TokenTable
-from orchestrator.plan import Trial, build_plan, epoch_steps
+from orchestrator.plan import Trial, build_plan
+from orchestrator.plan.content import epoch_steps
+from orchestrator.plan.grid import symbols
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
 from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.space import symbols
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task
 

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError, TrialError
-from orchestrator.fork import fork_plan
 from orchestrator.labels import count
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.plan.fork import fork_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings

@@ -15,9 +15,9 @@ from rich.table import Table
 from orchestrator.labels import SHORT_LABELS, count, duration
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
+from orchestrator.plan.grid import symbols
 from orchestrator.report.chart import sparkline
 from orchestrator.runtime.progress import ProgressFile, TrialProgress
-from orchestrator.space import symbols
 from orchestrator.store import Chain, Pruned, StageStore, Tried, pruned_trials, replay_all
 
 TREND = 7

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from orchestrator.config import Search
 from orchestrator.plan import Plan, Trial
-from orchestrator.space import Settings, sentence
+from orchestrator.plan.grid import Settings, sentence
 from orchestrator.store import FrontierPoint
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.plan import Plan, PlannedStage
-from orchestrator.space import Settings, symbols
+from orchestrator.plan.grid import Settings, symbols
 
 ETA = 3
 """One in so many sets the bar."""

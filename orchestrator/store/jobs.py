@@ -14,9 +14,9 @@ from pydantic import ConfigDict, Field, ValidationError
 from orchestrator.config import NAME, Job
 from orchestrator.errors import InputError, Problem, StoreError, first_line
 from orchestrator.files import replace_file
-from orchestrator.fork import chain_plan
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan, read_chain
+from orchestrator.plan.fork import chain_plan
 from orchestrator.store.folders import job_folder
 from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore

@@ -13,7 +13,7 @@ from orchestrator.files import replace_file
 from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, Trial
-from orchestrator.space import Settings
+from orchestrator.plan.grid import Settings
 from orchestrator.store.folders import job_folder
 
 _NOT_SEARCHED = {"name", "seeds", "methods", "icot_kd", "resources", "tracking"}

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.config import Job
 from orchestrator.labels import caption
-from orchestrator.space import key_of
+from orchestrator.plan.grid import key_of
 
 SECTION = "frontier"
 REMOVED = "frontier/internalized_tokens"

@@ -29,7 +29,6 @@ from transformers import (
 
 from orchestrator.config import Evaluation, IcotKd, Job, MultiplicationTask, Schedule, ScratchModel, Training
 from orchestrator.errors import InputError
-from orchestrator.fork import fork_plan
 from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.icot_kd.distil import Emulation, MindReading, begin_part
 from orchestrator.method.icot_kd.thoughts import (
@@ -46,6 +45,7 @@ from orchestrator.method.removal import Batch
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
+from orchestrator.plan.fork import fork_plan
 from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.runtime.data import JobData, prepare_data

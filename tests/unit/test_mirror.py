@@ -15,9 +15,9 @@ from rich.console import Console
 
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
-from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
+from orchestrator.plan.fork import fork_plan
 from orchestrator.runtime import run
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.store import StageStore, frontier, save_fork, save_job, saved_plan

@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator import space
 from orchestrator.config import Job, Search, load_job
 from orchestrator.errors import InputError
-from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics, Verdict
-from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, grid, read_chain
+from orchestrator.plan.fork import fork_plan
 from orchestrator.report.compare import comparison
 from orchestrator.report.findings import Findings
 from orchestrator.report.table import standings_table, summary_table
@@ -204,7 +203,7 @@ def test_random_is_drawn_once_and_a_longer_search_begins_the_same():
         RATE: {"low": 1e-4, "high": 1e-2, "log": True},
         "training.batch_size": {"low": 8, "high": 64},
     }
-    few, many = (space.configurations(Search(type="random", configurations=n, space=ranges)) for n in (4, 9))
+    few, many = (grid.configurations(Search(type="random", configurations=n, space=ranges)) for n in (4, 9))
     assert few == many[:4] and len(set(many)) == 9
     for settings in many:
         values = dict(settings)
@@ -214,8 +213,8 @@ def test_random_is_drawn_once_and_a_longer_search_begins_the_same():
 
 def test_random_over_all_of_a_finite_space_is_the_grid():
     axes = {DELTA: [1, 2, 4], LAMBDA: [1, 4]}
-    drawn = space.configurations(Search(type="random", configurations=6, space=axes))
-    assert set(drawn) == set(space.configurations(Search(space=axes)))
+    drawn = grid.configurations(Search(type="random", configurations=6, space=axes))
+    assert set(drawn) == set(grid.configurations(Search(space=axes)))
 
 
 def test_names_are_short_unique_and_safe_in_a_path():
@@ -276,7 +275,7 @@ def test_trials_that_would_wait_for_the_same_stage_start_last(store):
 
 def standing_values(plan: Plan, store: StageStore, pruned: Sequence[str] = ()) -> dict[str, float | None]:
     ranked = standings(plan, frontier(plan, store), pruned)
-    return {space.sentence(standing.settings): standing.value for standing in ranked}
+    return {grid.sentence(standing.settings): standing.value for standing in ranked}
 
 
 def test_area_counts_the_whole_cot_and_the_seeds_mean_or_worst(store):

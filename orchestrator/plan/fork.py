@@ -7,24 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import dropwhile
 
-from orchestrator import space
 from orchestrator.config import SEARCHABLE, Job
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import StageSpec
-from orchestrator.plan import (
-    STAGES_OF,
-    Plan,
-    PlannedStage,
-    Trial,
-    build_plan,
-    common_identity,
-    epoch_steps,
-    keyed,
-    model_content,
-)
-from orchestrator.space import Settings
+from orchestrator.plan import grid
+from orchestrator.plan.content import epoch_steps, model_content
+from orchestrator.plan.grid import Settings
+from orchestrator.plan.plan import STAGES_OF, Plan, PlannedStage, Trial, build_plan, common_identity, keyed
 
 
 def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | None) -> Plan:
@@ -36,7 +27,7 @@ def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | 
     _check_fields(changes)
     total = after.spec.total_tokens
     name = name or f"{trial.job.name[:40]}-fork-{digest([after.key, changes])[:8]}"
-    job = space.applied(trial.job.model_copy(update={"name": name}), changes, "--set")
+    job = grid.applied(trial.job.model_copy(update={"name": name}), changes, "--set")
     build_plan(job, total)  # raises what is wrong with the changed job
     rest = _rest(trial, after, job)
     if not rest:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
-from orchestrator import space
 from orchestrator.config import Job, Method, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
 from orchestrator.identity import METHOD_VERSION, digest, non_default
@@ -18,7 +15,10 @@ from orchestrator.method.icot_kd import parts
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import NEEDS, StageSpec, first_steps
 from orchestrator.method.stepwise import explicit_cot_stages, no_cot_stages, stepwise_stages
-from orchestrator.space import Settings
+from orchestrator.plan import grid
+from orchestrator.plan.checks import job_problems
+from orchestrator.plan.content import epoch_steps, model_content
+from orchestrator.plan.grid import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
 
@@ -144,10 +144,10 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
     known: Sequence[Settings] = [()]
     to_propose = 0
     if job.search:
-        known = space.configurations(job.search) or proposed
+        known = grid.configurations(job.search) or proposed
         to_propose = (job.search.configurations or 0) - len(proposed) if job.search.type == "optuna" else 0
         if to_propose:
-            _variants(job, space.extremes(job.search), total)
+            _variants(job, grid.extremes(job.search), total)
     content = model_content(job.model)
     trials: dict[tuple[Method, str], Trial] = {}
     for settings, variant in _variants(job, known, total).items():
@@ -163,11 +163,6 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
     return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
 
 
-def epoch_steps(job: Job) -> int:
-    """Optimizer steps of one pass over the training data."""
-    return -(-make_task(job.task).size("train") // job.training.batch_size)
-
-
 def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
     """What all stages of a trial have in common and what changes their numbers."""
     return {
@@ -177,30 +172,6 @@ def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
     }
-
-
-def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
-    """A local model is what its files say, wherever they lie. Raises ``InputError`` for a path without a folder."""
-    if not isinstance(model, PretrainedModel):
-        return {}
-    if not Path(model.name).is_dir():
-        if model.name.startswith((".", "/", "~")):
-            found = f"no folder {model.name} (from {Path.cwd()})"
-            raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
-        return {}
-    files = [path for path in sorted(Path(model.name).iterdir()) if path.suffix in (".json", ".safetensors")]
-    states = [path.stat() for path in files]
-    stamps = tuple((path, state.st_size, state.st_mtime_ns) for path, state in zip(files, states, strict=True))
-    return {"name": Path(model.name).name, "sha256": _sha256(stamps)}
-
-
-@lru_cache(maxsize=16)
-def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """Of files with their sizes and times: read once, and again when one has changed."""
-    sha256 = hashlib.sha256()
-    for path, *_ in stamps:
-        sha256.update(path.read_bytes())
-    return sha256.hexdigest()
 
 
 def keyed(
@@ -260,8 +231,8 @@ def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings,
     problems: dict[Problem, None] = {}
     for settings in known:
         try:
-            variants[settings] = space.applied(job, settings) if settings else job
-            problems |= dict.fromkeys(_problems(variants[settings], total))
+            variants[settings] = grid.applied(job, settings) if settings else job
+            problems |= dict.fromkeys(job_problems(variants[settings], total))
         except InputError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
@@ -272,10 +243,10 @@ def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings,
 def _trial(
     job: Job, method: Method, seed: int, settings: Settings, specs: Iterable[StageSpec], common: dict[str, Any]
 ) -> Trial:
-    own = tuple(s for s in settings if method == "stepwise" or s[0] not in space.STEPWISE_ONLY)
+    own = tuple(s for s in settings if method == "stepwise" or s[0] not in grid.STEPWISE_ONLY)
     alone = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
     return Trial(
-        name=f"{method}-{space.path_name(own)}seed{seed}",
+        name=f"{method}-{grid.path_name(own)}seed{seed}",
         method=method,
         seed=seed,
         stages=keyed([replace(spec, seed=seed) for spec in specs], common, alone),
@@ -291,49 +262,3 @@ def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
         return parts.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
     specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
     return specs if job.max_steps is None else first_steps(specs, job.max_steps)
-
-
-def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
-    """What its taught parts do not know: they read whole examples in one pass, through networks of their own."""
-    fields = {
-        "max_steps": job.max_steps,
-        "model.lora_rank": getattr(job.model, "lora_rank", None),
-        "training.max_train_tokens": job.training.max_train_tokens,
-        "resources.micro_batch": job.resources.micro_batch,
-        "resources.micro_batch_tokens": job.resources.micro_batch_tokens,
-        "resources.gradient_checkpointing": job.resources.gradient_checkpointing,
-        "resources.shard": job.resources.shard,
-    }
-    for name, value in fields.items():
-        if value:
-            yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
-
-
-def _problems(job: Job, total: int) -> Iterator[Problem]:
-    """What is wrong with a job only in the light of its task."""
-    task, schedule = make_task(job.task), job.schedule
-    train, validation = task.size("train"), task.size("validation")
-    stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
-    if schedule.tokens_per_stage > total:
-        found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
-        yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
-    if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
-        found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
-        yield Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage")
-    if job.training.batch_size > train:
-        found = f"{job.training.batch_size} exceeds the {train:,} training examples"
-        yield Problem("CFG023", "training.batch_size", found, "lower it")
-    if job.training.batch_size % job.resources.workers:
-        found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
-        yield Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers")
-    if (job.evaluation.examples or 0) > validation:
-        found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
-        yield Problem("CFG023", "evaluation.examples", found, "lower it")
-    if "icot_kd" in job.methods:
-        yield from _not_for_icot_kd(job)
-        teacher = parts.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
-        longest = sum(spec.steps for spec in teacher)
-        wanted = job.icot_kd.teacher_epochs
-        if longest < round(wanted * epoch_steps(job)):
-            found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
-            yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")
