@@ -30,7 +30,8 @@ from orchestrator.errors import InputError, Problem
 if TYPE_CHECKING:
     from orchestrator.config import Job
     from orchestrator.plan import Plan
-    from orchestrator.store import Place, StageStore
+    from orchestrator.results.find import Place
+    from orchestrator.store import StageStore
 
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
@@ -212,8 +213,8 @@ def report(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Write report.html and the frontier as CSV, Parquet, PNG and SVG, and print the frontier."""
+    from orchestrator.results.frontier import frontier
     from orchestrator.runtime.run import print_report
-    from orchestrator.store import frontier
 
     gc.disable()  # looking for cycles in what a report keeps took a seventh of its time
     planned, stages = _planned(job, overrides, store)
@@ -415,7 +416,8 @@ def _job(job: Path, overrides: list[str] | None, store: Path) -> Job:
 
 
 def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
-    from orchestrator.store import StageStore, find_stage
+    from orchestrator.results.find import find_stage
+    from orchestrator.store import StageStore
 
     _existing(store)
     stages = StageStore(store.absolute())

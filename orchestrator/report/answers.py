@@ -11,9 +11,9 @@ from orchestrator.plan.grid import symbols
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.interval import wilson
+from orchestrator.results.cost import Spent
+from orchestrator.results.frontier import FrontierPoint, best_point
 from orchestrator.search import full_cot_rates
-from orchestrator.store import FrontierPoint, best_point
-from orchestrator.store.cost import Spent
 
 
 class Answer(NamedTuple):

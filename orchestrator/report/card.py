@@ -10,7 +10,9 @@ from pathlib import Path
 from orchestrator import labels
 from orchestrator.config import Job, Method, PretrainedModel
 from orchestrator.identity import non_default
-from orchestrator.store import FrontierPoint, Manifest, Place
+from orchestrator.results.find import Place
+from orchestrator.results.frontier import FrontierPoint
+from orchestrator.store import Manifest
 
 _ABOUT: dict[Method, str] = {
     "stepwise": "It was taught by [Stepwise Internalization](https://arxiv.org/abs/2405.14838): chain-of-thought (CoT) "

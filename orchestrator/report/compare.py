@@ -17,8 +17,9 @@ from orchestrator.plan import Plan
 from orchestrator.plan.grid import symbols
 from orchestrator.report.findings import Findings
 from orchestrator.report.trials import TrialPoints
+from orchestrator.results.frontier import FrontierPoint
 from orchestrator.search import best_line, of_configuration
-from orchestrator.store import FrontierPoint, StageStore
+from orchestrator.store import StageStore
 
 
 class Comparison(Record):

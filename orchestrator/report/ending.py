@@ -11,8 +11,8 @@ from orchestrator.method.stage import PASSED
 from orchestrator.report.chart import frontier_chart
 from orchestrator.report.findings import Findings
 from orchestrator.report.table import frontier_table, standings_table, summary_table
+from orchestrator.results.frontier import HALF
 from orchestrator.search import best_line
-from orchestrator.store.frontier import HALF
 
 MOST_TRIALS = 30
 MOST_CONFIGURATIONS = 20

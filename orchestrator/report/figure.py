@@ -12,7 +12,7 @@ from orchestrator.method.stage import RemovalPoint
 from orchestrator.report.findings import Findings
 from orchestrator.report.groups import NOTHING, Group, MeanPoint
 from orchestrator.report.svg import ticks
-from orchestrator.store.frontier import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from statistics import fmean
 from orchestrator.config import Method, Scalar
 from orchestrator.report.interval import interval, middle
 from orchestrator.report.trials import TrialPoints
-from orchestrator.store.frontier import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
 
 NOTHING = "No stage has passed yet."
 """In place of a picture."""

@@ -8,7 +8,8 @@ import pandas as pd
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.report.table import frontier_arrow
-from orchestrator.store import StageStore, frontier, saved_plan
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, saved_plan
 
 
 class Frontier:

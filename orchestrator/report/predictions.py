@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import labels
 from orchestrator.config import MultiplicationTask, Task
-from orchestrator.store import Place
+from orchestrator.results.find import Place
 
 if TYPE_CHECKING:
     from orchestrator.method.predict import Prediction

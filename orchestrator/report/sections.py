@@ -14,10 +14,11 @@ from orchestrator.report.findings import Findings, belongs
 from orchestrator.report.interval import wilson
 from orchestrator.report.markup import Column, folded, paragraph, section, table
 from orchestrator.report.svg import Drawing, removal_svg
+from orchestrator.results.cost import Spent
+from orchestrator.results.frontier import FrontierPoint
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
-from orchestrator.store import FrontierPoint, Manifest, is_fork
-from orchestrator.store.cost import Spent
+from orchestrator.store import Manifest, is_fork
 
 MOST_ROWS = 500
 """Of the tables that grow with the trials; frontier.csv has every stage."""

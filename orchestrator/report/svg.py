@@ -17,7 +17,7 @@ from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan.grid import symbols
 from orchestrator.report.groups import Group, MeanPoint
 from orchestrator.report.trials import FailedAttempt, TrialPoints
-from orchestrator.store.frontier import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
 
 HEIGHT = 300
 CROSS = "M-4-4 4 4M-4 4 4-4"

@@ -14,9 +14,9 @@ from orchestrator import labels
 from orchestrator.config import Search
 from orchestrator.plan.grid import symbols
 from orchestrator.report.trials import TrialPoints
+from orchestrator.results.frontier import FrontierPoint
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
-from orchestrator.store.frontier import FrontierPoint
 
 if TYPE_CHECKING:
     import pyarrow as pa

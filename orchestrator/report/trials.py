@@ -9,8 +9,8 @@ from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint, Verdict
 from orchestrator.plan import Trial
 from orchestrator.plan.grid import symbols
-from orchestrator.store.chain import Chain, Tried
-from orchestrator.store.frontier import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
+from orchestrator.trials.chain import Chain, Tried
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from orchestrator.plan import Trial, build_plan
 from orchestrator.plan.content import epoch_steps
 from orchestrator.plan.grid import symbols
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
-from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task
+from orchestrator.trials.data import JobData, prepare_data
 
 LONG_TAIL = 1.5
 """A longest CoT so many times the 99th percentile is worth a remark."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 
-class NodeDrained(Exception):
-    """A node of ours is drained; where the stage is was kept."""
-
-
 def node_is_drained() -> bool:
     """In a worker: whether a node of its Train run is drained.
 

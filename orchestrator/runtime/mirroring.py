@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
+from orchestrator.delivery import Background
 from orchestrator.errors import Problem, StepwiseError, StoreError
 from orchestrator.labels import count
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, saved_job
-from orchestrator.store.mirror import BackgroundMirror, Mirror
+from orchestrator.store.mirror import Mirror
+from orchestrator.trials.chain import replay, replay_all
 
 
 class Mirroring:
@@ -36,7 +38,7 @@ class Mirroring:
         """
         if self._mirror:
             with self._needed_by(plan.job.name):
-                if came := self._mirror.pull(plan):
+                if came := bring(plan, self._mirror):
                     self._console.print(f"{count(came, 'stage')} came from {self._mirror.url}")
 
     def begin(self, plan: Plan) -> None:
@@ -77,3 +79,41 @@ class Mirroring:
                 fix = "run again when it answers, or without a mirror to begin anew"
                 raise StepwiseError(*error.problems, Problem("MIR003", job, found, fix)) from error
             self._console.print(f"going on with what this store has. {error}")
+
+
+def bring(plan: Plan, mirror: Mirror) -> int:
+    """Bring every stage of a plan's trials that the mirror has and the store has not. Returns how many came."""
+    came = 0
+    for trial in plan.trials:
+        chain = replay(trial, mirror.store)
+        while chain.next and mirror.pull_stage(chain.next.key):
+            chain, came = chain.advanced(mirror.store), came + 1
+    return came
+
+
+def send(plan: Plan, mirror: Mirror) -> None:
+    """Copy every committed stage of a plan's trials that the mirror has not, and what the search decided."""
+    manifests = [tried.manifest for chain in replay_all(plan, mirror.store) for tried in chain.attempts]
+    mirror.push(plan.job.name, manifests)
+
+
+class BackgroundMirror(Background):
+    """Copies what is committed while training goes on. What it has not when it is closed, the next run copies."""
+
+    behind = "the mirror is behind; the store has everything"
+
+    def __init__(self, mirror: Mirror, plan: Plan, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self._mirror, self._plan = mirror, plan
+
+    def follow(self, plan: Plan) -> None:
+        """Take a longer plan from now on: the search has proposed another configuration."""
+        self._plan = plan
+
+    def _deliver(self, closing: bool) -> None:
+        try:
+            send(self._plan, self._mirror)
+        except Exception:
+            if closing:  # nobody waits for a mirror that is away
+                self._abandoned.set()
+            raise

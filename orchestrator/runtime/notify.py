@@ -12,7 +12,8 @@ from typing import Any
 from orchestrator.delivery import Background
 from orchestrator.errors import StepwiseError
 from orchestrator.plan import Plan
-from orchestrator.store import StageStore, replay_all
+from orchestrator.store import StageStore
+from orchestrator.trials.chain import replay_all
 
 WEBHOOK = "STEPWISE_WEBHOOK"
 TIMEOUT_SECONDS = 10

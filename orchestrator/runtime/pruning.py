@@ -7,8 +7,8 @@ import math
 from orchestrator.config import Job
 from orchestrator.plan import Plan, Trial
 from orchestrator.search import reason_to_stop, rungs
-from orchestrator.store import Pruned, StageStore, plan_for, pruned_trials, record_pruned, replay_all
-from orchestrator.store.chain import standing_manifests
+from orchestrator.store import Pruned, StageStore, plan_for, pruned_trials, record_pruned
+from orchestrator.trials.chain import replay_all, standing_manifests
 
 
 def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> bool:

@@ -21,26 +21,23 @@ from orchestrator.plan.fork import fork_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
+from orchestrator.results.find import find_stage
+from orchestrator.results.frontier import frontier
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
-from orchestrator.runtime.drift import other_fields, refuse_drift, refuse_other_job
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import Webhook
-from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
 from orchestrator.store import (
     StageStore,
     check_fork_name,
-    find_stage,
-    frontier,
     is_fork,
     job_folder,
     jobs_like,
     plan_for,
     proposals,
     pruned_trials,
-    replay_all,
     save_fork,
     save_job,
     saved_added_seeds,
@@ -48,6 +45,9 @@ from orchestrator.store import (
     sweep,
 )
 from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.trials.chain import replay_all
+from orchestrator.trials.drift import other_fields, refuse_drift, refuse_other_job
+from orchestrator.trials.order import open_trials
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 INTERRUPTED_SECONDS = 10.0
@@ -326,7 +326,7 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:
     """Tokens are made before the plan, which then counts them instead of estimating."""
-    from orchestrator.runtime.data import prepare_data
+    from orchestrator.trials.data import prepare_data
 
     return plan_for(job, store, prepare_data(job, store).total_tokens)
 

@@ -13,9 +13,9 @@ from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime.attach import Attachment, attached_ray
 from orchestrator.runtime.cluster import Placement, interruptible, local_ray, ray_storage, tidy_ray_storage
-from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.trial import PROBLEMS, TrialTask, drive_trial
 from orchestrator.store import StageStore
+from orchestrator.trials.order import in_order, open_trials
 
 if TYPE_CHECKING:
     from ray.tune import Result

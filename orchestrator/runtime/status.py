@@ -14,9 +14,10 @@ from rich.table import Table
 from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.labels import count, duration
 from orchestrator.method.stage import Record
-from orchestrator.runtime.progress import ProgressFile, TrialProgress
 from orchestrator.runtime.watch import TrialStatus
-from orchestrator.store import Chain, StageStore, jobs_like, pruned_trials, replay_all, saved_names, saved_plan
+from orchestrator.store import StageStore, jobs_like, pruned_trials, saved_names, saved_plan
+from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.progress import ProgressFile, TrialProgress
 
 MOST_ROWS = 60
 

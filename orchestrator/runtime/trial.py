@@ -21,8 +21,9 @@ from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError
 from orchestrator.plan import Plan, Trial, read_chain
 from orchestrator.runtime.cluster import OWN_RAY
-from orchestrator.runtime.progress import ProgressFile
-from orchestrator.store import Chain, StageStore, Tried
+from orchestrator.store import StageStore
+from orchestrator.trials.chain import Chain, Tried
+from orchestrator.trials.progress import ProgressFile
 
 if TYPE_CHECKING:
     from ray.train.backend import BackendConfig
@@ -153,10 +154,12 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
     import ray.train.torch
     import torch
 
-    from orchestrator.runtime.data import prepare_data
-    from orchestrator.runtime.drain import NodeDrained, node_is_drained
-    from orchestrator.runtime.execute import StageRunner, walk
+    from orchestrator.runtime.drain import node_is_drained
     from orchestrator.runtime.pruning import goes_on
+    from orchestrator.trials.data import prepare_data
+    from orchestrator.trials.runner import StageRunner
+    from orchestrator.trials.snapshot import NodeDrained
+    from orchestrator.trials.walk import walk
 
     task = TrialTask(**config)
     trial, store = task.load()
@@ -189,7 +192,7 @@ def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
 
     Raised where there are several workers, who wait for one another until Ray ends them: there Ray does try again.
     """
-    from orchestrator.runtime.memory import enough_memory
+    from orchestrator.trials.memory import enough_memory
 
     try:
         with enough_memory(trial.name):

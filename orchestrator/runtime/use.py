@@ -20,7 +20,9 @@ from orchestrator.files import abandoned, partial, replace_file
 from orchestrator.report.card import Card
 from orchestrator.report.evaluated import Evaluated
 from orchestrator.report.heatmap import ProbeReport
-from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork
+from orchestrator.results.find import Place
+from orchestrator.results.frontier import frontier
+from orchestrator.store import Manifest, StageStore, is_fork
 from orchestrator.tasks import Split, make_task
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def evaluate_stage(place: Place, store: StageStore, split: Split, limit: int | N
     import torch
 
     from orchestrator.method.models.model import set_attention
-    from orchestrator.runtime.execute import evaluator
+    from orchestrator.trials.runner import evaluator
 
     table, removed = _examples(trained, split, limit), _removed(place)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -203,7 +205,7 @@ def probe_stage(place: Place, store: StageStore, examples: int) -> ProbeReport:
     trained = TrainedStage.load(place, store)
     from orchestrator.method.probing.intermediates import intermediates
     from orchestrator.method.probing.linear_probe import Probed, position_names, probe_scores
-    from orchestrator.runtime.data import prepare_data
+    from orchestrator.trials.data import prepare_data
 
     data, removed = prepare_data(place.trial.job, store), _removed(place)
 

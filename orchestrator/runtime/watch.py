@@ -17,8 +17,9 @@ from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import symbols
 from orchestrator.report.chart import sparkline
-from orchestrator.runtime.progress import ProgressFile, TrialProgress
-from orchestrator.store import Chain, Pruned, StageStore, Tried, pruned_trials, replay_all
+from orchestrator.store import Pruned, StageStore, pruned_trials
+from orchestrator.trials.chain import Chain, Tried, replay_all
+from orchestrator.trials.progress import ProgressFile, TrialProgress
 
 TREND = 7
 """Stages whose exact match the live table draws."""

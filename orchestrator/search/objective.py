@@ -10,7 +10,7 @@ from statistics import fmean
 from orchestrator.config import Search
 from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import Settings, sentence
-from orchestrator.store import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from orchestrator.config import Scalar
-from orchestrator.store import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
 
 IMPLICIT, FAST = "best-implicit", "best-at-2x-speed"
 FAST_FACTOR = 2.0

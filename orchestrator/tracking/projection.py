@@ -15,11 +15,13 @@ from orchestrator.identity import canonical_json, digest, non_default
 from orchestrator.labels import COLOURS
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan, Trial, grid
+from orchestrator.results.cost import Cost
+from orchestrator.results.frontier import FrontierPoint
 from orchestrator.search import Standing, best_line
-from orchestrator.store import Chain, FrontierPoint, Pruned
-from orchestrator.store.cost import Cost
+from orchestrator.store import Pruned
 from orchestrator.tracking.attempts import attempt_records, failure_line
 from orchestrator.tracking.records import RunRecord, Status, Value
+from orchestrator.trials.chain import Chain
 
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""

@@ -29,8 +29,8 @@ from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.tokens import TokenTable
 from orchestrator.method.train import train_stage
-from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.store import StageStore
+from orchestrator.trials.data import JobData, prepare_data
 
 EXAMPLES = 250
 THREADS = 2

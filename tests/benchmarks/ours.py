@@ -16,8 +16,8 @@ from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage
 from orchestrator.runtime.cluster import WORKER_ENVIRONMENT
-from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.store import StageStore
+from orchestrator.trials.data import JobData, prepare_data
 
 ALLOCATOR = {name: value for name, value in WORKER_ENVIRONMENT.items() if name.startswith("MALLOC_")}
 """What the product sets for its training workers; glibc reads it when a process starts."""

@@ -12,9 +12,9 @@ from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.runtime.drift import other_fields, refuse_drift
 from orchestrator.runtime.trial import TrialTask
 from orchestrator.store import StageStore, plan_for, save_job
+from orchestrator.trials.drift import other_fields, refuse_drift
 
 
 def make_plan(name: str = "small", seeds: tuple[int, ...] = (0,), **training: float) -> Plan:

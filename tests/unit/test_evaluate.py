@@ -28,10 +28,11 @@ from orchestrator.method.evaluate import (
 from orchestrator.method.models.model import load_weights
 from orchestrator.method.tokens import token_table
 from orchestrator.plan import Trial, build_plan
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -48,9 +48,11 @@ from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.plan.fork import fork_plan
 from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import Manifest, StageStore, frontier, save_job
+from orchestrator.results.frontier import frontier
+from orchestrator.store import Manifest, StageStore, save_job
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 E = 0
 LAYERS, WIDTH = 3, 16

@@ -39,10 +39,12 @@ from orchestrator.method.evaluate import Evaluator, Removed
 from orchestrator.method.icot_kd.thoughts import load_coupled
 from orchestrator.method.models.model import initial_model, load_weights, stage_model, whole_model
 from orchestrator.plan import build_plan
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
+from orchestrator.results.find import find_stage
 from orchestrator.runtime.use import TrainedStage, export_stage
-from orchestrator.store import Manifest, StageStore, find_stage, save_job
+from orchestrator.store import Manifest, StageStore, save_job
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -31,8 +31,11 @@ from orchestrator.report.interval import interval, student, wilson
 from orchestrator.report.page import report_html
 from orchestrator.report.plan import forecast
 from orchestrator.report.table import frontier_table, summary_table
+from orchestrator.results.find import find_stage
+from orchestrator.results.frontier import FrontierPoint, frontier
 from orchestrator.stability import Block
-from orchestrator.store import Chain, FrontierPoint, StageStore, find_stage, frontier, save_job
+from orchestrator.store import StageStore, save_job
+from orchestrator.trials.chain import Chain
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {

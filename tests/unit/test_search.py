@@ -23,34 +23,30 @@ from orchestrator.plan.fork import fork_plan
 from orchestrator.report.compare import comparison
 from orchestrator.report.findings import Findings
 from orchestrator.report.table import standings_table, summary_table
+from orchestrator.results.frontier import best_point, frontier, points_of
 from orchestrator.runtime import search
 from orchestrator.runtime.cluster import Placement
-from orchestrator.runtime.execute import walk
-from orchestrator.runtime.order import in_order, open_trials
 from orchestrator.runtime.pruning import goes_on
 from orchestrator.runtime.run import named_plan
 from orchestrator.runtime.trial import TrialTask
 from orchestrator.runtime.watch import TrialStatus, live_table
 from orchestrator.search import Rung, best_line, full_cot_rates, reason_to_stop, rungs, standings, winners
 from orchestrator.store import (
-    Chain,
     Manifest,
     Pruned,
     StageStore,
-    best_point,
-    frontier,
     plan_for,
-    points_of,
     proposals,
     pruned_trials,
     record_proposal,
     record_pruned,
-    replay,
-    replay_all,
     save_fork,
     save_job,
     saved_plan,
 )
+from orchestrator.trials.chain import Chain, replay, replay_all
+from orchestrator.trials.order import in_order, open_trials
+from orchestrator.trials.walk import walk
 
 DELTA, LAMBDA, RATE = "schedule.tokens_per_stage", "schedule.smoothing_lambda", "training.learning_rate"
 GRID = {"space": {DELTA: [2, 4], LAMBDA: [4, math.inf]}}

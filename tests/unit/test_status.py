@@ -22,12 +22,13 @@ from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.runtime import run
 from orchestrator.runtime.notify import Webhook
-from orchestrator.runtime.progress import ProgressFile
 from orchestrator.runtime.run import FAILED
 from orchestrator.runtime.status import job_state
 from orchestrator.runtime.watch import Watch
-from orchestrator.store import Chain, StageStore, plan_for, save_job
+from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.progress import ProgressFile
 
 
 def saved(folder: Path) -> tuple[Plan, StageStore]:

@@ -27,10 +27,11 @@ from orchestrator.method.models.model import initial_model, load_weights, save_w
 from orchestrator.method.removal import IGNORED, Batch, cut, without_long
 from orchestrator.method.train import by_length
 from orchestrator.plan import build_plan
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import Example, make_task
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

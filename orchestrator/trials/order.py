@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from orchestrator.plan import Plan, Trial
-from orchestrator.store import StageStore, pruned_trials, replay
+from orchestrator.store import StageStore, pruned_trials
+from orchestrator.trials.chain import replay
 
 
 def open_trials(plan: Plan, store: StageStore) -> list[Trial]:

@@ -17,8 +17,9 @@ from orchestrator.files import replace_file
 from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
-from orchestrator.runtime.order import open_trials
-from orchestrator.store import StageStore, job_folder, number_versions, replay, saved_job, saved_plan
+from orchestrator.store import StageStore, job_folder, number_versions, saved_job, saved_plan
+from orchestrator.trials.chain import replay
+from orchestrator.trials.order import open_trials
 
 
 class Drift(Record):

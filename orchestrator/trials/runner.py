@@ -1,13 +1,13 @@
-"""A trial in one process (or one worker of several), with no Ray: walk the stages, adopt or train."""
+"""Runs one stage of a trial, alone or as one worker of several: train, judge, measure, commit. With no Ray."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,41 +27,20 @@ from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
 from orchestrator.method.tokens import TokenTable
 from orchestrator.method.train import Progress, removal_loss, train_stage
 from orchestrator.method.workers import Gather, split, told
-from orchestrator.plan import PlannedStage, Trial
-from orchestrator.runtime.data import JobData
-from orchestrator.runtime.judging import Answers, StageJudge, expected
-from orchestrator.runtime.resume import Keeper
+from orchestrator.plan import PlannedStage
 from orchestrator.stability import Judgement
-from orchestrator.store import Chain, Claim, Manifest, StageStore
+from orchestrator.store import Claim, Manifest, StageStore
 from orchestrator.tasks import Task
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.data import JobData
+from orchestrator.trials.judging import Answers, StageJudge, expected
+from orchestrator.trials.snapshot import Keeper
 
 T = TypeVar("T")
 OPTIMIZER_FILE = "optimizer.safetensors"
 WAIT_SECONDS = 0.5
 WORST_LOSS = 1e9
 """Stands for a loss that is not finite: records hold plain JSON numbers."""
-
-
-class Runner(Protocol):
-    """What a walk needs: what is committed, a way to run what is not, and whether to go on at all."""
-
-    def goes_on(self) -> bool: ...
-
-    def committed(self, stage: PlannedStage) -> Manifest | None: ...
-
-    def run(self, stage: PlannedStage, chain: Chain) -> Manifest: ...
-
-
-def walk(trial: Trial, runner: Runner) -> Iterator[Chain]:
-    """Take a trial through its attempts: adopt what is committed, run what is not, go back after a failure.
-
-    Every decision is the chain's and rests on manifests alone, so all workers decide alike. Ends
-    between two stages when the trial is not worth going on with.
-    """
-    chain = Chain.begin(trial)
-    while (stage := chain.next) and runner.goes_on():
-        chain = chain.grown(runner.committed(stage) or runner.run(stage, chain))
-        yield chain
 
 
 def evaluator(job: Job, task: Task, tokenizer: PreTrainedTokenizerBase, table: TokenTable) -> Evaluator:

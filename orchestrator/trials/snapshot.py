@@ -21,7 +21,6 @@ from orchestrator.method.resume import Consumed, Moment
 from orchestrator.method.tokens import TokenTable
 from orchestrator.method.workers import gathered, is_split, split_like, told
 from orchestrator.plan import PlannedStage
-from orchestrator.runtime.drain import NodeDrained
 from orchestrator.store import Snapshots, StageStore, number_versions, unwritten
 
 LEAST_SECONDS = 20.0
@@ -126,3 +125,7 @@ class Keeper:
         """The snapshot is of no more use."""
         if self._first:
             self._snapshots.forget()
+
+
+class NodeDrained(Exception):
+    """A node of ours is drained; where the stage is was kept."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.store.chain import Chain, Tried
+from orchestrator.trials.chain import Chain, Tried
 
 
 @dataclass(frozen=True)

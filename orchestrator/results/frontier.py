@@ -9,8 +9,8 @@ from statistics import median
 from orchestrator.config import Method, Scalar
 from orchestrator.method.stage import PASSED, Record, Verdict
 from orchestrator.plan import Plan, Trial
-from orchestrator.store.chain import Chain, replay_all
 from orchestrator.store.stages import Manifest, StageStore
+from orchestrator.trials.chain import Chain, replay_all
 
 Work = tuple[str, str, float]
 """What a decoding speed depends on: the model as its job describes it, the kind of stage (a coupled model is two

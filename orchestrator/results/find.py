@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan, Trial
-from orchestrator.store.chain import Chain, Tried, replay_all
-from orchestrator.store.frontier import best_point, points_of
+from orchestrator.results.frontier import best_point, points_of
 from orchestrator.store.jobs import jobs_like, saved_plan, saved_plans
 from orchestrator.store.stages import StageStore
+from orchestrator.trials.chain import Chain, Tried, replay_all
 
 LEAST_KEY = 4
 """Characters that name a stage: with fewer a typing error would ask another model."""
