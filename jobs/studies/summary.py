@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from orchestrator.report.interval import interval, wilson
 from orchestrator.results.cost import cost_of
 from orchestrator.results.frontier import FrontierPoint, points_of
+from orchestrator.results.intervals import interval, wilson
 from orchestrator.store import StageStore, saved_plan
 from orchestrator.trials.chain import Chain, replay_all
 

@@ -65,7 +65,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show where every job of the store stands; with JOB every trial of it, in the store or on a cluster."""
-    from orchestrator.runtime.status import show_jobs
+    from orchestrator.runtime.show_jobs import show_jobs
     from orchestrator.runtime.submit import job_name, show_status
     from orchestrator.store import StageStore
 

@@ -93,7 +93,8 @@ def plan(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Show every trial and stage: steps, what is shared, what is in the store, time and disk."""
-    from orchestrator.report.plan import forecast, plan_table
+    from orchestrator.report.terminal.planned import plan_table
+    from orchestrator.results.forecast import forecast
 
     planned = forecast(*_planned(job, overrides, store))
     if as_json:
@@ -198,7 +199,8 @@ def fork(
 @app.command()
 def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Show in which fields two jobs differ, then both frontiers side by side."""
-    from orchestrator.report.compare import comparison, comparison_table
+    from orchestrator.report.terminal.compared import comparison_table
+    from orchestrator.results.compare import comparison
 
     (plan_left, stages), (plan_right, _) = _planned(left, None, store), _planned(right, None, store)
     compared = comparison(plan_left, plan_right, stages)
@@ -438,7 +440,8 @@ def _end(outcome: Plan | int, store: Path) -> None:
     """Exit with a code, or show the plan of a dry run."""
     if isinstance(outcome, int):
         sys.exit(outcome)
-    from orchestrator.report.plan import forecast, plan_table
+    from orchestrator.report.terminal.planned import plan_table
+    from orchestrator.results.forecast import forecast
     from orchestrator.store import StageStore
 
     console().print(plan_table(forecast(outcome, StageStore(store.absolute()))))

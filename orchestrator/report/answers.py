@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from orchestrator import labels
 from orchestrator.plan.grid import symbols
-from orchestrator.report.findings import Findings
-from orchestrator.report.groups import Group, MeanPoint
-from orchestrator.report.interval import wilson
 from orchestrator.results.cost import Spent
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint, best_point
-from orchestrator.search import full_cot_rates
+from orchestrator.results.groups import Group, MeanPoint
+from orchestrator.results.intervals import wilson
+from orchestrator.results.winners import full_cot_rates
 
 
 class Answer(NamedTuple):

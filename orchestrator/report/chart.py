@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from orchestrator import labels
 from orchestrator.config import Method
-from orchestrator.report.findings import Findings
-from orchestrator.report.groups import NOTHING, Group
 from orchestrator.report.svg import ticks
+from orchestrator.results.findings import Findings
+from orchestrator.results.groups import NOTHING, Group
 
 ROWS = 10
 """Above the zero line: a tenth of exact match each."""

@@ -9,10 +9,10 @@ from rich.console import RenderableType
 from orchestrator.labels import count
 from orchestrator.method.stage import PASSED
 from orchestrator.report.chart import frontier_chart
-from orchestrator.report.findings import Findings
 from orchestrator.report.table import frontier_table, standings_table, summary_table
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import HALF
-from orchestrator.search import best_line
+from orchestrator.results.ranking import best_line
 
 MOST_TRIALS = 30
 MOST_CONFIGURATIONS = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, computed_field
 
 from orchestrator import labels
-from orchestrator.report.interval import wilson
+from orchestrator.results.intervals import wilson
 
 
 class Evaluated(BaseModel, frozen=True):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator import labels
 from orchestrator.labels import COLOURS
 from orchestrator.method.stage import RemovalPoint
-from orchestrator.report.findings import Findings
-from orchestrator.report.groups import NOTHING, Group, MeanPoint
 from orchestrator.report.svg import ticks
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint
+from orchestrator.results.groups import NOTHING, Group, MeanPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from orchestrator.files import partial
 from orchestrator.report.figure import frontier_figure, save_figure
-from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.report.table import frontier_arrow, frontier_csv
+from orchestrator.results.findings import Findings
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from orchestrator.labels import caption
 from orchestrator.report import sections
 from orchestrator.report.ablation import ablation
 from orchestrator.report.answers import Answer, answers
-from orchestrator.report.findings import Findings
-from orchestrator.report.groups import CROWD, NOTHING
 from orchestrator.report.markup import paragraph
 from orchestrator.report.reading import reading
 from orchestrator.report.style import CSS
 from orchestrator.report.svg import Drawing, legend, removal_svg, speed_svg
 from orchestrator.report.thoughts import probed_stages, thoughts
+from orchestrator.results.findings import Findings
+from orchestrator.results.groups import CROWD, NOTHING
 
 
 def report_html(findings: Findings) -> str:

@@ -9,10 +9,10 @@ from statistics import fmean
 from orchestrator import labels
 from orchestrator.config import Method
 from orchestrator.plan import Plan
-from orchestrator.report.findings import Findings
-from orchestrator.report.groups import NOTHING
-from orchestrator.report.trials import TrialPoints
-from orchestrator.search import best_line, of_configuration
+from orchestrator.results.findings import Findings
+from orchestrator.results.groups import NOTHING
+from orchestrator.results.ranking import best_line, of_configuration
+from orchestrator.results.trial_points import TrialPoints
 
 
 def reading(findings: Findings) -> str:

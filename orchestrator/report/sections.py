@@ -10,14 +10,13 @@ from itertools import islice
 from orchestrator import labels
 from orchestrator.config import job_toml
 from orchestrator.plan.grid import sentence, symbols, text
-from orchestrator.report.findings import Findings, belongs
-from orchestrator.report.interval import wilson
 from orchestrator.report.markup import Column, folded, paragraph, section, table
 from orchestrator.report.svg import Drawing, removal_svg
 from orchestrator.results.cost import Spent
+from orchestrator.results.findings import Findings, belongs
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.search import Standing
-from orchestrator.search.objective import value_words
+from orchestrator.results.intervals import wilson
+from orchestrator.results.ranking import Standing, value_words
 from orchestrator.store import Manifest, is_fork
 
 MOST_ROWS = 500

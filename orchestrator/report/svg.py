@@ -15,9 +15,9 @@ from orchestrator import labels
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan.grid import symbols
-from orchestrator.report.groups import Group, MeanPoint
-from orchestrator.report.trials import FailedAttempt, TrialPoints
 from orchestrator.results.frontier import FrontierPoint
+from orchestrator.results.groups import Group, MeanPoint
+from orchestrator.results.trial_points import FailedAttempt, TrialPoints
 
 HEIGHT = 300
 CROSS = "M-4-4 4 4M-4 4 4-4"

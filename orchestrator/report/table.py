@@ -13,10 +13,9 @@ from rich.table import Table
 from orchestrator import labels
 from orchestrator.config import Search
 from orchestrator.plan.grid import symbols
-from orchestrator.report.trials import TrialPoints
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.search import Standing
-from orchestrator.search.objective import value_words
+from orchestrator.results.ranking import Standing, value_words
+from orchestrator.results.trial_points import TrialPoints
 
 if TYPE_CHECKING:
     import pyarrow as pa

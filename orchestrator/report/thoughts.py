@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from orchestrator.report.findings import Findings
 from orchestrator.report.markup import Column, paragraph, section, table
+from orchestrator.results.findings import Findings
 from orchestrator.store import job_folder
 
 CELL = 13

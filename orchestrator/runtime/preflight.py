@@ -11,7 +11,7 @@ from orchestrator.errors import InputError, StepwiseError
 from orchestrator.labels import count
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan
-from orchestrator.report.plan import forecast
+from orchestrator.results.forecast import forecast
 from orchestrator.runtime.attach import Attachment, connect, placement, room_now
 from orchestrator.runtime.jobs import JobServer
 from orchestrator.runtime.sight import NodeView, node_views

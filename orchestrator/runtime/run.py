@@ -20,15 +20,15 @@ from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.plan.fork import fork_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
-from orchestrator.report.findings import Findings
+from orchestrator.report.terminal.live import Watch
 from orchestrator.results.find import find_stage
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import frontier
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.search import run_trials
-from orchestrator.runtime.watch import Watch
 from orchestrator.store import (
     StageStore,
     check_fork_name,

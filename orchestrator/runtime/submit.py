@@ -14,8 +14,9 @@ from orchestrator.errors import INTERRUPTED, InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.labels import count
 from orchestrator.plan import build_plan
+from orchestrator.report.terminal.states import state_table
+from orchestrator.results.status import JobState, job_state
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
-from orchestrator.runtime.status import JobState, job_state, state_table
 from orchestrator.store import StageStore, saved_plan
 
 DONE = 0

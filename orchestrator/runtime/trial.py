@@ -154,8 +154,8 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
     import ray.train.torch
     import torch
 
+    from orchestrator.results.pruning import goes_on
     from orchestrator.runtime.drain import node_is_drained
-    from orchestrator.runtime.pruning import goes_on
     from orchestrator.trials.data import prepare_data
     from orchestrator.trials.runner import StageRunner
     from orchestrator.trials.snapshot import NodeDrained

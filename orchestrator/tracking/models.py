@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.search import winners
+from orchestrator.results.winners import winners
 from orchestrator.store import Manifest, StageStore
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan, Trial, grid
 from orchestrator.results.cost import Cost
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.search import Standing, best_line
+from orchestrator.results.ranking import Standing, best_line
 from orchestrator.store import Pruned
 from orchestrator.tracking.attempts import attempt_records, failure_line
 from orchestrator.tracking.records import RunRecord, Status, Value

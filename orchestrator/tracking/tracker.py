@@ -18,7 +18,7 @@ from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.results.cost import cost_of
 from orchestrator.results.frontier import FrontierPoint, points_of
-from orchestrator.search import standings
+from orchestrator.results.ranking import standings
 from orchestrator.store import Manifest, StageStore, pruned_trials
 from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.projection import Losses, job_record, trial_records

@@ -15,8 +15,9 @@ from rich.console import Console
 from orchestrator.config import Job
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
+from orchestrator.report.terminal.live import live_table
 from orchestrator.results.frontier import frontier
-from orchestrator.runtime.watch import TrialStatus, live_table
+from orchestrator.results.status import TrialStatus
 from orchestrator.store import Manifest, StageStore
 from orchestrator.trials.chain import Chain, replay
 from orchestrator.trials.progress import TrialProgress

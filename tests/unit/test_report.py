@@ -26,13 +26,13 @@ from orchestrator.report import ReportFiles, write_report
 from orchestrator.report.answers import Answer, answers
 from orchestrator.report.chart import frontier_chart, sparkline
 from orchestrator.report.ending import ending
-from orchestrator.report.findings import Findings
-from orchestrator.report.interval import interval, student, wilson
 from orchestrator.report.page import report_html
-from orchestrator.report.plan import forecast
 from orchestrator.report.table import frontier_table, summary_table
 from orchestrator.results.find import find_stage
+from orchestrator.results.findings import Findings
+from orchestrator.results.forecast import forecast
 from orchestrator.results.frontier import FrontierPoint, frontier
+from orchestrator.results.intervals import interval, student, wilson
 from orchestrator.stability import Block
 from orchestrator.store import StageStore, save_job
 from orchestrator.trials.chain import Chain

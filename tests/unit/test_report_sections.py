@@ -12,10 +12,10 @@ import pytest
 from orchestrator.config import Job, template
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.report.ablation import effects
-from orchestrator.report.findings import Findings
 from orchestrator.report.page import report_html
 from orchestrator.report.thoughts import probe_folder, probe_name, probed_stages
+from orchestrator.results.effects import effects
+from orchestrator.results.findings import Findings
 from orchestrator.store import StageStore, save_job
 
 DELTA, LAMBDA = "schedule.tokens_per_stage", "schedule.smoothing_lambda"

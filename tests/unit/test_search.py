@@ -20,17 +20,19 @@ from orchestrator.errors import InputError
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, grid, read_chain
 from orchestrator.plan.fork import fork_plan
-from orchestrator.report.compare import comparison
-from orchestrator.report.findings import Findings
 from orchestrator.report.table import standings_table, summary_table
+from orchestrator.report.terminal.live import live_table
+from orchestrator.results.compare import comparison
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import best_point, frontier, points_of
+from orchestrator.results.pruning import Rung, goes_on, reason_to_stop, rungs
+from orchestrator.results.ranking import best_line, standings
+from orchestrator.results.status import TrialStatus
+from orchestrator.results.winners import full_cot_rates, winners
 from orchestrator.runtime import search
 from orchestrator.runtime.cluster import Placement
-from orchestrator.runtime.pruning import goes_on
 from orchestrator.runtime.run import named_plan
 from orchestrator.runtime.trial import TrialTask
-from orchestrator.runtime.watch import TrialStatus, live_table
-from orchestrator.search import Rung, best_line, full_cot_rates, reason_to_stop, rungs, standings, winners
 from orchestrator.store import (
     Manifest,
     Pruned,

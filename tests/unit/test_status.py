@@ -20,11 +20,11 @@ from orchestrator.errors import Problem, StoreError
 from orchestrator.files import replace_file
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
+from orchestrator.report.terminal.live import Watch
+from orchestrator.results.status import job_state
 from orchestrator.runtime import run
 from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.run import FAILED
-from orchestrator.runtime.status import job_state
-from orchestrator.runtime.watch import Watch
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.trials.chain import Chain

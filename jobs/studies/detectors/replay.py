@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.method.evaluate import mark_tokens
-from orchestrator.report.interval import wilson
+from orchestrator.results.intervals import wilson
 from orchestrator.stability import Blocks, Expected, History, Thresholds, judge
 from orchestrator.store import StageStore, saved_plan
 from orchestrator.trials.chain import Chain, replay_all

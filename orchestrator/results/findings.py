@@ -9,11 +9,11 @@ from functools import cached_property
 from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan import Plan
 from orchestrator.plan.grid import Settings
-from orchestrator.report.groups import Group, groups_of
-from orchestrator.report.trials import FailedAttempt, TrialPoints, by_trial, failed_attempts, removals
 from orchestrator.results.cost import Cost, cost_of
 from orchestrator.results.frontier import FrontierPoint, points_of
-from orchestrator.search import Standing, standings
+from orchestrator.results.groups import Group, groups_of
+from orchestrator.results.ranking import Standing, standings
+from orchestrator.results.trial_points import FailedAttempt, TrialPoints, by_trial, failed_attempts, removals
 from orchestrator.store import Manifest, Pruned, StageStore, pruned_trials
 from orchestrator.trials.chain import Chain, replay_all
 

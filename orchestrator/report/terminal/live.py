@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -13,13 +12,13 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.labels import SHORT_LABELS, count, duration
-from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import symbols
 from orchestrator.report.chart import sparkline
+from orchestrator.results.status import TrialStatus
 from orchestrator.store import Pruned, StageStore, pruned_trials
 from orchestrator.trials.chain import Chain, Tried, replay_all
-from orchestrator.trials.progress import ProgressFile, TrialProgress
+from orchestrator.trials.progress import ProgressFile
 
 TREND = 7
 """Stages whose exact match the live table draws."""
@@ -27,67 +26,6 @@ STATES = ("training", "waiting", "done", "gave up", "pruned")
 MOST_LINES = 12
 """Trials that a pipe is told of one by one at the beginning."""
 _MAY_HANG = "; if its worker hangs, Ctrl-C and the same command go on from what is committed"
-
-
-@dataclass(frozen=True)
-class TrialStatus:
-    """Where a trial stands, as the store tells it."""
-
-    chain: Chain
-    progress: TrialProgress | None
-    pruned: Pruned | None = None
-
-    @property
-    def trial(self) -> Trial:
-        return self.chain.trial
-
-    @property
-    def state(self) -> str:
-        if self.pruned:
-            return "pruned"
-        if self.chain.given_up:
-            return "gave up"
-        if self.chain.next is None:
-            return "done"
-        return "training" if self.progress else "waiting"
-
-    @property
-    def metrics(self) -> StageMetrics | None:
-        standing = [tried for tried in self.chain.standing if tried.stage.spec.answers]
-        return standing[-1].manifest.metrics if standing else None
-
-    @property
-    def removed_tokens(self) -> int:
-        """Scheduled for removal now, or where the trial stands."""
-        if self.progress:
-            return self.progress.removed_tokens
-        return self.metrics.removed_tokens if self.metrics else 0
-
-    @property
-    def steps_done(self) -> int:
-        return sum(tried.steps for tried in self.chain.standing) + (self.progress.step if self.progress else 0)
-
-    @property
-    def steps(self) -> int:
-        """To the end, if the stages to come go as planned."""
-        to_come = self.trial.stages[len(self.chain.standing) :]
-        planned = sum(stage.spec.steps for stage in to_come)
-        if self.chain.next:
-            planned += self.chain.next.spec.steps - to_come[0].spec.steps
-        return sum(tried.steps for tried in self.chain.standing) + planned
-
-    @property
-    def seconds_left(self) -> float | None:
-        if not self.progress or not self.progress.steps_per_second:
-            return None
-        return (self.steps - self.steps_done) / self.progress.steps_per_second
-
-    @property
-    def quiet_seconds(self) -> float | None:
-        """How long a trial in training has shown no step, if that is too long."""
-        if self.state != "training":
-            return None
-        return self.progress.quiet_seconds(self.chain.next.spec.steps, time.time())
 
 
 def _status(chain: Chain, store: StageStore, since: float, pruned: Pruned | None) -> TrialStatus:

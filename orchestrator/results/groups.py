@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.config import Method, Scalar
-from orchestrator.report.interval import interval, middle
-from orchestrator.report.trials import TrialPoints
 from orchestrator.results.frontier import FrontierPoint
+from orchestrator.results.intervals import interval, middle
+from orchestrator.results.trial_points import TrialPoints
 
 NOTHING = "No stage has passed yet."
 """In place of a picture."""

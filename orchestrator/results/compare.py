@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table
-
 from orchestrator import labels
 from orchestrator.config import Job, Method
 from orchestrator.identity import field_diff, non_default
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.plan.grid import symbols
-from orchestrator.report.findings import Findings
-from orchestrator.report.trials import TrialPoints
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.search import best_line, of_configuration
+from orchestrator.results.ranking import best_line, of_configuration
+from orchestrator.results.trial_points import TrialPoints
 from orchestrator.store import StageStore
 
 
@@ -51,29 +48,6 @@ def comparison(left: Plan, right: Plan, store: StageStore) -> Comparison:
             row: (left_means.get(row), right_means.get(row))
             for row in dict.fromkeys(_ordered([*left_means, *right_means]))
         },
-    )
-
-
-def comparison_table(compared: Comparison) -> Group:
-    """The comparison for a terminal."""
-    left, right = compared.jobs
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("exact match")
-    for name, settings in zip(compared.jobs, compared.shown, strict=True):
-        table.add_column(f"{name}\n{settings}" if settings else name, justify="right", overflow="fold")
-    table.add_column("difference", justify="right")
-    for row, (a, b) in compared.exact_match.items():
-        difference = "" if a is None or b is None else f"{b - a:+.3f}"
-        table.add_row(row, *("-" if value is None else labels.exact(value) for value in (a, b)), difference)
-    common = labels.count(compared.stages_in_common, "stage")
-    best = [f"{name}  {line}" for name, line in zip(compared.jobs, compared.best, strict=True) if line]
-    return Group(
-        f"{left} -> {right}",
-        *(f"  {line}" for line in compared.differences or ["no field differs but the name"]),
-        f"  {common} in common",
-        "",
-        table,
-        *best,
     )
 
 
