@@ -26,7 +26,7 @@ from statistics import fmean
 from orchestrator.config import Job
 from orchestrator.plan import Plan, PlannedStage, Trial
 from orchestrator.plan.grid import Settings, symbols
-from orchestrator.store import Pruned, StageStore, plan_for, pruned_trials, record_pruned
+from orchestrator.store import StageStore, plan_for, pruned_trials
 from orchestrator.trials.chain import replay_all, standing_manifests
 
 ETA = 3
@@ -96,18 +96,15 @@ def _worst_if_not_finite(loss: float) -> float:
     return loss if math.isfinite(loss) else math.inf
 
 
-def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> bool:
-    """Asked between two stages. The answer no is recorded, and holds for all seeds of a configuration."""
+def reason_to_prune(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> str | None:
+    """Why a trial should not go on, or None if it should. A reason holds for all seeds of a configuration."""
     if job.search is None or not job.search.prune or trial.method != "stepwise":
-        return True
+        return None
     plan = plan_for(job, store, total_tokens)
     group = next(trials for trials in plan.groups.values() if trial.name in {t.name for t in trials})
     stopped = pruned_trials(plan, store.root)
     reasons = [stopped[t.name].reason for t in group if t.name in stopped]
-    reason = reasons[0] if reasons else reason_to_stop(group[0].settings, rungs(plan, _losses(plan, store)))
-    if reason:
-        record_pruned(trial, store.root, Pruned(chain=trial.stages[-1].key, reason=reason))
-    return reason is None
+    return reasons[0] if reasons else reason_to_stop(group[0].settings, rungs(plan, _losses(plan, store)))
 
 
 def _losses(plan: Plan, store: StageStore) -> dict[str, float]:

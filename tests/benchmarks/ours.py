@@ -15,7 +15,7 @@ from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage
-from orchestrator.runtime.cluster import WORKER_ENVIRONMENT
+from orchestrator.ray.local import WORKER_ENVIRONMENT
 from orchestrator.store import StageStore
 from orchestrator.trials.data import JobData, prepare_data
 

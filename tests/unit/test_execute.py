@@ -21,8 +21,8 @@ from orchestrator.errors import TrialError
 from orchestrator.method.models.hub import load_tokenizer
 from orchestrator.method.models.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
+from orchestrator.ray.train import problems_of
 from orchestrator.results.frontier import frontier
-from orchestrator.runtime.trial import problems_of
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
 from orchestrator.trials.chain import replay

@@ -13,14 +13,14 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
 
+from orchestrator.commands import run
+from orchestrator.commands.mirroring import BackgroundMirror, Mirroring, bring, send
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
 from orchestrator.plan.fork import fork_plan
 from orchestrator.results.frontier import frontier
-from orchestrator.runtime import run
-from orchestrator.runtime.mirroring import BackgroundMirror, Mirroring, bring, send
 from orchestrator.store import StageStore, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
 from orchestrator.store.mirror import Mirror

@@ -15,24 +15,24 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.commands.given import named_plan
 from orchestrator.config import Job, Search, load_job
 from orchestrator.errors import InputError
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, grid, read_chain
 from orchestrator.plan.fork import fork_plan
+from orchestrator.ray import tune
+from orchestrator.ray.placement import Placement
+from orchestrator.ray.train import TrialTask, goes_on
 from orchestrator.report.table import standings_table, summary_table
 from orchestrator.report.terminal.live import live_table
 from orchestrator.results.compare import comparison
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import best_point, frontier, points_of
-from orchestrator.results.pruning import Rung, goes_on, reason_to_stop, rungs
+from orchestrator.results.pruning import Rung, reason_to_stop, rungs
 from orchestrator.results.ranking import best_line, standings
 from orchestrator.results.status import TrialStatus
 from orchestrator.results.winners import full_cot_rates, winners
-from orchestrator.runtime import search
-from orchestrator.runtime.cluster import Placement
-from orchestrator.runtime.run import named_plan
-from orchestrator.runtime.trial import TrialTask
 from orchestrator.store import (
     Manifest,
     Pruned,
@@ -450,7 +450,7 @@ def test_proposals_belong_to_what_is_searched(stepwise, store):
 
 def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_is_recorded(store):
     """The searcher alone, without a cluster: this test commits the stages."""
-    from orchestrator.runtime.proposals import GroupSearch
+    from orchestrator.ray.optuna import GroupSearch
 
     ranges = {RATE: {"low": 1e-4, "high": 1e-2, "log": True}, DELTA: [2, 4]}
     job = make_job({"type": "optuna", "configurations": 4, "space": ranges}, seeds=[0, 1])
@@ -492,9 +492,9 @@ def test_walk_asks_before_every_stage(store):
 def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
     ended = []
 
-    def tune(*arguments: Any) -> None:
+    def search(*arguments: Any) -> None:
         storage = arguments[4]
-        while not (storage / search.INTERRUPTED).exists():
+        while not (storage / tune.INTERRUPTED).exists():
             time.sleep(0.01)
         ended.append("Tune")
 
@@ -508,10 +508,10 @@ def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
     def tick() -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(search, "_search", tune)
-    monkeypatch.setattr(search, "local_ray", ray)
+    monkeypatch.setattr(tune, "_search", search)
+    monkeypatch.setattr(tune, "local_ray", ray)
     with pytest.raises(BrokenPipeError):
-        search.run_trials(build_plan(make_job()), store, tick)
+        tune.run_trials(build_plan(make_job()), store, tick)
     assert ended == ["Tune", "Ray"]
 
 

@@ -15,6 +15,9 @@ from typing import ClassVar
 import pytest
 from rich.console import Console
 
+from orchestrator.commands import run
+from orchestrator.commands.run import FAILED
+from orchestrator.commands.webhook import Webhook
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.errors import Problem, StoreError
 from orchestrator.files import replace_file
@@ -22,9 +25,6 @@ from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.report.terminal.live import Watch
 from orchestrator.results.status import job_state
-from orchestrator.runtime import run
-from orchestrator.runtime.notify import Webhook
-from orchestrator.runtime.run import FAILED
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.trials.chain import Chain

@@ -11,11 +11,11 @@ from orchestrator.errors import InputError, StepwiseError
 from orchestrator.labels import count
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan
+from orchestrator.ray.joined import Attachment, connect, placement, room_now
+from orchestrator.ray.nodes import NodeView, node_views
 from orchestrator.results.forecast import forecast
-from orchestrator.runtime.attach import Attachment, connect, placement, room_now
-from orchestrator.runtime.jobs import JobServer
-from orchestrator.runtime.sight import NodeView, node_views
 from orchestrator.store import StageStore
+from orchestrator.submit.job_server import JobServer
 from orchestrator.tracking import Tracker
 
 MAX_SKEW_SECONDS = 5.0

@@ -24,9 +24,9 @@ from ray.tune.search.optuna import OptunaSearch
 from orchestrator.config import Range, Search
 from orchestrator.plan import Plan, build_plan
 from orchestrator.plan.grid import Settings, rounded
+from orchestrator.ray.train import TrialTask
 from orchestrator.results.frontier import frontier
 from orchestrator.results.ranking import standings
-from orchestrator.runtime.trial import TrialTask
 from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, record_proposal, save_job
 from orchestrator.trials.order import in_order, open_trials
 

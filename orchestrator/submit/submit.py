@@ -16,8 +16,8 @@ from orchestrator.labels import count
 from orchestrator.plan import build_plan
 from orchestrator.report.terminal.states import state_table
 from orchestrator.results.status import JobState, job_state
-from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
 from orchestrator.store import StageStore, saved_plan
+from orchestrator.submit.job_server import JobServer, Submission, Unreachable
 
 DONE = 0
 

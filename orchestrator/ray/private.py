@@ -1,8 +1,9 @@
-"""Ray Train without the helpers that a trial has no use for.
+"""All that is private of Ray and may change with any version of it.
 
-The manager of Ray datasets, of which a trial has none, is a process that imports for two to three CPU-seconds while
-the trial waits to begin, and holds 110 MB until it ends. The cleaner of placement groups stays: without it the cores
-of a killed driver stay taken for as long as Ray runs.
+``LeanTrainer`` is Ray Train without the helpers that a trial has no use for. The manager of Ray datasets, of which a
+trial has none, is a process that imports for two to three CPU-seconds while the trial waits to begin, and holds 110 MB
+until it ends. The cleaner of placement groups stays: without it the cores of a killed driver stay taken for as long as
+Ray runs.
 """
 
 from __future__ import annotations
@@ -41,3 +42,27 @@ class _NoAutoscaler(FixedScalingPolicy):
 
     def _maybe_send_resource_request(self) -> None:
         pass
+
+
+def node_is_drained() -> bool:
+    """In a worker: whether a node of its Train run is drained.
+
+    ``ray.train.get_preemption_info`` says the same, but waits for all workers at each call.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
+
+
+def free_resources() -> list[dict[str, float]]:
+    """What every node of the joined Ray has left at this moment."""
+    import ray._private.state
+
+    return list(ray._private.state.available_resources_per_node().values())
+
+
+def most_resources() -> dict[str, int]:
+    """What an autoscaling cluster may grow to."""
+    import ray._private.state
+
+    return ray._private.state.state.get_max_resources_from_cluster_config() or {}

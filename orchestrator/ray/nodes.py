@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import first_line
-from orchestrator.runtime.cluster import ray_storage
+from orchestrator.ray.local import ray_storage
 from orchestrator.store.claims import claim, held
 
 TIMEOUT_SECONDS = 60

@@ -1,8 +1,8 @@
-"""One trial on Ray: a light Tune function that holds one Ray Train run for the whole chain.
+"""A trial as one Ray Train run for the whole chain: its workers walk the stages.
 
-The store is what the two sides share. Workers commit stages and write their progress to files;
-the Tune function watches the store and reports every committed stage to Tune from its own thread
-(``TuneReportCallback`` can hang a trial for ever; research notes, ray.md §1.4).
+The store is what the two sides share. Workers commit stages and write their progress to files; the Tune function
+(``ray/tune.py``) watches the store and reports every committed stage from its own thread (``TuneReportCallback`` can
+hang a trial for ever; research notes, ray.md §1.4).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +19,13 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StepwiseError
 from orchestrator.plan import Plan, Trial, read_chain
-from orchestrator.runtime.cluster import OWN_RAY
-from orchestrator.store import StageStore
-from orchestrator.trials.chain import Chain, Tried
+from orchestrator.ray.local import OWN_RAY
+from orchestrator.store import Pruned, StageStore, record_pruned
+from orchestrator.trials.chain import Tried
 from orchestrator.trials.progress import ProgressFile
 
 if TYPE_CHECKING:
     from ray.train.backend import BackendConfig
-
-POLL_SECONDS = 0.3
-PROBLEMS = "problems"
-"""Of a trial's last result: why it did not get to its end."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +61,7 @@ class TrialTask:
         return trial, StageStore(Path(self.store))
 
 
-def drive_trial(config: dict[str, Any]) -> dict[str, Any]:
-    """The Tune function: run the chain with Ray Train, report each committed attempt once, and in the end its problems.
-
-    They are no exception, which Tune takes for a driver that was lost with its node and may start again.
-    """
-    from ray import tune
-
-    task = TrialTask(**config)
-    trial, store = task.load()
-    with ThreadPoolExecutor(1) as pool:
-        outcome = pool.submit(_fit, task)
-        chain = Chain.begin(trial)
-        while chain.next:
-            finished = outcome.done()
-            while chain.next and (manifest := store.manifest(chain.next)):
-                chain = chain.grown(manifest)
-                tune.report(_tune_metrics(chain.attempts[-1]))
-            if finished:
-                break
-            wait([outcome], POLL_SECONDS)
-        problems = outcome.result()
-    return {PROBLEMS: [asdict(problem) for problem in problems]} if problems else {}
-
-
-def _tune_metrics(tried: Tried) -> dict[str, float | str]:
+def stage_metrics(tried: Tried) -> dict[str, float | str]:
     return {
         "stage": tried.stage.index,
         "removed_tokens": tried.manifest.metrics.removed_tokens,
@@ -99,7 +70,7 @@ def _tune_metrics(tried: Tried) -> dict[str, float | str]:
     }
 
 
-def _fit(task: TrialTask) -> tuple[Problem, ...]:
+def fit_chain(task: TrialTask) -> tuple[Problem, ...]:
     """Ray Train, again and elsewhere whenever a node is drained under it."""
     while (problems := _fit_once(task)) is None:
         pass
@@ -110,7 +81,7 @@ def _fit_once(task: TrialTask) -> tuple[Problem, ...] | None:
     """One Ray Train run; its name is never used again, the store alone says what is done."""
     import ray.train
 
-    from orchestrator.runtime.lean import LeanTrainer, LocalTrainer
+    from orchestrator.ray.private import LeanTrainer, LocalTrainer
 
     trial, _ = task.load()
     resources = trial.job.resources
@@ -154,8 +125,7 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
     import ray.train.torch
     import torch
 
-    from orchestrator.results.pruning import goes_on
-    from orchestrator.runtime.drain import node_is_drained
+    from orchestrator.ray.private import node_is_drained
     from orchestrator.trials.data import prepare_data
     from orchestrator.trials.runner import StageRunner
     from orchestrator.trials.snapshot import NodeDrained
@@ -187,6 +157,16 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
         return None
 
 
+def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> bool:
+    """Asked between two stages. The answer no is recorded, and holds for all seeds of a configuration."""
+    from orchestrator.results.pruning import reason_to_prune
+
+    reason = reason_to_prune(job, total_tokens, trial, store)
+    if reason:
+        record_pruned(trial, store.root, Pruned(chain=trial.stages[-1].key, reason=reason))
+    return reason is None
+
+
 def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
     """What is wrong with a trial that Ray would only try again; nothing if its work got done.
 
@@ -211,7 +191,7 @@ def _report_to_train(tried: Tried, store: StageStore, first: bool, ray_storage: 
     """
     import ray.train
 
-    metrics, manifest = _tune_metrics(tried), tried.manifest
+    metrics, manifest = stage_metrics(tried), tried.manifest
     if not first:
         ray.train.report(metrics)
         return

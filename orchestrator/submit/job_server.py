@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.config import Cluster
 from orchestrator.errors import InputError, Problem, StepwiseError, first_line
 from orchestrator.identity import digest
-from orchestrator.runtime.access import TIMEOUT_SECONDS, check_asks_for_token, document, token
+from orchestrator.ray.access import TIMEOUT_SECONDS, check_asks_for_token, document, token
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails

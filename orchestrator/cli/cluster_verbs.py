@@ -43,7 +43,7 @@ def submit(
     accept_drift: AcceptDrift = False,
 ) -> None:
     """Run a job on a Ray cluster. Submit it again to continue."""
-    from orchestrator.runtime.submit import submit_job
+    from orchestrator.submit.submit import submit_job
 
     sys.exit(
         submit_job(
@@ -65,9 +65,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show where every job of the store stands; with JOB every trial of it, in the store or on a cluster."""
-    from orchestrator.runtime.show_jobs import show_jobs
-    from orchestrator.runtime.submit import job_name, show_status
+    from orchestrator.commands.status import show_jobs
     from orchestrator.store import StageStore
+    from orchestrator.submit.submit import job_name, show_status
 
     there = _cluster(cluster, address, store) if cluster or address else None
     if job is None:
@@ -86,7 +86,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends; exit with its code.")] = False,
 ) -> None:
     """Print what a submitted job prints."""
-    from orchestrator.runtime.submit import job_name, show_logs
+    from orchestrator.submit.submit import job_name, show_logs
 
     sys.exit(show_logs(job_name(job), _cluster(cluster, address, store), follow=follow))
 
@@ -95,7 +95,7 @@ def stop(
     job: JobFile, cluster: ClusterFile = None, address: JobServerUrl = None, store: StoreFolder = DEFAULT_STORE
 ) -> None:
     """Stop a submitted job, all its trials. What is committed stays."""
-    from orchestrator.runtime.submit import job_name, stop_job
+    from orchestrator.submit.submit import job_name, stop_job
 
     sys.exit(stop_job(job_name(job), _cluster(cluster, address, store), console()))
 
@@ -110,8 +110,8 @@ def doctor(
     as_json: bool,
 ) -> NoReturn:
     """Ask whether a job would run on a cluster, or inside one on the Ray at hand."""
-    from orchestrator.runtime.attach import Attachment
-    from orchestrator.runtime.preflight import check_from_here, check_inside
+    from orchestrator.ray.joined import Attachment
+    from orchestrator.submit.preflight import check_from_here, check_inside
 
     if address and "://" not in address and cluster is None:
         checks = check_inside(job, overrides, store.absolute(), Attachment(address, allow_unauthenticated))

@@ -1,24 +1,28 @@
-"""A job from beginning to end: data, plan, Tune over the trials, and what stands in the store at the end."""
+"""The search: Ray Tune over the trials. Each is a light function that holds one Ray Train run and says what it committed."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 from traceback import format_exception_only
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepwiseError, TrialError
 from orchestrator.plan import Plan, Trial
-from orchestrator.runtime.attach import Attachment, attached_ray
-from orchestrator.runtime.cluster import Placement, interruptible, local_ray, ray_storage, tidy_ray_storage
-from orchestrator.runtime.trial import PROBLEMS, TrialTask, drive_trial
+from orchestrator.ray.joined import Attachment, attached_ray
+from orchestrator.ray.local import interruptible, local_ray, ray_storage, tidy_ray_storage
+from orchestrator.ray.placement import Placement
+from orchestrator.ray.train import TrialTask, fit_chain, stage_metrics
 from orchestrator.store import StageStore
+from orchestrator.trials.chain import Chain
 from orchestrator.trials.order import in_order, open_trials
 
 if TYPE_CHECKING:
     from ray.tune import Result
+
 
 TICK_SECONDS = 0.5
 LEAVE_SECONDS = 10.0
@@ -75,7 +79,7 @@ def _search(
 
     job = plan.job
     if job.search and plan.to_propose:
-        from orchestrator.runtime.proposals import GroupSearch
+        from orchestrator.ray.optuna import GroupSearch
 
         most = len(trials) + plan.to_propose * len(job.seeds) * len(job.methods)
         searcher, space = GroupSearch(plan, job.search, store, storage), {}
@@ -113,3 +117,34 @@ def _problems(result: Result) -> list[Problem]:
     if isinstance(cause, StepwiseError):
         return list(cause.problems)
     return [Problem("RUN001", result.config["trial"], format_exception_only(cause)[-1].strip(), _CONTINUE)]
+
+
+POLL_SECONDS = 0.3
+
+
+PROBLEMS = "problems"
+"""Of a trial's last result: why it did not get to its end."""
+
+
+def drive_trial(config: dict[str, Any]) -> dict[str, Any]:
+    """The Tune function: run the chain with Ray Train, report each committed attempt once, and in the end its problems.
+
+    They are no exception, which Tune takes for a driver that was lost with its node and may start again.
+    """
+    from ray import tune
+
+    task = TrialTask(**config)
+    trial, store = task.load()
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(fit_chain, task)
+        chain = Chain.begin(trial)
+        while chain.next:
+            finished = outcome.done()
+            while chain.next and (manifest := store.manifest(chain.next)):
+                chain = chain.grown(manifest)
+                tune.report(stage_metrics(chain.attempts[-1]))
+            if finished:
+                break
+            wait([outcome], POLL_SECONDS)
+        problems = outcome.result()
+    return {PROBLEMS: [asdict(problem) for problem in problems]} if problems else {}

@@ -13,17 +13,10 @@ from typing import Any
 
 from orchestrator.config import Resources, default_token_file
 from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.runtime.access import check_private, check_turns_strangers_away
-from orchestrator.runtime.cluster import (
-    DRIVER,
-    DRIVER_ENVIRONMENT,
-    WORKER_ENVIRONMENT,
-    Node,
-    Placement,
-    does_not_fit,
-    fitting_trials,
-)
-from orchestrator.runtime.sight import nodes_without
+from orchestrator.ray.access import check_private, check_turns_strangers_away
+from orchestrator.ray.local import DRIVER, DRIVER_ENVIRONMENT, WORKER_ENVIRONMENT
+from orchestrator.ray.nodes import nodes_without
+from orchestrator.ray.placement import Node, Placement, does_not_fit, fitting_trials
 
 DRIVER_RETRIES = 3
 _ALLOW = "say --allow-unauthenticated"
@@ -118,14 +111,16 @@ def placement(resources: Resources) -> Placement:
     """How trials go on the Ray we have joined. Raises ``InputError`` if none fits."""
     import ray
 
-    return _placement(resources, ray.nodes(), _most_resources())
+    from orchestrator.ray.private import most_resources
+
+    return _placement(resources, ray.nodes(), most_resources())
 
 
 def room_now(resources: Resources) -> int:
     """How many trials would find room at once on the Ray we have joined, beside what others do there."""
-    import ray._private.state
+    from orchestrator.ray.private import free_resources
 
-    free = ray._private.state.available_resources_per_node().values()
+    free = free_resources()
     return fitting_trials(resources, [Node(node.get("CPU", 0), node.get("GPU", 0)) for node in free])
 
 
@@ -147,10 +142,3 @@ def _placement(resources: Resources, nodes: list[dict[str, Any]], most: dict[str
         {DRIVER: 1} if pinned else {"memory": 1},
         0 if pinned else DRIVER_RETRIES,
     )
-
-
-def _most_resources() -> dict[str, int]:
-    """What an autoscaling cluster may grow to."""
-    import ray._private.state
-
-    return ray._private.state.state.get_max_resources_from_cluster_config() or {}
