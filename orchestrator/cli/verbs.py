@@ -260,7 +260,7 @@ def doctor(
     if cluster or address:
         on_cluster.doctor(job, overrides or (), cluster, address, allow_unauthenticated, store, as_json)
     from orchestrator.commands.doctor import diagnose
-    from orchestrator.report.diagnosis import diagnosis_table
+    from orchestrator.report.terminal.diagnosis import diagnosis_table
     from orchestrator.store import StageStore
 
     diagnosis = diagnose(_job(job, overrides, store), StageStore(store.absolute()))
@@ -336,7 +336,7 @@ def probe(
 ) -> None:
     """Look inside a multiplication stage: which removed results a linear probe reads, in which layer and where."""
     from orchestrator.commands.probe import probe_stage, write_probe
-    from orchestrator.report.thoughts import probe_folder, probe_name
+    from orchestrator.report.html.probing import probe_folder, probe_name
 
     place, stages = _found(stage, store)
     found = probe_stage(place, stages, examples)

@@ -18,7 +18,7 @@ from orchestrator.method.tokens import TokenTable
 from orchestrator.plan import Trial, build_plan
 from orchestrator.plan.content import epoch_steps
 from orchestrator.plan.grid import symbols
-from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
+from orchestrator.report.terminal.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task
 from orchestrator.trials.data import JobData, prepare_data

@@ -10,7 +10,7 @@ from orchestrator.commands.given import short
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan
 from orchestrator.report import write_report
-from orchestrator.report.ending import ending
+from orchestrator.report.terminal.ending import ending
 from orchestrator.results.findings import Findings
 from orchestrator.store import (
     StageStore,

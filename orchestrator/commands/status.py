@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.report.terminal.states import jobs_table
-from orchestrator.results.status import job_state
+from orchestrator.results.state import job_state
 from orchestrator.store import StageStore, saved_names
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator import labels
 from orchestrator.labels import COLOURS
 from orchestrator.method.stage import RemovalPoint
-from orchestrator.report.svg import ticks
+from orchestrator.report.html.svg import ticks
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint
 from orchestrator.results.groups import NOTHING, Group, MeanPoint

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.errors import InputError, Problem
-from orchestrator.report.table import frontier_arrow
+from orchestrator.report.columns import frontier_arrow
 from orchestrator.results.frontier import frontier
 from orchestrator.store import StageStore, saved_plan
 

@@ -15,7 +15,7 @@ from orchestrator.identity import digest
 from orchestrator.labels import count
 from orchestrator.plan import build_plan
 from orchestrator.report.terminal.states import state_table
-from orchestrator.results.status import JobState, job_state
+from orchestrator.results.state import JobState, job_state
 from orchestrator.store import StageStore, saved_plan
 from orchestrator.submit.job_server import JobServer, Submission, Unreachable
 

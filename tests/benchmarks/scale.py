@@ -25,7 +25,7 @@ from orchestrator.config import Job
 from orchestrator.plan import Plan, build_plan
 from orchestrator.report.terminal.live import Watch
 from orchestrator.results.frontier import frontier
-from orchestrator.results.status import job_state
+from orchestrator.results.state import job_state
 from orchestrator.store import StageStore, save_job
 from orchestrator.store.fsck import check_store
 from orchestrator.tracking import Tracker

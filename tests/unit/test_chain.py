@@ -17,7 +17,7 @@ from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.report.terminal.live import live_table
 from orchestrator.results.frontier import frontier
-from orchestrator.results.status import TrialStatus
+from orchestrator.results.state import TrialStatus
 from orchestrator.store import Manifest, StageStore
 from orchestrator.trials.chain import Chain, replay
 from orchestrator.trials.progress import TrialProgress

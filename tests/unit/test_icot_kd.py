@@ -46,7 +46,7 @@ from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.plan.fork import fork_plan
-from orchestrator.report.page import report_html
+from orchestrator.report.html.page import report_html
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import frontier
 from orchestrator.store import Manifest, StageStore, save_job

@@ -23,11 +23,11 @@ from orchestrator.errors import InputError
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, write_report
-from orchestrator.report.answers import Answer, answers
-from orchestrator.report.chart import frontier_chart, sparkline
-from orchestrator.report.ending import ending
-from orchestrator.report.page import report_html
-from orchestrator.report.table import frontier_table, summary_table
+from orchestrator.report.headlines import Answer, answers
+from orchestrator.report.html.page import report_html
+from orchestrator.report.terminal.chart import frontier_chart, sparkline
+from orchestrator.report.terminal.ending import ending
+from orchestrator.report.terminal.tables import frontier_table, summary_table
 from orchestrator.results.find import find_stage
 from orchestrator.results.findings import Findings
 from orchestrator.results.forecast import forecast
@@ -407,7 +407,7 @@ def test_tables_fit_a_narrow_terminal(store: StageStore) -> None:
 
 def test_tables_import_nothing_heavy() -> None:
     heavy = "torch", "ray", "mlflow", "matplotlib"
-    code = f"import sys, orchestrator.report.table; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, orchestrator.report.terminal.tables; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -569,7 +569,7 @@ def test_page_of_many_seeds_has_their_mean_and_the_middle_of_them(
     plan = make_plan(seeds=tuple(range(40)), methods=("stepwise",))
     for trial in plan.trials:
         commit(store, trial, trial.stages)
-    monkeypatch.setattr("orchestrator.report.sections.MOST_ROWS", 100)
+    monkeypatch.setattr("orchestrator.report.html.sections.MOST_ROWS", 100)
     files = write_report(Findings.of(plan, store), tmp_path / "r")
     html = files.html.read_text("utf-8")
     counts = len({point.removed_tokens for point in frontier(plan, store)})

@@ -24,14 +24,14 @@ from orchestrator.plan.fork import fork_plan
 from orchestrator.ray import tune
 from orchestrator.ray.placement import Placement
 from orchestrator.ray.train import TrialTask, goes_on
-from orchestrator.report.table import standings_table, summary_table
 from orchestrator.report.terminal.live import live_table
+from orchestrator.report.terminal.tables import standings_table, summary_table
 from orchestrator.results.compare import comparison
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import best_point, frontier, points_of
 from orchestrator.results.pruning import Rung, reason_to_stop, rungs
 from orchestrator.results.ranking import best_line, standings
-from orchestrator.results.status import TrialStatus
+from orchestrator.results.state import TrialStatus
 from orchestrator.results.winners import full_cot_rates, winners
 from orchestrator.store import (
     Manifest,

@@ -24,7 +24,7 @@ from orchestrator.files import replace_file
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.report.terminal.live import Watch
-from orchestrator.results.status import job_state
+from orchestrator.results.state import job_state
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.trials.chain import Chain

@@ -14,8 +14,8 @@ from rich.table import Table
 from orchestrator.labels import SHORT_LABELS, count, duration
 from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import symbols
-from orchestrator.report.chart import sparkline
-from orchestrator.results.status import TrialStatus
+from orchestrator.report.terminal.chart import sparkline
+from orchestrator.results.state import TrialStatus
 from orchestrator.store import Pruned, StageStore, pruned_trials
 from orchestrator.trials.chain import Chain, Tried, replay_all
 from orchestrator.trials.progress import ProgressFile

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.table import Table
 
 from orchestrator.labels import duration
-from orchestrator.results.status import JobState
+from orchestrator.results.state import JobState
 
 MOST_ROWS = 60
 

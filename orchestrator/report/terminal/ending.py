@@ -8,8 +8,8 @@ from rich.console import RenderableType
 
 from orchestrator.labels import count
 from orchestrator.method.stage import PASSED
-from orchestrator.report.chart import frontier_chart
-from orchestrator.report.table import frontier_table, standings_table, summary_table
+from orchestrator.report.terminal.chart import frontier_chart
+from orchestrator.report.terminal.tables import frontier_table, standings_table, summary_table
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import HALF
 from orchestrator.results.ranking import best_line

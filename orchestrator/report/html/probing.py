@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from orchestrator.report.markup import Column, paragraph, section, table
+from orchestrator.report.html.markup import Column, paragraph, section, table
 from orchestrator.results.findings import Findings
 from orchestrator.store import job_folder
 

@@ -10,8 +10,8 @@ from itertools import islice
 from orchestrator import labels
 from orchestrator.config import job_toml
 from orchestrator.plan.grid import sentence, symbols, text
-from orchestrator.report.markup import Column, folded, paragraph, section, table
-from orchestrator.report.svg import Drawing, removal_svg
+from orchestrator.report.html.markup import Column, folded, paragraph, section, table
+from orchestrator.report.html.svg import Drawing, removal_svg
 from orchestrator.results.cost import Spent
 from orchestrator.results.findings import Findings, belongs
 from orchestrator.results.frontier import FrontierPoint

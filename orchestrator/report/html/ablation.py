@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator import labels
 from orchestrator.plan.grid import key_of, text
-from orchestrator.report.markup import Column, Picture, section, table
+from orchestrator.report.html.markup import Column, Picture, section, table
 from orchestrator.results.effects import Effect, effects
 from orchestrator.results.findings import Findings
 from orchestrator.results.intervals import interval

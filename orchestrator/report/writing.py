@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.files import partial
+from orchestrator.report.columns import frontier_arrow, frontier_csv
 from orchestrator.report.figure import frontier_figure, save_figure
-from orchestrator.report.page import report_html
-from orchestrator.report.table import frontier_arrow, frontier_csv
+from orchestrator.report.html.page import report_html
 from orchestrator.results.findings import Findings
 
 

@@ -7,14 +7,14 @@ from html import escape
 
 from orchestrator import labels
 from orchestrator.labels import caption
-from orchestrator.report import sections
-from orchestrator.report.ablation import ablation
-from orchestrator.report.answers import Answer, answers
-from orchestrator.report.markup import paragraph
-from orchestrator.report.reading import reading
-from orchestrator.report.style import CSS
-from orchestrator.report.svg import Drawing, legend, removal_svg, speed_svg
-from orchestrator.report.thoughts import probed_stages, thoughts
+from orchestrator.report.headlines import Answer, answers
+from orchestrator.report.html import sections
+from orchestrator.report.html.ablation import ablation
+from orchestrator.report.html.markup import paragraph
+from orchestrator.report.html.probing import probed_stages, thoughts
+from orchestrator.report.html.style import CSS
+from orchestrator.report.html.svg import Drawing, legend, removal_svg, speed_svg
+from orchestrator.report.sentence import reading
 from orchestrator.results.findings import Findings
 from orchestrator.results.groups import CROWD, NOTHING
 
