@@ -18,7 +18,7 @@ from orchestrator.method.tokens import TokenTable
 from orchestrator.plan import Trial, build_plan
 from orchestrator.plan.content import epoch_steps
 from orchestrator.plan.grid import symbols
-from orchestrator.report.terminal.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
+from orchestrator.report.terminal.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Shown, SplitSize, StageRemoval
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task
 from orchestrator.trials.data import JobData, prepare_data
@@ -122,13 +122,13 @@ def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:
     )
 
 
-def _removed(cot: tuple[str, ...], specs: tuple[StageSpec, ...]) -> Iterator[Removed]:
+def _removed(cot: tuple[str, ...], specs: tuple[StageSpec, ...]) -> Iterator[StageRemoval]:
     """What goes stage by stage, without smoothing: at most the whole CoT."""
     for index, spec in enumerate(specs):
         first, last = min(spec.removed_from, len(cot)), min(spec.removed_to, len(cot))
         gone = cot[first:last] if spec.removal_side == "left" else cot[len(cot) - last : len(cot) - first]
         if gone:
-            yield Removed(stage=index, tokens=gone)
+            yield StageRemoval(stage=index, tokens=gone)
 
 
 def _texts(tokens: NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

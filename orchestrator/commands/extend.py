@@ -14,13 +14,7 @@ from orchestrator.commands.mirroring import Mirroring
 from orchestrator.commands.run import run_plan
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan
-from orchestrator.store import (
-    StageStore,
-    is_fork,
-    plan_for,
-    save_job,
-    saved_added_seeds,
-)
+from orchestrator.store import StageStore, is_fork, plan_for, save_job, saved_added_seeds
 from orchestrator.trials.drift import refuse_drift
 from orchestrator.trials.order import open_trials
 

@@ -17,11 +17,7 @@ from orchestrator.plan import Plan, PlannedStage, Trial
 from orchestrator.plan.fork import fork_plan
 from orchestrator.ray.placement import concurrent_trials
 from orchestrator.results.find import find_stage
-from orchestrator.store import (
-    StageStore,
-    check_fork_name,
-    save_fork,
-)
+from orchestrator.store import StageStore, check_fork_name, save_fork
 from orchestrator.trials.drift import refuse_drift
 
 

@@ -14,12 +14,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan, build_plan
 from orchestrator.ray.joined import Attachment, check_address
 from orchestrator.ray.placement import concurrent_trials
-from orchestrator.store import (
-    StageStore,
-    jobs_like,
-    plan_for,
-    saved_plan,
-)
+from orchestrator.store import StageStore, jobs_like, plan_for, saved_plan
 
 FOLDERS = ("stages", "jobs", "data", "ray")
 """Of a store: what a run writes into."""

@@ -12,10 +12,7 @@ from orchestrator.plan import Plan
 from orchestrator.report import write_report
 from orchestrator.report.terminal.ending import ending
 from orchestrator.results.findings import Findings
-from orchestrator.store import (
-    StageStore,
-    job_folder,
-)
+from orchestrator.store import StageStore, job_folder
 from orchestrator.trials.drift import refuse_other_job
 
 

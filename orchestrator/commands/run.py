@@ -19,14 +19,7 @@ from orchestrator.ray.joined import Attachment
 from orchestrator.ray.tune import run_trials
 from orchestrator.report.terminal.live import Watch
 from orchestrator.results.frontier import frontier
-from orchestrator.store import (
-    StageStore,
-    plan_for,
-    proposals,
-    pruned_trials,
-    save_job,
-    sweep,
-)
+from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, save_job, sweep
 from orchestrator.tracking import BackgroundTracker, Tracker
 from orchestrator.trials.chain import replay_all
 from orchestrator.trials.drift import other_fields, refuse_drift

@@ -9,9 +9,7 @@ from orchestrator.commands.run import DONE
 from orchestrator.labels import count
 from orchestrator.plan import Plan
 from orchestrator.report import write_report
-from orchestrator.store import (
-    StageStore,
-)
+from orchestrator.store import StageStore
 from orchestrator.tracking import Tracker
 
 

@@ -55,7 +55,7 @@ def node_views(store: Path) -> list[NodeView]:
                 lock.release()
 
 
-def _view(answer: Answer) -> NodeView:
+def _view(answer: NodeAnswer) -> NodeView:
     if answer.error:
         return NodeView(answer.node, f"did not answer: {answer.error}")
     problem, clock, python, free_bytes = answer.value
@@ -68,7 +68,7 @@ def certain_skew(clock: float, asked: float, answered: float) -> float:
 
 
 @dataclass(frozen=True)
-class Answer:
+class NodeAnswer:
     """What a node returned, or why it did not; our clock when it was asked and when the answer came."""
 
     node: str
@@ -78,7 +78,7 @@ class Answer:
     error: str = ""
 
 
-def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[Answer]:
+def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[NodeAnswer]:
     """What a function returns on every live node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -100,17 +100,17 @@ def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[Answer]:
         ready, _ = ray.wait(list(waiting), timeout=left)
         answers += [_answer(waiting.pop(task), task, asked) for task in ready]
     late = f"nothing within {TIMEOUT_SECONDS} s"
-    return answers + [Answer(node, None, asked, time.time(), late) for node in waiting.values()]
+    return answers + [NodeAnswer(node, None, asked, time.time(), late) for node in waiting.values()]
 
 
-def _answer(node: str, task: Any, asked: float) -> Answer:
+def _answer(node: str, task: Any, asked: float) -> NodeAnswer:
     """What came of a task; of an error on the node Ray gives the whole traceback, whose last line says it."""
     import ray
 
     try:
-        return Answer(node, ray.get(task), asked, time.time())
+        return NodeAnswer(node, ray.get(task), asked, time.time())
     except ray.exceptions.RayError as error:
-        return Answer(node, None, asked, time.time(), str(error).strip().splitlines()[-1])
+        return NodeAnswer(node, None, asked, time.time(), str(error).strip().splitlines()[-1])
 
 
 def _look(folder: str) -> tuple[str, float, str, int]:

@@ -1,4 +1,4 @@
-"""The search: Ray Tune over the trials. Each is a light function that holds one Ray Train run and reports its stages."""
+"""The search: Ray Tune over the trials. Each is a light function that holds one Ray Train run and tells its stages."""
 
 from __future__ import annotations
 

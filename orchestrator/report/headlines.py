@@ -16,7 +16,7 @@ from orchestrator.results.intervals import wilson
 from orchestrator.results.winners import full_cot_rates
 
 
-class Answer(NamedTuple):
+class Headline(NamedTuple):
     """``value`` in large letters, ``detail`` below it, ``code`` to copy."""
 
     question: str
@@ -25,7 +25,7 @@ class Answer(NamedTuple):
     code: str = ""
 
 
-def answers(findings: Findings) -> tuple[Answer, ...]:
+def headlines(findings: Findings) -> tuple[Headline, ...]:
     """Which model, how fast, how sure, what went wrong, what it cost."""
     pick = best_point(findings.points, findings.plan.job.stability.min_exact_match)
     if pick is None:
@@ -39,44 +39,44 @@ def answers(findings: Findings) -> tuple[Answer, ...]:
     )
 
 
-def _model(findings: Findings, pick: FrontierPoint) -> Answer:
+def _model(findings: Findings, pick: FrontierPoint) -> Headline:
     left = "no CoT left" if pick.removed_tokens == pick.total_tokens else _removed(pick)
     folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
     settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
     detail = f"exact match with {left}: {labels.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
     question = "Which model, so far?" if findings.unfinished else "Which model?"
-    return Answer(question, labels.exact(pick.exact_match), detail, folder)
+    return Headline(question, labels.exact(pick.exact_match), detail, folder)
 
 
 def _removed(point: FrontierPoint) -> str:
     return f"{point.removed_tokens} of {point.total_tokens} CoT tokens removed"
 
 
-def _speed(findings: Findings, pick: FrontierPoint) -> Answer:
+def _speed(findings: Findings, pick: FrontierPoint) -> Headline:
     question, rate = "How fast?", f"{labels.rate(pick.examples_per_second)} examples/s at batch 1"
     whole = [p for p in findings.points if p.passed and not p.removed_tokens and p.model == pick.model]
     base = full_cot_rates(whole).get(pick.model)
     if base is None:
-        return Answer(question, rate, f"{labels.tokens(pick.generated_tokens)} tokens written an answer")
+        return Headline(question, rate, f"{labels.tokens(pick.generated_tokens)} tokens written an answer")
     written = labels.tokens(fmean(point.generated_tokens for point in whole))
     detail = f"the speed of writing the whole CoT: {labels.tokens(pick.generated_tokens)} tokens instead of {written}"
     if pick.speedup is not None:
         detail += f"; {labels.speedup(pick.speedup)} that of No CoT"
-    return Answer(question, labels.speedup(pick.examples_per_second / base), f"{detail}. {rate}")
+    return Headline(question, labels.speedup(pick.examples_per_second / base), f"{detail}. {rate}")
 
 
-def _certainty(findings: Findings, pick: FrontierPoint) -> Answer:
+def _certainty(findings: Findings, pick: FrontierPoint) -> Headline:
     question = "How sure?"
     group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
     low, high = wilson(pick.exact_match, findings.examples)
     mean = next((point for point in group.curve if point.removed_tokens == pick.removed_tokens), group.last)
     own, short = f"{labels.exact(low)} to {labels.exact(high)}", _short(findings, group, mean)
     if mean.seeds > 1:
-        return Answer(question, *_seeds(group, mean, own, short))
+        return Headline(question, *_seeds(group, mean, own, short))
     others = (
         f"{labels.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
     )
-    return Answer(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
+    return Headline(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
 
 
 def _short(findings: Findings, group: Group, mean: MeanPoint) -> int:
@@ -94,7 +94,7 @@ def _seeds(group: Group, mean: MeanPoint, own: str, short: int) -> tuple[str, st
     return spread, f"over {labels.count(mean.seeds, 'seed')}{others}: {said}. The model itself: {own}"
 
 
-def _trouble(findings: Findings) -> Answer:
+def _trouble(findings: Findings) -> Headline:
     question = "What went wrong?"
     failed, gave_up = findings.failed_attempts, [chain for chain in findings.chains if chain.given_up]
     restarts = len(failed) - len(gave_up)
@@ -104,8 +104,8 @@ def _trouble(findings: Findings) -> Answer:
         *([f"{labels.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
     ]
     if not parts:
-        return Answer(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
-    return Answer(question, ", ".join(parts), f"{_why(findings)}{_suspects(findings)}")
+        return Headline(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
+    return Headline(question, ", ".join(parts), f"{_why(findings)}{_suspects(findings)}")
 
 
 def _why(findings: Findings) -> str:
@@ -124,7 +124,7 @@ def _suspects(findings: Findings) -> str:
     return f"; {labels.count(suspect, 'stage')} suspect" if suspect else ""
 
 
-def _cost(findings: Findings) -> Answer:
+def _cost(findings: Findings) -> Headline:
     cost = findings.cost
     parts = [f"{cost.total.steps:,} steps of training, with evaluation"]
     if cost.shared.steps:
@@ -132,7 +132,7 @@ def _cost(findings: Findings) -> Answer:
     parts.append(f"failed attempts cost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to failed attempts")
     if cost.planned_steps:
         parts.append(f"{cost.planned_steps:,} steps to come")
-    return Answer("What did it cost?", labels.time(cost.total.seconds), "; ".join(parts))
+    return Headline("What did it cost?", labels.time(cost.total.seconds), "; ".join(parts))
 
 
 def _spent(spent: Spent) -> str:

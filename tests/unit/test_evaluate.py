@@ -17,14 +17,7 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedModel, PreTraine
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import StoreError
 from orchestrator.method.decoding import whole_cache
-from orchestrator.method.evaluate import (
-    Evaluator,
-    Removed,
-    answer_entropy,
-    answer_tokens,
-    extract_answer,
-    mark_tokens,
-)
+from orchestrator.method.evaluate import Evaluator, Removed, answer_entropy, answer_tokens, extract_answer, mark_tokens
 from orchestrator.method.models.model import load_weights
 from orchestrator.method.tokens import token_table
 from orchestrator.plan import Trial, build_plan

@@ -23,7 +23,7 @@ from orchestrator.errors import InputError
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, write_report
-from orchestrator.report.headlines import Answer, answers
+from orchestrator.report.headlines import Headline, headlines
 from orchestrator.report.html.page import report_html
 from orchestrator.report.terminal.chart import frontier_chart, sparkline
 from orchestrator.report.terminal.ending import ending
@@ -412,8 +412,8 @@ def test_tables_import_nothing_heavy() -> None:
     assert run.stdout.strip() == "[]"
 
 
-def answered(plan: Plan, store: StageStore) -> dict[str, Answer]:
-    return {answer.question: answer for answer in answers(Findings.of(plan, store))}
+def answered(plan: Plan, store: StageStore) -> dict[str, Headline]:
+    return {answer.question: answer for answer in headlines(Findings.of(plan, store))}
 
 
 def test_five_questions_are_answered_first(finished: Finished) -> None:

@@ -7,7 +7,7 @@ from html import escape
 
 from orchestrator import labels
 from orchestrator.labels import caption
-from orchestrator.report.headlines import Answer, answers
+from orchestrator.report.headlines import Headline, headlines
 from orchestrator.report.html import sections
 from orchestrator.report.html.ablation import ablation
 from orchestrator.report.html.markup import paragraph
@@ -44,7 +44,7 @@ def _header(findings: Findings, says: str) -> str:
     return (
         f'<header>\n<p class="over">Stepwise Internalization report{_progress(findings)}</p>\n'
         f"<h1>{escape(findings.plan.job.name)}</h1>\n{paragraph(says, 'lead')}\n"
-        + (f'<dl class="answers">\n{_listed(answers(findings))}\n</dl>\n' if findings.points else "")
+        + (f'<dl class="answers">\n{_listed(headlines(findings))}\n</dl>\n' if findings.points else "")
         + "</header>"
     )
 
@@ -58,7 +58,7 @@ def _progress(findings: Findings) -> str:
     return f" · {len(standing)} of {len(findings.plan.unique_stages)} stages · last commit {labels.utc(last)}"
 
 
-def _listed(found: Sequence[Answer]) -> str:
+def _listed(found: Sequence[Headline]) -> str:
     return "\n".join(
         f"<div><dt>{answer.question}</dt><dd><strong>{escape(answer.value)}</strong> "
         f"<span>{escape(answer.detail)}</span>"

@@ -15,7 +15,7 @@ from orchestrator.tasks import Split
 PERCENTILES = (50, 90, 99, 100)
 
 
-class Removed(Record):
+class StageRemoval(Record):
     """What an example loses in a stage."""
 
     stage: int
@@ -29,7 +29,7 @@ class Shown(Record):
     question: tuple[str, ...]
     cot: tuple[str, ...]
     answer: tuple[str, ...]
-    removed: tuple[Removed, ...]
+    removed: tuple[StageRemoval, ...]
     """Only stages in which this example loses something."""
 
 
