@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.plan import Plan
-from orchestrator.report.interval import interval, wilson
-from orchestrator.store import Chain, FrontierPoint, StageStore, points_of, replay_all, saved_plan
-from orchestrator.store.cost import cost_of
+from orchestrator.results.cost import cost_of
+from orchestrator.results.frontier import FrontierPoint, points_of
+from orchestrator.results.intervals import interval, wilson
+from orchestrator.store import StageStore, saved_plan
+from orchestrator.trials.chain import Chain, replay_all
 
 
 def trial_figures(chain: Chain, end: FrontierPoint) -> dict[str, Any]:

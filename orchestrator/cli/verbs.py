@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orchestrator.cli import cluster as on_cluster
+from orchestrator.cli import cluster_verbs as on_cluster
 from orchestrator.cli.arguments import (
     DEFAULT_STORE,
     AcceptDrift,
@@ -30,7 +30,8 @@ from orchestrator.errors import InputError, Problem
 if TYPE_CHECKING:
     from orchestrator.config import Job
     from orchestrator.plan import Plan
-    from orchestrator.store import Place, StageStore
+    from orchestrator.results.find import Place
+    from orchestrator.store import StageStore
 
 app = typer.Typer(
     help="Teach language models to reason without writing their reasoning down.",
@@ -92,7 +93,8 @@ def plan(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Show every trial and stage: steps, what is shared, what is in the store, time and disk."""
-    from orchestrator.report.plan import forecast, plan_table
+    from orchestrator.report.terminal.planned import plan_table
+    from orchestrator.results.forecast import forecast
 
     planned = forecast(*_planned(job, overrides, store))
     if as_json:
@@ -124,8 +126,9 @@ def run(
     mirror: MirrorUrl = None,
 ) -> None:
     """Train what is not in the store yet and end with the frontier. Run it again to continue."""
-    from orchestrator.runtime.attach import Attachment
-    from orchestrator.runtime.run import checked_job, named_plan, run_job, tried_out
+    from orchestrator.commands.given import checked_job, named_plan, tried_out
+    from orchestrator.commands.run import run_job
+    from orchestrator.ray.joined import Attachment
     from orchestrator.store import StageStore
 
     at = Attachment(address, allow_unauthenticated) if address else None
@@ -164,7 +167,7 @@ def extend(
     mirror: MirrorUrl = None,
 ) -> None:
     """Add seeds to a finished job: the next unused numbers. No stage is trained twice."""
-    from orchestrator.runtime.run import extend_job
+    from orchestrator.commands.extend import extend_job
 
     root = store.absolute()
     done = extend_job(job, seeds, root, console(), dry_run=dry_run, accept_drift=accept_drift, mirror_url=mirror)
@@ -184,7 +187,7 @@ def fork(
     mirror: MirrorUrl = None,
 ) -> None:
     """Start a trial from any committed stage, with other fields from there on, and a report of its own."""
-    from orchestrator.runtime.run import fork_stage
+    from orchestrator.commands.fork import fork_stage
 
     _existing(store)
     root = store.absolute()
@@ -197,7 +200,8 @@ def fork(
 @app.command()
 def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Show in which fields two jobs differ, then both frontiers side by side."""
-    from orchestrator.report.compare import comparison, comparison_table
+    from orchestrator.report.terminal.compared import comparison_table
+    from orchestrator.results.compare import comparison
 
     (plan_left, stages), (plan_right, _) = _planned(left, None, store), _planned(right, None, store)
     compared = comparison(plan_left, plan_right, stages)
@@ -212,8 +216,8 @@ def report(
     job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE, as_json: AsJson = False
 ) -> None:
     """Write report.html and the frontier as CSV, Parquet, PNG and SVG, and print the frontier."""
-    from orchestrator.runtime.run import print_report
-    from orchestrator.store import frontier
+    from orchestrator.commands.report import print_report
+    from orchestrator.results.frontier import frontier
 
     gc.disable()  # looking for cycles in what a report keeps took a seventh of its time
     planned, stages = _planned(job, overrides, store)
@@ -255,8 +259,8 @@ def doctor(
     """Look at a job's data: tokens, what each stage removes, leaks; or with a cluster, whether it would run there."""
     if cluster or address:
         on_cluster.doctor(job, overrides or (), cluster, address, allow_unauthenticated, store, as_json)
-    from orchestrator.report.diagnosis import diagnosis_table
-    from orchestrator.runtime.doctor import diagnose
+    from orchestrator.commands.doctor import diagnose
+    from orchestrator.report.terminal.diagnosis import diagnosis_table
     from orchestrator.store import StageStore
 
     diagnosis = diagnose(_job(job, overrides, store), StageStore(store.absolute()))
@@ -276,8 +280,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Ask a trained stage: what it writes after each question, and its answer."""
+    from orchestrator.commands.predict import TrainedStage
     from orchestrator.report.predictions import answer_lines, answers_document
-    from orchestrator.runtime.use import TrainedStage
 
     trained = TrainedStage.load(*_found(stage, store))
     if not questions and sys.stdin.isatty():
@@ -301,7 +305,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a trained stage on the test split, which no run reads: exact match, greedy, with a 95 % interval."""
-    from orchestrator.runtime.use import evaluate_stage
+    from orchestrator.commands.evaluate import evaluate_stage
 
     measured = evaluate_stage(*_found(stage, store), split, limit)
     print(measured.model_dump_json(indent=1) if as_json else measured.line)
@@ -314,7 +318,7 @@ def export(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Write a stage's model as a plain Hugging Face folder with a model card."""
-    from orchestrator.runtime.use import export_stage
+    from orchestrator.commands.export import export_stage
 
     place, stages = _found(stage, store)
     export_stage(place, stages, folder)
@@ -331,8 +335,8 @@ def probe(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Look inside a multiplication stage: which removed results a linear probe reads, in which layer and where."""
-    from orchestrator.report.thoughts import probe_folder, probe_name
-    from orchestrator.runtime.use import probe_stage, write_probe
+    from orchestrator.commands.probe import probe_stage, write_probe
+    from orchestrator.report.html.probing import probe_folder, probe_name
 
     place, stages = _found(stage, store)
     found = probe_stage(place, stages, examples)
@@ -363,7 +367,7 @@ def fsck(
 @app.command()
 def track(job: JobFile, overrides: Overrides = None, store: StoreFolder = DEFAULT_STORE) -> None:
     """Bring MLflow up to date with the store, after an outage or on another server."""
-    from orchestrator.runtime.run import track_job
+    from orchestrator.commands.track import track_job
 
     sys.exit(track_job(*_planned(job, overrides, store), console()))
 
@@ -381,7 +385,7 @@ def ui(
     ] = None,
 ) -> None:
     """Serve the store's MLflow on this machine and open the frontier, or say where it is. Ctrl-C ends it."""
-    from orchestrator.runtime.serve import serve_mlflow
+    from orchestrator.commands.serve import serve_mlflow
     from orchestrator.tracking.shared import shared_server
 
     _existing(store)
@@ -395,8 +399,8 @@ def ui(
 
 
 def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:
+    from orchestrator.commands.given import named_plan
     from orchestrator.config import load_job
-    from orchestrator.runtime.run import named_plan
     from orchestrator.store import StageStore, plan_for
 
     stages = StageStore(store.absolute())
@@ -406,8 +410,8 @@ def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan,
 
 def _job(job: Path, overrides: list[str] | None, store: Path) -> Job:
     """The job of a file, or the saved one of that name."""
+    from orchestrator.commands.given import named_plan
     from orchestrator.config import load_job
-    from orchestrator.runtime.run import named_plan
     from orchestrator.store import StageStore
 
     named = named_plan(job, overrides or (), StageStore(store.absolute()))
@@ -415,7 +419,8 @@ def _job(job: Path, overrides: list[str] | None, store: Path) -> Job:
 
 
 def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
-    from orchestrator.store import StageStore, find_stage
+    from orchestrator.results.find import find_stage
+    from orchestrator.store import StageStore
 
     _existing(store)
     stages = StageStore(store.absolute())
@@ -436,7 +441,8 @@ def _end(outcome: Plan | int, store: Path) -> None:
     """Exit with a code, or show the plan of a dry run."""
     if isinstance(outcome, int):
         sys.exit(outcome)
-    from orchestrator.report.plan import forecast, plan_table
+    from orchestrator.report.terminal.planned import plan_table
+    from orchestrator.results.forecast import forecast
     from orchestrator.store import StageStore
 
     console().print(plan_table(forecast(outcome, StageStore(store.absolute()))))

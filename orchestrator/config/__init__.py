@@ -5,11 +5,7 @@ documentation come from it.
 """
 
 from orchestrator.config.cluster import Cluster, default_token_file, load_cluster, valid_cluster
-from orchestrator.config.job import NAME, Job, Task
-from orchestrator.config.reading import load_job, parse_setting, valid_job
-from orchestrator.config.reference import reference
-from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
-from orchestrator.config.sections import (
+from orchestrator.config.fields import (
     Evaluation,
     ExampleSource,
     Gsm8kTask,
@@ -26,6 +22,10 @@ from orchestrator.config.sections import (
     Tracking,
     Training,
 )
+from orchestrator.config.job import NAME, Job, Task
+from orchestrator.config.reading import load_job, parse_setting, valid_job
+from orchestrator.config.reference import reference
+from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.template import job_toml, template
 
 __all__ = [

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.sections import Section
+from orchestrator.config.fields import Section
 from orchestrator.errors import InputError, Problem
 
 MAX_CLUSTER_BYTES = 1 << 16

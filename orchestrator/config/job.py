@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.search import Search
-from orchestrator.config.sections import (
+from orchestrator.config.fields import (
     Count,
     Evaluation,
     Gsm8kTask,
@@ -26,6 +25,7 @@ from orchestrator.config.sections import (
     Tracking,
     Training,
 )
+from orchestrator.config.search import Search
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 

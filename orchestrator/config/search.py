@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from orchestrator.config.sections import Schedule, ScratchModel, Section, Seed, Training, infinity
+from orchestrator.config.fields import Schedule, ScratchModel, Section, Seed, Training, infinity
 
 MAX_CONFIGURATIONS = 256
 

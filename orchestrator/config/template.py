@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from orchestrator.config.fields import Section
 from orchestrator.config.job import Job
-from orchestrator.config.sections import Section
 from orchestrator.config.wording import section_types
 
 

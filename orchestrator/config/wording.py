@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
+from orchestrator.config.fields import Section
 from orchestrator.config.job import Job
 from orchestrator.config.search import Range
-from orchestrator.config.sections import Section
 from orchestrator.errors import Problem, without_password
 
 _CODES = {

@@ -1,0 +1,1 @@
+"""The paper: schedule, removal, training, evaluation. torch and transformers, and nothing of Ray or MLflow."""

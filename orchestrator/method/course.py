@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from orchestrator.config import Training
-from orchestrator.method.data import TokenTable
-from orchestrator.method.observe import BlockSteps, Finding, Meter
+from orchestrator.method.blocks import BlockSteps, Finding, Meter
 from orchestrator.method.resume import Consumed, Moment, generators, packed, unpacked
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import LossPoint, RemovalPoint, StageSpec
+from orchestrator.method.tokens import TokenTable
 from orchestrator.stability import Alarm, Block, Blocks
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from orchestrator.method.hub import positions_of
+from orchestrator.method.models.hub import positions_of
 
 
 @dataclass

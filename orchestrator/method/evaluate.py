@@ -26,10 +26,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
 from orchestrator.config import Evaluation
-from orchestrator.method.data import TokenTable
 from orchestrator.method.decoding import Writing, beginnings, greedy, whole_cache, write_on
-from orchestrator.method.hub import positions_of
+from orchestrator.method.models.hub import positions_of
 from orchestrator.method.removal import IGNORED, CutBatch, cut
+from orchestrator.method.tokens import TokenTable
 
 ANSWER_MARK = "####"
 SPEED_REPETITIONS = 3

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from orchestrator.config import Training
 from orchestrator.method.muon import Muon, hidden_matrices
-from orchestrator.method.sharding import gathered, over_all, split_like
+from orchestrator.method.workers import gathered, over_all, split_like
 
 
 class Optimizer:

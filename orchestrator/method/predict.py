@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
-from orchestrator.method.hub import positions_of
+from orchestrator.method.models.hub import positions_of
 
 MAX_NEW_TOKENS = 800
 """As in the released script."""

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from orchestrator.config import Training
-from orchestrator.method.data import TokenTable, batch_rows
 from orchestrator.method.stage import LossPoint, Record, RemovalPoint, StageSpec
+from orchestrator.method.tokens import TokenTable, batch_rows
 from orchestrator.stability import Block
 
 

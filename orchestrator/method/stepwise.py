@@ -1,6 +1,8 @@
-"""Stepwise Internalization (ICoT-SI): explicit CoT first, then a few tokens less at every stage."""
+"""Stepwise Internalization (ICoT-SI): explicit CoT first, then a few tokens less at every stage. And two baselines."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from orchestrator.config import Schedule
 from orchestrator.method.schedule import Segment, cooled, linear_segments, reference_segments
@@ -30,7 +32,7 @@ def segments(schedule: Schedule, total_tokens: int, epoch_steps: int) -> list[Se
     return cooled(cut, schedule.cooldown_stages)
 
 
-def stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -> tuple[StageSpec, ...]:
+def stepwise_stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -> tuple[StageSpec, ...]:
     """The paper's method."""
     return chain(
         segments(schedule, total_tokens, epoch_steps),
@@ -41,3 +43,24 @@ def stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -
         keep_position=schedule.keep_position,
         adaptive=schedule.type == "adaptive",
     )
+
+
+def no_cot_stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -> tuple[StageSpec, ...]:
+    """No CoT: the answer alone from the first step, for as many steps as the stepwise run."""
+    empty = [
+        replace(segment, removed_from=total_tokens, removals=(), smoothing=False)
+        for segment in segments(schedule, total_tokens, epoch_steps)
+    ]
+    return chain(empty, seed, total_tokens)
+
+
+def explicit_cot_stages(schedule: Schedule, seed: int, total_tokens: int, epoch_steps: int) -> tuple[StageSpec, ...]:
+    """Explicit CoT: the whole chain of thought is written, for as many steps as the stepwise run.
+
+    Nothing is removed; its stage 0 is the stepwise run's stage 0.
+    """
+    unchanged = [
+        replace(segment, removed_from=0, removals=(), smoothing=False)
+        for segment in segments(schedule, total_tokens, epoch_steps)
+    ]
+    return chain(unchanged, seed, total_tokens)

@@ -20,15 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
 from orchestrator.config import Resources, Training
+from orchestrator.method.blocks import Observer, weights
 from orchestrator.method.course import Course, Trace
-from orchestrator.method.data import TokenTable, batch_rows
-from orchestrator.method.model import autocast
-from orchestrator.method.observe import Observer, told, weights
+from orchestrator.method.models.model import autocast
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import IGNORED, Batch, CutBatch, cut, draw_removed, without_long
 from orchestrator.method.resume import Moment, restore_generators
-from orchestrator.method.sharding import Gather, is_split
 from orchestrator.method.stage import StageSpec
+from orchestrator.method.tokens import TokenTable, batch_rows
+from orchestrator.method.workers import Gather, is_split, told
 
 BLOCKS = 20
 """A stage is recorded and judged at most this often, ..."""

@@ -1,5 +1,5 @@
 """The report: what the committed stages of a job say, as tables, a picture and one HTML page."""
 
-from orchestrator.report.files import ReportFiles, write_report
+from orchestrator.report.writing import ReportFiles, write_report
 
 __all__ = ["ReportFiles", "write_report"]

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import labels
 from orchestrator.config import Job, Method, PretrainedModel
 from orchestrator.identity import non_default
-from orchestrator.report import words
-from orchestrator.store import FrontierPoint, Manifest, Place
+from orchestrator.results.find import Place
+from orchestrator.results.frontier import FrontierPoint
+from orchestrator.store import Manifest
 
 _ABOUT: dict[Method, str] = {
     "stepwise": "It was taught by [Stepwise Internalization](https://arxiv.org/abs/2405.14838): chain-of-thought (CoT) "
@@ -66,17 +68,17 @@ class Card:
     def _facts(self) -> Iterator[list[str]]:
         metrics = self.place.tried.manifest.metrics
         rate = self.point.examples_per_second if self.point else metrics.examples_per_second
-        against = f", {words.speedup(self.point.speedup)} No CoT" if self.point and self.point.speedup else ""
+        against = f", {labels.speedup(self.point.speedup)} No CoT" if self.point and self.point.speedup else ""
         right = round(metrics.exact_match * metrics.examples)
         yield ["task", _task(self.place.trial.job)]
-        yield ["method", words.LABELS[self.place.trial.method]]
+        yield ["method", labels.LABELS[self.place.trial.method]]
         yield ["CoT tokens removed", f"{metrics.removed_tokens} of {metrics.total_tokens}"]
         yield [
             "exact match",
-            f"{words.exact(metrics.exact_match)} ({right:,} of {metrics.examples:,} validation examples)",
+            f"{labels.exact(metrics.exact_match)} ({right:,} of {metrics.examples:,} validation examples)",
         ]
-        yield ["tokens written per answer", words.tokens(metrics.generated_tokens)]
-        yield ["speed where it was trained", f"{words.rate(rate)} examples/s, one at a time{against}"]
+        yield ["tokens written per answer", labels.tokens(metrics.generated_tokens)]
+        yield ["speed where it was trained", f"{labels.rate(rate)} examples/s, one at a time{against}"]
         yield ["stage", f"`{self.place.tried.stage.key}`"]
 
     def _use(self) -> str:
@@ -101,7 +103,7 @@ The model was measured with greedy decoding, as `generation_config.json` has it.
                 f"`{manifest.key[:8]}`",
                 f"{manifest.metrics.removed_tokens}/{manifest.metrics.total_tokens}",
                 f"{manifest.metrics.steps_taken or manifest.identity['stage'].get('steps', 0):,}",
-                words.exact(manifest.metrics.exact_match),
+                labels.exact(manifest.metrics.exact_match),
                 manifest.verdict,
             ]
             for number, manifest in enumerate(self.lineage)

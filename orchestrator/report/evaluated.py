@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, computed_field
 
-from orchestrator.report import words
-from orchestrator.report.interval import wilson
+from orchestrator import labels
+from orchestrator.results.intervals import wilson
 
 
 class Evaluated(BaseModel, frozen=True):
@@ -27,8 +27,8 @@ class Evaluated(BaseModel, frozen=True):
 
     @property
     def line(self) -> str:
-        low, high = map(words.exact, self.interval)
+        low, high = map(labels.exact, self.interval)
         return (
             f"{self.stage}: {self.removed_tokens} of {self.total_tokens} CoT tokens removed, exact match "
-            f"{words.exact(self.exact_match)} ({low} to {high}) on {self.examples:,} {self.split} examples"
+            f"{labels.exact(self.exact_match)} ({low} to {high}) on {self.examples:,} {self.split} examples"
         )

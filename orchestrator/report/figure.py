@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator import labels
+from orchestrator.labels import COLOURS
 from orchestrator.method.stage import RemovalPoint
-from orchestrator.palette import COLOURS
-from orchestrator.report import words
-from orchestrator.report.findings import Findings
-from orchestrator.report.groups import NOTHING, Group, MeanPoint
-from orchestrator.report.svg import ticks
-from orchestrator.store.frontier import FrontierPoint
+from orchestrator.report.html.svg import ticks
+from orchestrator.results.findings import Findings
+from orchestrator.results.frontier import FrontierPoint
+from orchestrator.results.groups import NOTHING, Group, MeanPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,7 +148,7 @@ def _draw_seeds(axes: Axes, group: Group, across: Across) -> None:
         markersize=7.5,
         markeredgecolor="white",
         linestyle="none",
-        label=words.LABELS[group.method],
+        label=labels.LABELS[group.method],
         zorder=5 if group.method == "stepwise" else 6,
         clip_on=False,
     )
@@ -162,12 +162,12 @@ def _scatter(axes: Axes, places: Iterable[tuple[float, float]], **look: object) 
 def _legend(figure: Figure, axes: Axes) -> None:
     """One entry a method, however many seeds, above both panels, in as many rows as their width needs."""
     handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    labels = list(dict.fromkeys(label for label in (*words.LABELS.values(), *handles) if label in handles))
+    shown = list(dict.fromkeys(label for label in (*labels.LABELS.values(), *handles) if label in handles))
     figure.legend(
-        [handles[label] for label in labels],
-        labels,
+        [handles[label] for label in shown],
+        shown,
         loc="outside upper left",
-        ncols=len(labels) if len(labels) <= IN_A_ROW else 4,
+        ncols=len(shown) if len(shown) <= IN_A_ROW else 4,
         frameon=False,
         labelcolor=INK,
         fontsize=9.5,

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from orchestrator.method.probe import Grid, ProbeScores
+    from orchestrator.method.probing.linear_probe import Grid, ProbeScores
 
 INK = "#2b2f36"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.errors import InputError, Problem
-from orchestrator.report.table import frontier_arrow
-from orchestrator.store import StageStore, frontier, saved_plan
+from orchestrator.report.columns import frontier_arrow
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, saved_plan
 
 
 class Frontier:

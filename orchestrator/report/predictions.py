@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import labels
 from orchestrator.config import MultiplicationTask, Task
-from orchestrator.report import words
-from orchestrator.store import Place
+from orchestrator.results.find import Place
 
 if TYPE_CHECKING:
     from orchestrator.method.predict import Prediction
@@ -19,7 +19,7 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
     metrics = place.tried.manifest.metrics
     yield (
         f"{place.words}: {metrics.removed_tokens} of {metrics.total_tokens} CoT tokens removed, "
-        f"exact match {words.exact(metrics.exact_match)}"
+        f"exact match {labels.exact(metrics.exact_match)}"
     )
     for prediction in predictions:
         yield ""

@@ -1,7 +1,8 @@
 """What is recorded of a stage while it trains, and what of earlier stages its judges look back on.
 
 Its answers are looked at in spot checks, on the same few examples each time. Fields that records of old stores
-have keep their names: ``probe_*`` are a spot check's. (A *probe* is a linear one, see ``method/probe.py``.)
+have keep their names: ``probe_*`` are a spot check's. (A *probe* is a linear one, see
+``method/probing/linear_probe.py``.)
 
 Sources in this room: R = the reliability notes (``research/reliability.md``), D = ``design.md`` §8.
 """

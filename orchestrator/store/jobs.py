@@ -13,10 +13,11 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from orchestrator.config import NAME, Job
 from orchestrator.errors import InputError, Problem, StoreError, first_line
-from orchestrator.fork import chain_plan
+from orchestrator.files import replace_file
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, build_plan, read_chain
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.plan.fork import chain_plan
+from orchestrator.store.folders import job_folder
 from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore
 

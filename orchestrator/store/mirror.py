@@ -7,7 +7,7 @@ store that lacks it brings it back. A stage exists there when its manifest does,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from orchestrator.background import Background
 from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, first_line, without_password
-from orchestrator.plan import Plan
-from orchestrator.store.chain import replay, replay_all
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.files import replace_file
+from orchestrator.store.folders import job_folder
 from orchestrator.store.jobs import SavedJob
 from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
 
@@ -40,7 +38,7 @@ class Mirror:
         """Raises ``InputError`` if fsspec knows no such URL."""
         import fsspec
 
-        self.url, self._store = without_password(url), store
+        self.url, self.store = without_password(url), store
         self._sent: dict[str, str] = {}
         try:
             found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
@@ -53,7 +51,7 @@ class Mirror:
 
     def pull_records(self, job: str) -> None:
         """Bring what a search decided, if this store knows nothing of it."""
-        folder, there = job_folder(self._store.root, job), f"{self._root}/jobs/{job}"
+        folder, there = job_folder(self.store.root, job), f"{self._root}/jobs/{job}"
         if (folder / "job.json").exists():
             return
         with self._reachable():
@@ -67,30 +65,20 @@ class Mirror:
                     replace_file(folder / name, self._files.cat_file(f"{there}/{name}").decode())
             replace_file(folder / "job.json", job_text)  # last: while it lacks, all is brought again
 
-    def pull(self, plan: Plan) -> int:
-        """Bring every stage of a plan's trials that is there and not here. Returns how many came."""
-        return sum(self._pull_chain(index, plan) for index in range(len(plan.trials)))
-
-    def push(self, plan: Plan) -> None:
-        """Copy every committed stage of a plan's trials that is not there, and what the search decided."""
+    def push(self, job: str, manifests: Iterable[Manifest]) -> None:
+        """Copy those of a job's committed stages that are not there, and what its search decided."""
         with self._reachable():
-            for chain in replay_all(plan, self._store):
-                for tried in chain.attempts:
-                    self._push_stage(tried.manifest)
-            folder = job_folder(self._store.root, plan.job.name)
+            for manifest in manifests:
+                self._push_stage(manifest)
+            folder = job_folder(self.store.root, job)
             for path in (path for pattern in RECORDS for path in sorted(folder.glob(pattern))):
-                name, text = f"jobs/{plan.job.name}/{path.relative_to(folder)}", path.read_text()
+                name, text = f"jobs/{job}/{path.relative_to(folder)}", path.read_text()
                 if self._sent.get(name) != text:
                     self._put(name, text)
                     self._sent[name] = text
 
-    def _pull_chain(self, index: int, plan: Plan) -> int:
-        chain, came = replay(plan.trials[index], self._store), 0
-        while chain.next and self._pull_stage(chain.next.key):
-            chain, came = chain.advanced(self._store), came + 1
-        return came
-
-    def _pull_stage(self, key: str) -> bool:
+    def pull_stage(self, key: str) -> bool:
+        """Bring a stage. Returns whether it was there and nobody here is training it."""
         there = f"{self._root}/stages/{key}"
         with self._reachable():
             manifest = self._manifest(key)
@@ -101,11 +89,11 @@ class Mirror:
             with self._reachable():
                 self._files.get_file(f"{there}/{manifest.attempt}/{file.path}", str(path))
 
-        claim = self._store.claim(key)
+        claim = self.store.claim(key)
         if not claim:
             return False  # a live process is training it
         try:
-            self._store.adopt(manifest, fetch)
+            self.store.adopt(manifest, fetch)
         finally:
             claim.release()
         return True
@@ -115,7 +103,7 @@ class Mirror:
         if name in self._sent:
             return
         if self._manifest(manifest.key) is None:
-            folder = self._store.folder(manifest)
+            folder = self.store.folder(manifest)
             for file in manifest.files:
                 target = f"{self._root}/stages/{manifest.key}/{manifest.attempt}/{file.path}"
                 self._make_parent(target)
@@ -157,25 +145,3 @@ class Mirror:
             found = first_line(error)
             fix = "is it there, may we write to it? What is committed stays in the store"
             raise StepwiseError(Problem("MIR002", self.url, found, fix)) from error
-
-
-class BackgroundMirror(Background):
-    """Copies what is committed while training goes on. What it has not when it is closed, the next run copies."""
-
-    behind = "the mirror is behind; the store has everything"
-
-    def __init__(self, mirror: Mirror, plan: Plan, say: Callable[[str], None]) -> None:
-        super().__init__(say)
-        self._mirror, self._plan = mirror, plan
-
-    def follow(self, plan: Plan) -> None:
-        """Take a longer plan from now on: the search has proposed another configuration."""
-        self._plan = plan
-
-    def _deliver(self, closing: bool) -> None:
-        try:
-            self._mirror.push(self._plan)
-        except Exception:
-            if closing:  # nobody waits for a mirror that is away
-                self._abandoned.set()
-            raise

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from orchestrator.config import Job
 from orchestrator.errors import Problem, StoreError
+from orchestrator.files import replace_file
 from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, Trial
-from orchestrator.space import Settings
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.plan.grid import Settings
+from orchestrator.store.folders import job_folder
 
 _NOT_SEARCHED = {"name", "seeds", "methods", "icot_kd", "resources", "tracking"}
 

@@ -17,11 +17,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.failpoints import failpoint
+from orchestrator.files import sha256, sync_folder, write_durably
 from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
-from orchestrator.store.folders import sync_folder, write_durably
-from orchestrator.store.stages import SNAPSHOT, StageStore, StoredFile, remove, sha256
+from orchestrator.store.stages import SNAPSHOT, StageStore, StoredFile, remove
 
 STATE = "state.json"
 

@@ -8,7 +8,6 @@ wins. Everything it names, and every folder on the way, is forced to disk before
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -29,11 +28,11 @@ from safetensors import SafetensorError
 from orchestrator import method
 from orchestrator.errors import Problem, StepwiseError, StoreError, first_line
 from orchestrator.failpoints import failpoint
+from orchestrator.files import sha256, sync_folder, write_durably
 from orchestrator.identity import digest, field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
 from orchestrator.store.claims import Claim, claim, held
-from orchestrator.store.folders import sync_folder, write_durably
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -342,8 +341,8 @@ def _described(attempt: Path) -> Iterator[StoredFile]:
 
 @cache
 def number_versions() -> dict[str, str]:
-    """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/``."""
-    sources = sorted(Path(method.__file__).parent.glob("*.py"))
+    """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/`` with its folders."""
+    sources = sorted(Path(method.__file__).parent.rglob("*.py"))
     libraries = {name: version(name) for name in NUMERIC if find_spec(name)}
     return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
 
@@ -363,12 +362,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

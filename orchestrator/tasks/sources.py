@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.config import ExampleSource, Gsm8kTask, TextTask
 from orchestrator.errors import InputError, Problem, first_line
-from orchestrator.lfs import is_pointer
+from orchestrator.files import is_pointer
 from orchestrator.tasks.base import Split
 
 COT_MARK, ANSWER_MARK = "||", "####"

@@ -4,7 +4,7 @@ The store is the outbox. Everything sent is rebuilt from committed manifests and
 timestamps, so sending it again changes nothing, and a server that was down is served later.
 """
 
-from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.follower import BackgroundTracker
 from orchestrator.tracking.server import default_uri, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.tracker import Tracker, experiment_name
 

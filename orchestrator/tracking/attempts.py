@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.identity import digest
-from orchestrator.store import Chain, Tried
 from orchestrator.tracking.records import RunRecord, Value
+from orchestrator.trials.chain import Chain, Tried
 
 
 def attempt_records(trial_uid: str, chain: Chain) -> Iterator[RunRecord]:

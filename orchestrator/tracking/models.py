@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from orchestrator.search import winners
-from orchestrator.store import FrontierPoint, Manifest, StageStore
+from orchestrator.results.frontier import FrontierPoint
+from orchestrator.results.winners import winners
+from orchestrator.store import Manifest, StageStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

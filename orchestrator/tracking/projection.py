@@ -10,17 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 
-from orchestrator import space
 from orchestrator.config import Job, Section
 from orchestrator.identity import canonical_json, digest, non_default
+from orchestrator.labels import COLOURS
 from orchestrator.method.stage import LossPoint
-from orchestrator.palette import COLOURS
-from orchestrator.plan import Plan, Trial
-from orchestrator.search import Standing, best_line
-from orchestrator.store import Chain, FrontierPoint, Pruned
-from orchestrator.store.cost import Cost
+from orchestrator.plan import Plan, Trial, grid
+from orchestrator.results.cost import Cost
+from orchestrator.results.frontier import FrontierPoint
+from orchestrator.results.ranking import Standing, best_line
+from orchestrator.store import Pruned
 from orchestrator.tracking.attempts import attempt_records, failure_line
 from orchestrator.tracking.records import RunRecord, Status, Value
+from orchestrator.trials.chain import Chain
 
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
@@ -166,7 +167,7 @@ def _params(job: Job, trial: Trial) -> dict[str, str]:
             "smoothing_lambda": f"{job.schedule.smoothing_lambda:g}",
             "removal_side": job.schedule.removal_side,
         }
-    searched = {space.key_of(field): space.text(value) for field, value in trial.settings}
+    searched = {grid.key_of(field): grid.text(value) for field, value in trial.settings}
     return params | {key: value for key, value in searched.items() if key not in ("type", *params)}
 
 

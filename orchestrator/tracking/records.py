@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from orchestrator.store import FrontierPoint
+from orchestrator.results.frontier import FrontierPoint
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

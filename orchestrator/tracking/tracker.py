@@ -16,14 +16,16 @@ from orchestrator.config import Job, job_toml
 from orchestrator.errors import Problem, StepwiseError, first_line
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
-from orchestrator.search import standings
-from orchestrator.store import Chain, FrontierPoint, Manifest, StageStore, points_of, pruned_trials, replay_all
-from orchestrator.store.cost import cost_of
+from orchestrator.results.cost import cost_of
+from orchestrator.results.frontier import FrontierPoint, points_of
+from orchestrator.results.ranking import standings
+from orchestrator.store import Manifest, StageStore, pruned_trials
 from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.projection import Losses, job_record, trial_records
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.views import experiment_note, experiment_views
+from orchestrator.trials.chain import Chain, replay_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

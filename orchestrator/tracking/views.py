@@ -12,9 +12,9 @@ import json
 import zlib
 from typing import Any
 
-from orchestrator.caption import caption
 from orchestrator.config import Job
-from orchestrator.space import key_of
+from orchestrator.labels import caption
+from orchestrator.plan.grid import key_of
 
 SECTION = "frontier"
 REMOVED = "frontier/internalized_tokens"

@@ -25,8 +25,9 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from faults.outbox import Delivery, Proxy, commit, make_plan, running_server
 
 from orchestrator.method.train import removal_loss
-from orchestrator.store import Chain, StageStore
+from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.trials.chain import Chain
 
 SIZE = Size((3, 2), 64)
 QUIET, AWAY = "nothing to deliver", ("down", "never answers")

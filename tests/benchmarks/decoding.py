@@ -24,11 +24,11 @@ from ours import ALLOCATOR, CPU, Size
 from orchestrator.config import load_job
 from orchestrator.method.decoding import greedy
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import load_weights, set_attention
+from orchestrator.method.models.model import load_weights, set_attention
 from orchestrator.method.removal import CutBatch, cut
 from orchestrator.plan import Trial
-from orchestrator.runtime.data import prepare_data
 from orchestrator.store import StageStore, plan_for
+from orchestrator.trials.data import prepare_data
 
 THREADS = 2
 NEVER = -1

@@ -23,14 +23,14 @@ from ours import ALLOCATOR, CPU
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from orchestrator.config import Evaluation, Job, MultiplicationTask, ScratchModel, Training
-from orchestrator.method.data import TokenTable
 from orchestrator.method.evaluate import OVERTIME, Evaluator, Removed, extract_answer
-from orchestrator.method.model import initial_model, set_attention
+from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
+from orchestrator.method.tokens import TokenTable
 from orchestrator.method.train import train_stage
-from orchestrator.runtime.data import JobData, prepare_data
 from orchestrator.store import StageStore
+from orchestrator.trials.data import JobData, prepare_data
 
 EXAMPLES = 250
 THREADS = 2

@@ -11,13 +11,13 @@ import torch.distributed as dist
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from orchestrator.config import Job, MultiplicationTask, ScratchModel, Training
-from orchestrator.method.model import initial_model, set_attention
+from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import train_stage
-from orchestrator.runtime.cluster import WORKER_ENVIRONMENT
-from orchestrator.runtime.data import JobData, prepare_data
+from orchestrator.ray.local import WORKER_ENVIRONMENT
 from orchestrator.store import StageStore
+from orchestrator.trials.data import JobData, prepare_data
 
 ALLOCATOR = {name: value for name, value in WORKER_ENVIRONMENT.items() if name.startswith("MALLOC_")}
 """What the product sets for its training workers; glibc reads it when a process starts."""

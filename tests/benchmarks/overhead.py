@@ -27,9 +27,10 @@ from ours import ALLOCATOR, CPU, Ours, Size
 
 from orchestrator.config import load_job
 from orchestrator.plan import build_plan
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore, plan_for
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 MARK = "STEPWISE_BENCHMARK"
 SIZE = Size((3, 3), 64)

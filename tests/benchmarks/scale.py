@@ -23,9 +23,10 @@ from rich.console import Console
 
 from orchestrator.config import Job
 from orchestrator.plan import Plan, build_plan
-from orchestrator.runtime.status import job_state
-from orchestrator.runtime.watch import Watch
-from orchestrator.store import StageStore, frontier, save_job
+from orchestrator.report.terminal.live import Watch
+from orchestrator.results.frontier import frontier
+from orchestrator.results.state import job_state
+from orchestrator.store import StageStore, save_job
 from orchestrator.store.fsck import check_store
 from orchestrator.tracking import Tracker
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from bench import STEPWISE, Figure, arguments, finish, table
 
 from orchestrator.config import load_job
-from orchestrator.store import StageStore, plan_for, pruned_trials, replay_all
-from orchestrator.store.cost import cost_of
+from orchestrator.results.cost import cost_of
+from orchestrator.store import StageStore, plan_for, pruned_trials
+from orchestrator.trials.chain import replay_all
 
 JOB = """
 name = "search"

@@ -19,9 +19,10 @@ from orchestrator.config import Job
 from orchestrator.method.stage import RemovalPoint, StageMetrics
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.report import ReportFiles, write_report
-from orchestrator.report.findings import Findings
-from orchestrator.store import Chain, StageStore, save_job
+from orchestrator.results.findings import Findings
+from orchestrator.store import StageStore, save_job
 from orchestrator.tracking import Tracker
+from orchestrator.trials.chain import Chain
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

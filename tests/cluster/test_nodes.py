@@ -13,9 +13,10 @@ from commands import manifests, weights
 from loopback import first_stages, loopback
 
 from orchestrator.config import load_job
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import StageStore, plan_for
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 WITHOUT_HEAD = 120.0
 """A worker on another node goes on for so many seconds at most once the head is lost."""

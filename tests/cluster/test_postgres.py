@@ -21,7 +21,8 @@ import pytest
 from commands import free_port, stepwise
 from test_tracking import ALL, Recorded, commit_all, make_plan
 
-from orchestrator.store import StageStore, frontier, save_job
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, save_job
 
 REPOSITORY = Path(__file__).parents[2]
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)

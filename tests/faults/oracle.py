@@ -11,7 +11,8 @@ from typing import Any
 from faults.walks import JOB, Log
 
 from orchestrator.errors import StoreError
-from orchestrator.store import StageStore, frontier, saved_plan
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, saved_plan
 
 MEASURED = {"examples_per_second", "examples_per_second_batched", "speedup", "seconds", "committed_at"}
 """Fields of a point that no two runs share."""

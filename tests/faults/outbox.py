@@ -25,8 +25,9 @@ from orchestrator.config import Job
 from orchestrator.method.stage import LossPoint, StageMetrics
 from orchestrator.plan import Plan, build_plan
 from orchestrator.stability import Block
-from orchestrator.store import Chain, StageStore
+from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, ui_command, ui_environment
+from orchestrator.trials.chain import Chain
 
 PATIENCE = 300.0
 CONTROL = "in order"

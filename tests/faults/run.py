@@ -187,7 +187,8 @@ def _repair(place: str, root: Path, log: Log) -> None:
 def _race(stage: int, root: Path, log: Log) -> None:
     """A finished trial; another writer of the same stage comes second and dies before it removes its own."""
     from orchestrator.plan import PlannedStage
-    from orchestrator.store import replay_all, saved_plan
+    from orchestrator.store import saved_plan
+    from orchestrator.trials.chain import replay_all
 
     drive(root, log)
     store = StageStore(root)

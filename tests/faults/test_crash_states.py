@@ -12,9 +12,10 @@ from faults.crashes import Recorder, build, crash_states
 
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
+from orchestrator.files import replace_file
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import PlannedStage, build_plan
-from orchestrator.store import Snapshots, StageStore, replace_file
+from orchestrator.store import Snapshots, StageStore
 
 FILES = {"config.json": b'{"layers": 2}', "model.safetensors": bytes(range(256)) * 2}
 

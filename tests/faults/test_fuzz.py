@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from orchestrator.config import Job
 from orchestrator.errors import InputError, StepwiseError, StoreError
-from orchestrator.method.data import token_table
-from orchestrator.method.hub import load_tokenizer
+from orchestrator.method.models.hub import load_tokenizer
+from orchestrator.method.tokens import token_table
 from orchestrator.plan import build_plan
-from orchestrator.runtime.drift import refuse_drift
-from orchestrator.store import StageStore, frontier, save_job, saved_plans
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, save_job, saved_plans
 from orchestrator.tasks import make_task
+from orchestrator.trials.drift import refuse_drift
 
 SECRET = "hunter2-8731"  # noqa: S105
 GOOD = {"name": "x", "task": {"digits": [2, 2]}, "schedule": {"tokens_per_stage": 4, "stage_steps": 20}}

@@ -14,9 +14,11 @@ from orchestrator.config import Evaluation, Job, MultiplicationTask, Schedule, S
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.train import Progress
 from orchestrator.plan import build_plan
-from orchestrator.runtime import execute
-from orchestrator.runtime.data import prepare_data
-from orchestrator.store import StageStore, replay
+from orchestrator.store import StageStore
+from orchestrator.trials import runner as trials_runner
+from orchestrator.trials.chain import replay
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.walk import walk
 
 JOB = Job(
     name="numbers",
@@ -60,7 +62,7 @@ AFTER: dict[str, Callable[[Model, Optimizer], None]] = {
 
 @pytest.mark.parametrize("where", [*BEFORE, *DURING, *AFTER])
 def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None, where: str) -> None:
-    train_stage, stages = execute.train_stage, iter(range(100))
+    train_stage, stages = trials_runner.train_stage, iter(range(100))
 
     def train(
         model: Model, optimizer: Optimizer, spec: Any, table: Any, training: Any, observer: Any, watch: Any, *rest
@@ -79,12 +81,12 @@ def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
             AFTER[where](model, optimizer)
         return trace
 
-    monkeypatch.setattr(execute, "train_stage", train)
+    monkeypatch.setattr(trials_runner, "train_stage", train)
     store = StageStore(tmp_path)
     data = prepare_data(JOB, store)
     trial = build_plan(JOB, data.total_tokens).trials[0]
-    runner = execute.StageRunner(JOB, data, store, torch.device("cpu"), lambda stage, progress: None)
-    list(execute.walk(trial, runner))
+    runner = trials_runner.StageRunner(JOB, data, store, torch.device("cpu"), lambda stage, progress: None)
+    list(walk(trial, runner))
 
     chain = replay(trial, store)
     (failed,) = chain.failures
@@ -92,5 +94,5 @@ def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert failed.manifest.files == ()
     assert chain.finished
     for tried in chain.standing:
-        tensors = execute.load_file(store.folder(tried.manifest) / "model.safetensors")
+        tensors = trials_runner.load_file(store.folder(tried.manifest) / "model.safetensors")
         assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())

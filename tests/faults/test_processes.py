@@ -19,8 +19,8 @@ from faults.walks import JOB, STAGES, Log, child, drive, snapshots_always, start
 
 from orchestrator.errors import TrialError
 from orchestrator.plan import build_plan
-from orchestrator.runtime.cluster import LIVING, ray_storage
-from orchestrator.runtime.trial import problems_of
+from orchestrator.ray.local import LIVING, ray_storage
+from orchestrator.ray.train import problems_of
 from orchestrator.store import StageStore
 
 DEADLINE_SECONDS = 120.0

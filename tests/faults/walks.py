@@ -27,11 +27,12 @@ from orchestrator.errors import StepwiseError
 from orchestrator.failpoints import ENVIRONMENT
 from orchestrator.method.train import Progress
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.runtime import resume
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.runtime.progress import ProgressFile
 from orchestrator.store import Manifest, StageStore, save_job, sweep
+from orchestrator.trials import snapshot
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.progress import ProgressFile
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 JOB = Job(
     name="faults",
@@ -125,7 +126,7 @@ def _arm(armed: Armed) -> None:
 
 def snapshots_always() -> None:
     """A snapshot after every block, so that resuming is met at every kill."""
-    resume.LEAST_SECONDS, resume.SHARE = 0.0, float("inf")
+    snapshot.LEAST_SECONDS, snapshot.SHARE = 0.0, float("inf")
 
 
 @dataclass(frozen=True)

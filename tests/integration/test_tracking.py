@@ -18,8 +18,9 @@ from orchestrator.errors import StepwiseError
 from orchestrator.method.stage import PASSED, LossPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.stability import Block
-from orchestrator.store import Chain, StageStore
+from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, experiment_name
+from orchestrator.trials.chain import Chain
 
 ALL = ["no_cot", "explicit_cot", "stepwise"]
 

@@ -15,9 +15,12 @@ from rich.console import Console
 from orchestrator.config import Job
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.runtime.progress import TrialProgress
-from orchestrator.runtime.watch import TrialStatus, live_table
-from orchestrator.store import Chain, Manifest, StageStore, frontier, replay
+from orchestrator.report.terminal.live import live_table
+from orchestrator.results.frontier import frontier
+from orchestrator.results.state import TrialStatus
+from orchestrator.store import Manifest, StageStore
+from orchestrator.trials.chain import Chain, replay
+from orchestrator.trials.progress import TrialProgress
 
 Script = Callable[[PlannedStage, int], Verdict]
 """The verdict on a stage, given how often its index was tried before."""
@@ -77,7 +80,7 @@ def make_plan(method: str = "stepwise", **stability: object) -> Plan:
 
 def walked(plan: Plan, store: StageStore, script: Script, lives: int = 1000) -> Chain:
     """As ``runtime.execute.walk`` does, which needs torch only for what it calls."""
-    from orchestrator.runtime.execute import walk
+    from orchestrator.trials.walk import walk
 
     return list(walk(plan.trials[0], ScriptedRunner(store, script, lives)))[-1]
 

@@ -18,9 +18,9 @@ import pytest
 
 from orchestrator.config import Resources, load_cluster
 from orchestrator.errors import InputError, StepwiseError
-from orchestrator.runtime.access import check_turns_strangers_away, token
-from orchestrator.runtime.cluster import Node, fitting_trials
-from orchestrator.runtime.jobs import JobServer, Unreachable
+from orchestrator.ray.access import check_turns_strangers_away, token
+from orchestrator.ray.placement import Node, fitting_trials
+from orchestrator.submit.job_server import JobServer, Unreachable
 
 GOOD = "address: http://127.0.0.1:8265\nstore: /shared/store\n"
 SECRET = "0123456789abcdef"  # noqa: S105

@@ -12,9 +12,9 @@ from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.runtime.drift import other_fields, refuse_drift
-from orchestrator.runtime.trial import TrialTask
+from orchestrator.ray.train import TrialTask
 from orchestrator.store import StageStore, plan_for, save_job
+from orchestrator.trials.drift import other_fields, refuse_drift
 
 
 def make_plan(name: str = "small", seeds: tuple[int, ...] = (0,), **training: float) -> Plan:
@@ -142,7 +142,7 @@ def test_other_data_of_a_finished_job_is_named_before_anything_is_trained(
 
 
 def test_other_data_under_a_search_is_refused_once_optuna_has_proposed(store: StageStore) -> None:
-    from orchestrator.runtime.proposals import GroupSearch
+    from orchestrator.ray.optuna import GroupSearch
 
     space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2}}
     search = {"type": "optuna", "configurations": 2, "space": space}

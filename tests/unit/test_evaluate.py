@@ -16,22 +16,16 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedModel, PreTraine
 
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import StoreError
-from orchestrator.method.data import token_table
 from orchestrator.method.decoding import whole_cache
-from orchestrator.method.evaluate import (
-    Evaluator,
-    Removed,
-    answer_entropy,
-    answer_tokens,
-    extract_answer,
-    mark_tokens,
-)
-from orchestrator.method.model import load_weights
+from orchestrator.method.evaluate import Evaluator, Removed, answer_entropy, answer_tokens, extract_answer, mark_tokens
+from orchestrator.method.models.model import load_weights
+from orchestrator.method.tokens import token_table
 from orchestrator.plan import Trial, build_plan
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,14 +18,17 @@ from orchestrator.config import (
     Training,
 )
 from orchestrator.errors import TrialError
-from orchestrator.method.hub import load_tokenizer
-from orchestrator.method.model import initial_model, load_weights, save_weights
+from orchestrator.method.models.hub import load_tokenizer
+from orchestrator.method.models.model import initial_model, load_weights, save_weights
 from orchestrator.plan import Plan, build_plan
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.runtime.trial import problems_of
-from orchestrator.store import Manifest, StageStore, frontier, replay
+from orchestrator.ray.train import problems_of
+from orchestrator.results.frontier import frontier
+from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
+from orchestrator.trials.chain import replay
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 TASK = MultiplicationTask(digits=(1, 2))
 TINY = ScratchModel(layers=1, width=32, heads=2)

@@ -29,14 +29,9 @@ from transformers import (
 
 from orchestrator.config import Evaluation, IcotKd, Job, MultiplicationTask, Schedule, ScratchModel, Training
 from orchestrator.errors import InputError
-from orchestrator.fork import fork_plan
-from orchestrator.method.distil import Emulation, MindReading, begin_part
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import load_weights
-from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.removal import Batch
-from orchestrator.method.stage import StageSpec
-from orchestrator.method.thoughts import (
+from orchestrator.method.icot_kd.distil import Emulation, MindReading, begin_part
+from orchestrator.method.icot_kd.thoughts import (
     Coupled,
     Emulator,
     Student,
@@ -44,13 +39,20 @@ from orchestrator.method.thoughts import (
     load_coupled,
     teacher_thoughts,
 )
+from orchestrator.method.models.model import load_weights
+from orchestrator.method.optimizer import Optimizer
+from orchestrator.method.removal import Batch
+from orchestrator.method.stage import StageSpec
 from orchestrator.method.train import Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
-from orchestrator.report.findings import Findings
-from orchestrator.report.page import report_html
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import Manifest, StageStore, frontier, save_job
+from orchestrator.plan.fork import fork_plan
+from orchestrator.report.html.page import report_html
+from orchestrator.results.findings import Findings
+from orchestrator.results.frontier import frontier
+from orchestrator.store import Manifest, StageStore, save_job
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 E = 0
 LAYERS, WIDTH = 3, 16

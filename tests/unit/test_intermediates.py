@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config import MultiplicationTask
-from orchestrator.method.intermediates import intermediates
+from orchestrator.method.probing.intermediates import intermediates
 from orchestrator.tasks import make_task
 
 

@@ -7,7 +7,7 @@ from ray.train import ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-from orchestrator.runtime.lean import LeanTrainer, LocalTrainer
+from orchestrator.ray.private import LeanTrainer, LocalTrainer
 
 
 @pytest.mark.parametrize("trainer", [LeanTrainer, LocalTrainer])

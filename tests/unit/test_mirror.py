@@ -13,16 +13,17 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
 
+from orchestrator.commands import run
+from orchestrator.commands.mirroring import BackgroundMirror, Mirroring, bring, send
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
-from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
-from orchestrator.runtime import run
-from orchestrator.runtime.mirroring import Mirroring
-from orchestrator.store import StageStore, frontier, save_fork, save_job, saved_plan
+from orchestrator.plan.fork import fork_plan
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
-from orchestrator.store.mirror import BackgroundMirror, Mirror
+from orchestrator.store.mirror import Mirror
 from orchestrator.store.searches import record_proposal
 from orchestrator.tracking import BackgroundTracker
 
@@ -79,59 +80,59 @@ def trained(root: Path, plan: Plan, stages: int = 99) -> StageStore:
 def test_empty_store_begins_with_what_the_mirror_holds(tmp_path, url):
     plan = make_plan()
     old = trained(tmp_path / "old", plan)
-    Mirror(url, old).push(plan)
+    send(plan, Mirror(url, old))
     new = StageStore(tmp_path / "new")
-    assert Mirror(url, new).pull(plan) == len(plan.unique_stages)
+    assert bring(plan, Mirror(url, new)) == len(plan.unique_stages)
     assert check_store(new, repair=False).lines == (
         f"{len(plan.unique_stages)} stages verified, 0 damaged stages found, 0 leftovers found",
     )
     assert [p.model_dump(exclude={"attempt"}) for p in frontier(plan, new)] == [
         p.model_dump(exclude={"attempt"}) for p in frontier(plan, old)
     ]
-    assert Mirror(url, new).pull(plan) == 0
+    assert bring(plan, Mirror(url, new)) == 0
 
 
 def test_folder_is_a_mirror_too(tmp_path):
     plan = make_plan()
-    Mirror(f"file://{tmp_path}/mirror", trained(tmp_path / "old", plan)).push(plan)
-    assert Mirror(str(tmp_path / "mirror"), StageStore(tmp_path / "new")).pull(plan) == len(plan.unique_stages)
+    send(plan, Mirror(f"file://{tmp_path}/mirror", trained(tmp_path / "old", plan)))
+    assert bring(plan, Mirror(str(tmp_path / "mirror"), StageStore(tmp_path / "new"))) == len(plan.unique_stages)
 
 
 def test_later_stages_follow_without_sending_anything_twice(tmp_path, url):
     plan = make_plan()
     store = trained(tmp_path / "old", plan, stages=1)
     mirror = Mirror(url, store)
-    mirror.push(plan)
+    send(plan, mirror)
     files = fsspec.filesystem("memory")
     first = {path: files.created(path) for path in files.find(url.removeprefix("memory:/")) if "/stages/" in path}
     trained(tmp_path / "old", plan)
-    mirror.push(plan)
+    send(plan, mirror)
     assert {path: files.created(path) for path in first} == first
-    assert Mirror(url, StageStore(tmp_path / "new")).pull(plan) == len(plan.unique_stages)
+    assert bring(plan, Mirror(url, StageStore(tmp_path / "new"))) == len(plan.unique_stages)
 
 
 def test_stage_without_its_manifest_is_not_there(tmp_path, url):
     plan = make_plan()
     store = trained(tmp_path / "old", plan)
-    Mirror(url, store).push(plan)
+    send(plan, Mirror(url, store))
     second = plan.trials[1].stages[1]
     fsspec.filesystem("memory").rm(f"{url.removeprefix('memory:/')}/stages/{second.key}/manifest.json")
     new = StageStore(tmp_path / "new")
-    Mirror(url, new).pull(plan)
+    bring(plan, Mirror(url, new))
     assert new.read(second.key) is None
     assert all(new.read(stage.key) for stage in plan.trials[0].stages)
 
 
 def test_damaged_copy_is_refused_and_nothing_of_it_is_kept(tmp_path, url):
     plan = make_plan()
-    Mirror(url, trained(tmp_path / "old", plan)).push(plan)
+    send(plan, Mirror(url, trained(tmp_path / "old", plan)))
     files = fsspec.filesystem("memory")
     first = plan.trials[0].stages[0].key
     (weights,) = files.glob(f"{url.removeprefix('memory:/')}/stages/{first}/*/model.safetensors")
     files.pipe_file(weights, b"other weights")
     new = StageStore(tmp_path / "new")
     with pytest.raises(StoreError, match="CKP004"):
-        Mirror(url, new).pull(plan)
+        bring(plan, Mirror(url, new))
     assert new.read(first) is None
     assert new.leftovers(first) == []
 
@@ -143,7 +144,7 @@ def test_what_a_search_decided_comes_with_it(tmp_path, url):
     plan = build_plan(job)
     save_job(plan, old)
     record_proposal(job, old.root, (("schedule.smoothing_lambda", 2.5),))
-    Mirror(url, old).push(plan)
+    send(plan, Mirror(url, old))
     Mirror(url, new).pull_records("small")
     here, there = ({p.relative_to(s.root): p.read_text() for p in s.root.rglob("jobs/small/*")} for s in (new, old))
     assert here == there != {}
@@ -177,7 +178,7 @@ def test_job_comes_back_by_its_name(tmp_path, url, stepwise, no_ray, kind):
         save_fork(plan, old)
     else:
         save_job(plan, old)
-    Mirror(url, trained(old.root, plan)).push(plan)
+    send(plan, Mirror(url, trained(old.root, plan)))
     finished = stepwise("run", plan.job.name, "--mirror", url, "--store", tmp_path / "new")
     assert finished.code == 0, finished.out + finished.err
     assert f"{len(plan.unique_stages)} stages came from {url}" in finished.out
@@ -186,13 +187,13 @@ def test_job_comes_back_by_its_name(tmp_path, url, stepwise, no_ray, kind):
 def test_half_a_manifest_is_trained_and_mended(tmp_path, url):
     plan = make_plan()
     store = trained(tmp_path / "old", plan)
-    Mirror(url, store).push(plan)
+    send(plan, Mirror(url, store))
     first = f"{url.removeprefix('memory:/')}/stages/{plan.trials[0].stages[0].key}/manifest.json"
     fsspec.filesystem("memory").pipe_file(first, b'{"format": 1')
     new = StageStore(tmp_path / "new")
-    assert Mirror(url, new).pull(plan) == 0
-    Mirror(url, store).push(plan)
-    assert Mirror(url, new).pull(plan) == len(plan.unique_stages)
+    assert bring(plan, Mirror(url, new)) == 0
+    send(plan, Mirror(url, store))
+    assert bring(plan, Mirror(url, new)) == len(plan.unique_stages)
 
 
 def test_half_a_record_is_none(tmp_path, url):
@@ -201,7 +202,7 @@ def test_half_a_record_is_none(tmp_path, url):
     fsspec.filesystem("memory").pipe_file(f"{url.removeprefix('memory:/')}/jobs/small/job.json", b'{"job": ')
     Mirror(url, new).pull_records("small")
     assert saved_plan("small", new) is None
-    Mirror(url, old).push(plan)
+    send(plan, Mirror(url, old))
     Mirror(url, new).pull_records("small")
     assert saved_plan("small", new) == plan
 
@@ -210,7 +211,7 @@ def test_write_that_is_killed_leaves_what_was_there(tmp_path, monkeypatch):
     plan, mirror = make_plan(), f"file://{tmp_path}/mirror"
     store = trained(tmp_path / "old", plan)
     save_job(plan, store)
-    Mirror(mirror, store).push(plan)
+    send(plan, Mirror(mirror, store))
     before = {path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*.json")}
 
     def killed(files: LocalFileSystem, path: str, value: bytes) -> None:
@@ -220,7 +221,7 @@ def test_write_that_is_killed_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.setattr(LocalFileSystem, "pipe_file", killed)
     save_job(plan, store, (7,))
     with pytest.raises(KeyboardInterrupt):
-        Mirror(mirror, store).push(plan)
+        send(plan, Mirror(mirror, store))
     assert {path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*.json")} == before
 
 

@@ -13,9 +13,10 @@ import torch
 
 from orchestrator.config import Job, load_job
 from orchestrator.plan import Trial, build_plan
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import StageStore
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,9 @@ import pytest
 
 from orchestrator.config import Job, PretrainedModel, load_job
 from orchestrator.identity import field_diff
-from orchestrator.plan import Trial, build_plan, estimated_total_tokens, model_content
+from orchestrator.plan import Trial, build_plan
+from orchestrator.plan.content import model_content
+from orchestrator.plan.plan import estimated_total_tokens
 from orchestrator.stability import Pace
 
 METHODS = ["no_cot", "explicit_cot", "stepwise"]

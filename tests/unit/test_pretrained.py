@@ -31,18 +31,21 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaAttention
 
+from orchestrator.commands.export import export_stage
+from orchestrator.commands.predict import TrainedStage
 from orchestrator.config import Evaluation, Job
 from orchestrator.errors import InputError
 from orchestrator.method.decoding import greedy
 from orchestrator.method.encoding import prompt_ids
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.model import initial_model, load_weights, stage_model, whole_model
-from orchestrator.method.thoughts import load_coupled
+from orchestrator.method.icot_kd.thoughts import load_coupled
+from orchestrator.method.models.model import initial_model, load_weights, stage_model, whole_model
 from orchestrator.plan import build_plan
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.runtime.use import TrainedStage, export_stage
-from orchestrator.store import Manifest, StageStore, find_stage, save_job
+from orchestrator.results.find import find_stage
+from orchestrator.store import Manifest, StageStore, save_job
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

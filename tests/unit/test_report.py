@@ -23,16 +23,19 @@ from orchestrator.errors import InputError
 from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, write_report
-from orchestrator.report.answers import Answer, answers
-from orchestrator.report.chart import frontier_chart, sparkline
-from orchestrator.report.ending import ending
-from orchestrator.report.findings import Findings
-from orchestrator.report.interval import interval, student, wilson
-from orchestrator.report.page import report_html
-from orchestrator.report.plan import forecast
-from orchestrator.report.table import frontier_table, summary_table
+from orchestrator.report.headlines import Headline, headlines
+from orchestrator.report.html.page import report_html
+from orchestrator.report.terminal.chart import frontier_chart, sparkline
+from orchestrator.report.terminal.ending import ending
+from orchestrator.report.terminal.tables import frontier_table, summary_table
+from orchestrator.results.find import find_stage
+from orchestrator.results.findings import Findings
+from orchestrator.results.forecast import forecast
+from orchestrator.results.frontier import FrontierPoint, frontier
+from orchestrator.results.intervals import interval, student, wilson
 from orchestrator.stability import Block
-from orchestrator.store import Chain, FrontierPoint, StageStore, find_stage, frontier, save_job
+from orchestrator.store import StageStore, save_job
+from orchestrator.trials.chain import Chain
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {
@@ -180,7 +183,7 @@ def test_png_shows_colours_of_all_methods(finished: Finished) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.image import imread
 
-    from orchestrator.palette import COLOURS
+    from orchestrator.labels import COLOURS
 
     image = imread(finished.files.png)[..., :3]
     for method in finished.plan.job.methods:
@@ -404,13 +407,13 @@ def test_tables_fit_a_narrow_terminal(store: StageStore) -> None:
 
 def test_tables_import_nothing_heavy() -> None:
     heavy = "torch", "ray", "mlflow", "matplotlib"
-    code = f"import sys, orchestrator.report.table; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, orchestrator.report.terminal.tables; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
-def answered(plan: Plan, store: StageStore) -> dict[str, Answer]:
-    return {answer.question: answer for answer in answers(Findings.of(plan, store))}
+def answered(plan: Plan, store: StageStore) -> dict[str, Headline]:
+    return {answer.question: answer for answer in headlines(Findings.of(plan, store))}
 
 
 def test_five_questions_are_answered_first(finished: Finished) -> None:
@@ -566,7 +569,7 @@ def test_page_of_many_seeds_has_their_mean_and_the_middle_of_them(
     plan = make_plan(seeds=tuple(range(40)), methods=("stepwise",))
     for trial in plan.trials:
         commit(store, trial, trial.stages)
-    monkeypatch.setattr("orchestrator.report.sections.MOST_ROWS", 100)
+    monkeypatch.setattr("orchestrator.report.html.sections.MOST_ROWS", 100)
     files = write_report(Findings.of(plan, store), tmp_path / "r")
     html = files.html.read_text("utf-8")
     counts = len({point.removed_tokens for point in frontier(plan, store)})

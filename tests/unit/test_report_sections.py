@@ -12,10 +12,10 @@ import pytest
 from orchestrator.config import Job, template
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
-from orchestrator.report.ablation import effects
-from orchestrator.report.findings import Findings
-from orchestrator.report.page import report_html
-from orchestrator.report.thoughts import probe_folder, probe_name, probed_stages
+from orchestrator.report.html.page import report_html
+from orchestrator.report.html.probing import probe_folder, probe_name, probed_stages
+from orchestrator.results.effects import effects
+from orchestrator.results.findings import Findings
 from orchestrator.store import StageStore, save_job
 
 DELTA, LAMBDA = "schedule.tokens_per_stage", "schedule.smoothing_lambda"
@@ -75,7 +75,7 @@ def test_tables_that_grow_with_a_search_end_at_their_most_rows(
     for trial in plan.trials:
         commit(store, trial.stages[:1], lambda removed: 0.9)
         commit(store, trial.stages[1:2], lambda removed: 0.0, "stuck")
-    monkeypatch.setattr("orchestrator.report.sections.MOST_ROWS", 2)
+    monkeypatch.setattr("orchestrator.report.html.sections.MOST_ROWS", 2)
     page = report_html(Findings.of(plan, store))
     assert page.count("; the first 2 of 3</caption>") == len(("ranking", "restarts", "configuration"))
     assert page.count("3 trials gave up") == 1

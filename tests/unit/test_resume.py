@@ -13,12 +13,13 @@ import torch
 from orchestrator.config import Evaluation, Job, MultiplicationTask, Schedule, ScratchModel, Stability, Training
 from orchestrator.method.train import Progress
 from orchestrator.plan import PlannedStage, build_plan
-from orchestrator.runtime import resume
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.drain import NodeDrained
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import StageStore
 from orchestrator.store.snapshots import STATE, Snapshot
+from orchestrator.trials import snapshot
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.snapshot import NodeDrained
+from orchestrator.trials.walk import walk
 
 LINEAR = Schedule(tokens_per_stage=3, stage_steps=12, pretrain_steps=6)
 ADAPTIVE = Schedule(type="adaptive", tokens_per_stage=3, stage_steps=36, pretrain_steps=6)
@@ -32,8 +33,8 @@ class Interrupted(Exception):
 @pytest.fixture(autouse=True, scope="module")
 def snapshot_after_every_block(one_thread: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "LEAST_SECONDS", 0.0)
-        patch.setattr(resume, "SHARE", float("inf"))
+        patch.setattr(snapshot, "LEAST_SECONDS", 0.0)
+        patch.setattr(snapshot, "SHARE", float("inf"))
         yield
 
 
@@ -120,7 +121,7 @@ def test_adaptive_stage_goes_on_where_its_removals_were(tmp_path):
 def test_stage_whose_node_is_drained_goes_on_elsewhere_from_the_middle_of_a_block(tmp_path, monkeypatch):
     job = make_job(Schedule(tokens_per_stage=6, stage_steps=240, pretrain_steps=6))
     whole = records(run(job, tmp_path / "whole")[0])
-    monkeypatch.setattr(resume, "LEAST_SECONDS", float("inf"))  # so that there is no other snapshot
+    monkeypatch.setattr(snapshot, "LEAST_SECONDS", float("inf"))  # so that there is no other snapshot
     store, asked = StageStore(tmp_path / "parts"), iter([False] * 30 + [True])
     data = prepare_data(job, store)
     runner = StageRunner(

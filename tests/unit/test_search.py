@@ -15,43 +15,40 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator import space
+from orchestrator.commands.given import named_plan
 from orchestrator.config import Job, Search, load_job
 from orchestrator.errors import InputError
-from orchestrator.fork import fork_plan
 from orchestrator.method.stage import StageMetrics, Verdict
-from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
-from orchestrator.report.compare import comparison
-from orchestrator.report.findings import Findings
-from orchestrator.report.table import standings_table, summary_table
-from orchestrator.runtime import search
-from orchestrator.runtime.cluster import Placement
-from orchestrator.runtime.execute import walk
-from orchestrator.runtime.order import in_order, open_trials
-from orchestrator.runtime.pruning import goes_on
-from orchestrator.runtime.run import named_plan
-from orchestrator.runtime.trial import TrialTask
-from orchestrator.runtime.watch import TrialStatus, live_table
-from orchestrator.search import Rung, best_line, full_cot_rates, reason_to_stop, rungs, standings, winners
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, grid, read_chain
+from orchestrator.plan.fork import fork_plan
+from orchestrator.ray import tune
+from orchestrator.ray.placement import Placement
+from orchestrator.ray.train import TrialTask, goes_on
+from orchestrator.report.terminal.live import live_table
+from orchestrator.report.terminal.tables import standings_table, summary_table
+from orchestrator.results.compare import comparison
+from orchestrator.results.findings import Findings
+from orchestrator.results.frontier import best_point, frontier, points_of
+from orchestrator.results.pruning import Rung, reason_to_stop, rungs
+from orchestrator.results.ranking import best_line, standings
+from orchestrator.results.state import TrialStatus
+from orchestrator.results.winners import full_cot_rates, winners
 from orchestrator.store import (
-    Chain,
     Manifest,
     Pruned,
     StageStore,
-    best_point,
-    frontier,
     plan_for,
-    points_of,
     proposals,
     pruned_trials,
     record_proposal,
     record_pruned,
-    replay,
-    replay_all,
     save_fork,
     save_job,
     saved_plan,
 )
+from orchestrator.trials.chain import Chain, replay, replay_all
+from orchestrator.trials.order import in_order, open_trials
+from orchestrator.trials.walk import walk
 
 DELTA, LAMBDA, RATE = "schedule.tokens_per_stage", "schedule.smoothing_lambda", "training.learning_rate"
 GRID = {"space": {DELTA: [2, 4], LAMBDA: [4, math.inf]}}
@@ -204,7 +201,7 @@ def test_random_is_drawn_once_and_a_longer_search_begins_the_same():
         RATE: {"low": 1e-4, "high": 1e-2, "log": True},
         "training.batch_size": {"low": 8, "high": 64},
     }
-    few, many = (space.configurations(Search(type="random", configurations=n, space=ranges)) for n in (4, 9))
+    few, many = (grid.configurations(Search(type="random", configurations=n, space=ranges)) for n in (4, 9))
     assert few == many[:4] and len(set(many)) == 9
     for settings in many:
         values = dict(settings)
@@ -214,8 +211,8 @@ def test_random_is_drawn_once_and_a_longer_search_begins_the_same():
 
 def test_random_over_all_of_a_finite_space_is_the_grid():
     axes = {DELTA: [1, 2, 4], LAMBDA: [1, 4]}
-    drawn = space.configurations(Search(type="random", configurations=6, space=axes))
-    assert set(drawn) == set(space.configurations(Search(space=axes)))
+    drawn = grid.configurations(Search(type="random", configurations=6, space=axes))
+    assert set(drawn) == set(grid.configurations(Search(space=axes)))
 
 
 def test_names_are_short_unique_and_safe_in_a_path():
@@ -276,7 +273,7 @@ def test_trials_that_would_wait_for_the_same_stage_start_last(store):
 
 def standing_values(plan: Plan, store: StageStore, pruned: Sequence[str] = ()) -> dict[str, float | None]:
     ranked = standings(plan, frontier(plan, store), pruned)
-    return {space.sentence(standing.settings): standing.value for standing in ranked}
+    return {grid.sentence(standing.settings): standing.value for standing in ranked}
 
 
 def test_area_counts_the_whole_cot_and_the_seeds_mean_or_worst(store):
@@ -453,7 +450,7 @@ def test_proposals_belong_to_what_is_searched(stepwise, store):
 
 def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_is_recorded(store):
     """The searcher alone, without a cluster: this test commits the stages."""
-    from orchestrator.runtime.proposals import GroupSearch
+    from orchestrator.ray.optuna import GroupSearch
 
     ranges = {RATE: {"low": 1e-4, "high": 1e-2, "log": True}, DELTA: [2, 4]}
     job = make_job({"type": "optuna", "configurations": 4, "space": ranges}, seeds=[0, 1])
@@ -495,9 +492,9 @@ def test_walk_asks_before_every_stage(store):
 def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
     ended = []
 
-    def tune(*arguments: Any) -> None:
+    def search(*arguments: Any) -> None:
         storage = arguments[4]
-        while not (storage / search.INTERRUPTED).exists():
+        while not (storage / tune.INTERRUPTED).exists():
             time.sleep(0.01)
         ended.append("Tune")
 
@@ -511,10 +508,10 @@ def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
     def tick() -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(search, "_search", tune)
-    monkeypatch.setattr(search, "local_ray", ray)
+    monkeypatch.setattr(tune, "_search", search)
+    monkeypatch.setattr(tune, "local_ray", ray)
     with pytest.raises(BrokenPipeError):
-        search.run_trials(build_plan(make_job()), store, tick)
+        tune.run_trials(build_plan(make_job()), store, tick)
     assert ended == ["Tune", "Ray"]
 
 

@@ -17,14 +17,15 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from orchestrator.config import Job
 from orchestrator.errors import InputError
 from orchestrator.method import train
-from orchestrator.method.sharding import split
 from orchestrator.method.train import Progress
+from orchestrator.method.workers import split
 from orchestrator.plan import PlannedStage, build_plan
-from orchestrator.runtime import resume
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.drain import NodeDrained
-from orchestrator.runtime.execute import OPTIMIZER_FILE, StageRunner, walk
 from orchestrator.store import Manifest, StageStore
+from orchestrator.trials import snapshot
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import OPTIMIZER_FILE, StageRunner
+from orchestrator.trials.snapshot import NodeDrained
+from orchestrator.trials.walk import walk
 
 WORKERS = 2
 SHARDED = {"workers": WORKERS, "shard": True}
@@ -78,7 +79,7 @@ def kill(stage: PlannedStage, progress: Progress) -> None:
 
 def drain(root: Path) -> None:
     """A stage of split weights, and it again, its node drained in the middle of its only block."""
-    resume.LEAST_SECONDS, train.BLOCKS = float("inf"), 1  # no other snapshot
+    snapshot.LEAST_SECONDS, train.BLOCKS = float("inf"), 1  # no other snapshot
     job, steps = make_job(**SHARDED, pretrain_steps=LONG), []
     walked(job, root / "whole", stages=1)
     with pytest.raises(NodeDrained):
@@ -99,7 +100,7 @@ def assert_shared_out() -> None:
 def work(rank: int, root: Path) -> None:
     """What a worker does: a trial of split weights, its first stage leaner and with copies, and it again, killed."""
     torch.set_num_threads(1)
-    resume.LEAST_SECONDS, resume.SHARE = 0.0, 1e9
+    snapshot.LEAST_SECONDS, snapshot.SHARE = 0.0, 1e9
     dist.init_process_group("gloo", init_method=f"file://{root}/meeting", rank=rank, world_size=WORKERS)
     assert_shared_out()
     walked(make_job(**SHARDED), root / "split")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.runtime.sight import LOCK, certain_skew, trouble
+from orchestrator.ray.nodes import LOCK, certain_skew, trouble
 from orchestrator.store import sweep
 from orchestrator.store.claims import claim
 

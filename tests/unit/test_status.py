@@ -15,18 +15,20 @@ from typing import ClassVar
 import pytest
 from rich.console import Console
 
+from orchestrator.commands import run
+from orchestrator.commands.run import FAILED
+from orchestrator.commands.webhook import Webhook
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.errors import Problem, StoreError
+from orchestrator.files import replace_file
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import Plan, Trial
-from orchestrator.runtime import run
-from orchestrator.runtime.notify import Webhook
-from orchestrator.runtime.progress import ProgressFile
-from orchestrator.runtime.run import FAILED
-from orchestrator.runtime.status import job_state
-from orchestrator.runtime.watch import Watch
-from orchestrator.store import Chain, StageStore, plan_for, replace_file, save_job
+from orchestrator.report.terminal.live import Watch
+from orchestrator.results.state import job_state
+from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.progress import ProgressFile
 
 
 def saved(folder: Path) -> tuple[Plan, StageStore]:

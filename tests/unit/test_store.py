@@ -262,8 +262,8 @@ def test_committed_stage_is_a_hugging_face_folder(store, stage):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from orchestrator.config import ScratchModel
-    from orchestrator.method.hub import load_tokenizer
-    from orchestrator.method.model import initial_model, save_weights
+    from orchestrator.method.models.hub import load_tokenizer
+    from orchestrator.method.models.model import initial_model, save_weights
 
     tokenizer = load_tokenizer(ScratchModel(), ("0", "1", "*", "####"))
     model = initial_model(ScratchModel(layers=1, width=16, heads=2), tokenizer, 12, seed=0)

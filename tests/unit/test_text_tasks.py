@@ -22,15 +22,16 @@ from hypothesis import strategies as st
 
 from orchestrator.config import Evaluation, Gsm8kTask, Job, ScratchModel, TextTask
 from orchestrator.method.evaluate import Evaluator, Removed
-from orchestrator.method.hub import load_tokenizer
-from orchestrator.method.model import initial_model, load_weights, save_weights
+from orchestrator.method.models.hub import load_tokenizer
+from orchestrator.method.models.model import initial_model, load_weights, save_weights
 from orchestrator.method.removal import IGNORED, Batch, cut, without_long
 from orchestrator.method.train import by_length
 from orchestrator.plan import build_plan
-from orchestrator.runtime.data import JobData, prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import Example, make_task
+from orchestrator.trials.data import JobData, prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,10 +15,12 @@ from transformers import pipeline
 
 from orchestrator.config import Job, load_job
 from orchestrator.plan import build_plan
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.execute import StageRunner, walk
-from orchestrator.store import StageStore, find_stage, plan_for, save_job
+from orchestrator.results.find import find_stage
+from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tasks import make_task
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

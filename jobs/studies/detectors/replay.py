@@ -20,11 +20,12 @@ from pathlib import Path
 from statistics import median
 
 from orchestrator.method.evaluate import mark_tokens
-from orchestrator.report.interval import wilson
-from orchestrator.runtime.data import prepare_data
-from orchestrator.runtime.judging import Answers, expected
+from orchestrator.results.intervals import wilson
 from orchestrator.stability import Blocks, Expected, History, Thresholds, judge
-from orchestrator.store import Chain, StageStore, replay_all, saved_plan
+from orchestrator.store import StageStore, saved_plan
+from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.data import prepare_data
+from orchestrator.trials.judging import Answers, expected
 
 HALF = 0.5
 RULES = ("ours", "not finite", "5x mean")

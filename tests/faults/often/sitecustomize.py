@@ -1,6 +1,6 @@
 """In every Python process of a command under test: a snapshot after every block, so that every kill meets one.
 
-Python imports this when it starts, from PYTHONPATH; ``orchestrator.runtime.resume`` is changed once it is imported.
+Python imports this when it starts, from PYTHONPATH; ``orchestrator.trials.snapshot`` is changed once it is imported.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-NAME = "orchestrator.runtime.resume"
+NAME = "orchestrator.trials.snapshot"
 
 
 class SnapshotsAlways:

@@ -1,0 +1,173 @@
+"""Looks at a job's data before a run does: tokens, lengths, what each stage removes, leaks between splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from orchestrator.config import ExampleSource, Job
+from orchestrator.labels import count
+from orchestrator.method.stage import StageSpec
+from orchestrator.method.stepwise import stepwise_stages
+from orchestrator.method.tokens import TokenTable
+from orchestrator.plan import Trial, build_plan
+from orchestrator.plan.content import epoch_steps
+from orchestrator.plan.grid import symbols
+from orchestrator.report.terminal.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Shown, SplitSize, StageRemoval
+from orchestrator.store import StageStore
+from orchestrator.tasks import Split, Task
+from orchestrator.trials.data import JobData, prepare_data
+
+LONG_TAIL = 1.5
+"""A longest CoT so many times the 99th percentile is worth a remark."""
+
+
+def diagnose(job: Job, store: StageStore) -> Diagnosis:
+    """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
+    plan = build_plan(job)
+    data = prepare_data(job, store)
+    first = next((trials[0] for settings, trials in plan.groups.items() if settings), None)
+    own = first.job if first else job
+    tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}
+    questions = {split: _questions(data.task, split) for split in _splits(job)}
+    return Diagnosis(
+        job=job.name,
+        total_tokens=data.total_tokens,
+        splits=tuple(
+            SplitSize(split=split, examples=q.examples, without_cot=q.without_cot, repeated=q.examples - len(q.rows))
+            for split, q in questions.items()
+        ),
+        lengths=tuple(lengths for split, table in tables.items() for lengths in _lengths(split, table)),
+        shown=tuple(_shown(data, row, _specs(own, data)) for row in _typical(data.train)),
+        unseen=_unseen(data),
+        leaks=tuple(_leaks(questions, data.task)),
+        remarks=(*_searched(job, first), *_remarks(own, data)),
+    )
+
+
+def _splits(job: Job) -> tuple[Split, ...]:
+    tested = not isinstance(job.task, ExampleSource) or job.task.test is not None
+    return ("train", "validation", "test") if tested else ("train", "validation")
+
+
+class _Questions(NamedTuple):
+    """The questions of a split, each with the row where it is first asked."""
+
+    examples: int
+    without_cot: int
+    rows: dict[str, int]
+
+
+def _questions(task: Task, split: Split) -> _Questions:
+    rows: dict[str, int] = {}
+    examples = without_cot = 0
+    for example in task.examples(split):
+        rows.setdefault(" ".join(example.question.split()), examples)
+        examples += 1
+        without_cot += not example.cot
+    return _Questions(examples, without_cot, rows)
+
+
+def _leaks(questions: dict[Split, _Questions], task: Task) -> Iterator[Leak]:
+    for other, split in combinations(questions, 2):
+        common = questions[split].rows.keys() & questions[other].rows.keys()
+        if common:
+            first = min(questions[split].rows[question] for question in common)
+            yield Leak(split=split, other=other, questions=len(common), first=task.place(split, first))
+
+
+def _cot_lengths(table: TokenTable) -> NDArray[np.int32]:
+    return table.cot_end - table.cot_start
+
+
+def _lengths(split: Split, table: TokenTable) -> Iterator[Lengths]:
+    parts = {
+        "question": table.cot_start - 1,
+        "CoT": _cot_lengths(table),
+        "answer": table.lengths - table.cot_end - 2,
+        "whole": table.lengths,
+    }
+    for part, tokens in parts.items():
+        at = np.percentile(tokens, PERCENTILES, method="higher")
+        yield Lengths(split=split, part=part, tokens=tuple(map(int, at)))
+
+
+def _typical(table: TokenTable) -> list[int]:
+    """The rows with the shortest CoT, one in the middle and the longest."""
+    order = np.argsort(_cot_lengths(table), kind="stable")
+    return [int(order[i]) for i in sorted({0, len(order) // 2, len(order) - 1})]
+
+
+def _specs(job: Job, data: JobData) -> tuple[StageSpec, ...]:
+    """The stepwise chain of the job's own schedule."""
+    return stepwise_stages(job.schedule, job.seeds[0], data.total_tokens, epoch_steps(job))
+
+
+def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:
+    table = data.train
+    begin, end = table.offsets[row], table.offsets[row + 1]
+    tokens = _texts(table.tokens[begin:end], data.tokenizer)
+    start, stop = int(table.cot_start[row]), int(table.cot_end[row])
+    return Shown(
+        place=data.task.place("train", row),
+        question=tokens[: start - 1],
+        cot=tokens[start:stop],
+        answer=tokens[stop + 1 : -1],
+        removed=tuple(_removed(tokens[start:stop], specs)),
+    )
+
+
+def _removed(cot: tuple[str, ...], specs: tuple[StageSpec, ...]) -> Iterator[StageRemoval]:
+    """What goes stage by stage, without smoothing: at most the whole CoT."""
+    for index, spec in enumerate(specs):
+        first, last = min(spec.removed_from, len(cot)), min(spec.removed_to, len(cot))
+        gone = cot[first:last] if spec.removal_side == "left" else cot[len(cot) - last : len(cot) - first]
+        if gone:
+            yield StageRemoval(stage=index, tokens=gone)
+
+
+def _texts(tokens: NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    return tuple(tokenizer.decode([int(token)]) for token in tokens)
+
+
+def _unseen(data: JobData) -> tuple[str, ...]:
+    unseen = np.setdiff1d(data.validation.tokens, data.train.tokens)
+    return _texts(unseen, data.tokenizer)
+
+
+def _searched(job: Job, first: Trial | None) -> Iterator[str]:
+    """Of a search: whose stages are shown."""
+    if job.search:
+        yield "stages are those of " + (
+            f"the search's first configuration, {symbols(first.settings)}"
+            if first
+            else "the job as it is written, without what the search sets"
+        )
+
+
+def _remarks(job: Job, data: JobData) -> Iterator[str]:
+    cots = _cot_lengths(data.train)
+    limit, beyond = job.training.max_train_tokens, job.schedule.remove_all_beyond
+    if limit is not None:
+        left_out = int((data.train.lengths > limit).sum())
+        yield (
+            f"training.max_train_tokens={limit} leaves out {count(left_out, 'training example')} "
+            f"({left_out / len(cots):.1%}) until enough of their CoT is gone"
+        )
+    if beyond is not None:
+        longer = int((cots > beyond).sum())
+        yield (
+            f"schedule.remove_all_beyond={beyond} ends {count(longer, 'CoT')} of training "
+            f"({longer / len(cots):.1%}) before its last token's turn"
+        )
+    most = int(np.percentile(cots, 99, method="higher"))
+    if beyond is None and data.total_tokens > LONG_TAIL * most:
+        yield (
+            f"1 % of CoTs are longer than {most} tokens and take the stages from there to {data.total_tokens}; "
+            f"schedule.remove_all_beyond={most} would remove them at once"
+        )

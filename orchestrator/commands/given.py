@@ -1,0 +1,115 @@
+"""A job as it is given to a command, by its file or its name: checked, with its plan."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.commands.mirroring import Mirroring
+from orchestrator.config import NAME, Job, load_job
+from orchestrator.errors import InputError, Problem
+from orchestrator.plan import Plan, build_plan
+from orchestrator.ray.joined import Attachment, check_address
+from orchestrator.ray.placement import concurrent_trials
+from orchestrator.store import StageStore, jobs_like, plan_for, saved_plan
+
+FOLDERS = ("stages", "jobs", "data", "ray")
+"""Of a store: what a run writes into."""
+
+
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def whole_plan(
+    path: Path, overrides: tuple[str, ...], store: StageStore, mirroring: Mirroring, at: Attachment | None = None
+) -> Plan:
+    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``."""
+    if is_name(path):
+        check_writable(store.root)
+        mirroring.bring_records(str(path))
+    if plan := named_plan(path, overrides, store):
+        check_room(plan.job, at)
+    else:
+        job = checked_job(path, overrides, store.root, at)
+        mirroring.bring_records(job.name)
+        plan = _prepared_plan(job, store)
+    mirroring.bring_stages(plan)
+    return plan
+
+
+def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]:
+    """The overrides that make a job of another's first steps, with a folder, report and experiment of its own."""
+    name = load_job(path, overrides).name
+    return [*overrides, f"max_steps={max_steps}", f"name={name[:40]}-{max_steps}-steps"]
+
+
+def is_name(path: Path) -> bool:
+    """Whether a job is given by its name, not by its file."""
+    return bool(re.fullmatch(NAME, str(path))) and path.suffix != ".toml" and not path.exists()
+
+
+def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan | None:
+    """The plan of a saved job, if no file but a job of this name is there.
+
+    Raises ``InputError`` for a name that is no job's, and for overrides, which are of files.
+    """
+    if not is_name(path):
+        return None
+    plan = saved_plan(str(path), store)
+    if plan and overrides:
+        raise InputError(Problem("RUN007", str(path), "is a job, and overrides change files", "name its file"))
+    if plan is None and (not path.suffix or any(store.root.glob("jobs/*/job.json"))):
+        found = f"is no job of {short(store.root)}, nor a file"
+        raise InputError(Problem("STO002", str(path), found, f"{jobs_like(str(path), store)}; or give a job's file"))
+    return plan
+
+
+def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachment | None = None) -> Job:
+    """The job, if it can run here; nothing is written. Raises ``InputError``."""
+    job = load_job(path, overrides)
+    build_plan(job)
+    check_room(job, at)
+    check_writable(root)
+    return job
+
+
+def check_room(job: Job, at: Attachment | None) -> None:
+    """What a running Ray has is asked once we are attached to it."""
+    if at:
+        check_address(at)
+    else:
+        concurrent_trials(job.resources)
+
+
+def _prepared_plan(job: Job, store: StageStore) -> Plan:
+    """Tokens are made before the plan, which then counts them instead of estimating."""
+    from orchestrator.trials.data import prepare_data
+
+    return plan_for(job, store, prepare_data(job, store).total_tokens)
+
+
+def check_writable(root: Path) -> None:
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not existing.is_dir():
+        raise InputError(Problem("STO003", str(existing), "is a file", "name a folder with --store"))
+    if not os.statvfs(existing).f_blocks:  # /proc and /sys call themselves writable
+        found = f"cannot be made: {existing} is no place for files"
+        raise InputError(Problem("STO003", str(root), found, "name another folder with --store"))
+    if existing == root and root.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise InputError(Problem("STO008", str(root), "can be written by everybody here", f"chmod o-w {root}"))
+    for folder in (existing, *(root / name for name in FOLDERS)):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            fix = "give yourself write access, or name another folder with --store"
+            raise InputError(Problem("STO004", str(folder), "cannot be written", fix))
+
+
+def short(path: Path) -> str:
+    """As a person would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

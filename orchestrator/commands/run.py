@@ -1,0 +1,161 @@
+"""Runs a job: trains what is missing, records it, reports it."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.commands.given import QUIET, is_name, short, whole_plan
+from orchestrator.commands.mirroring import Mirroring
+from orchestrator.commands.report import print_report, report_folder
+from orchestrator.commands.webhook import Webhook
+from orchestrator.errors import INTERRUPTED, StepwiseError, TrialError
+from orchestrator.labels import count
+from orchestrator.plan import Plan
+from orchestrator.ray.joined import Attachment
+from orchestrator.ray.tune import run_trials
+from orchestrator.report.terminal.live import Watch
+from orchestrator.results.frontier import frontier
+from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, save_job, sweep
+from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.trials.chain import replay_all
+from orchestrator.trials.drift import other_fields, refuse_drift
+from orchestrator.trials.order import open_trials
+
+DONE, FAILED, PARTIAL = 0, 1, 3
+INTERRUPTED_SECONDS = 10.0
+"""After Ctrl-C: for what MLflow, and then the mirror, have not got yet."""
+TRACKING_SECONDS = 60.0
+"""When training ended by itself: for what MLflow has not got."""
+UPLOAD_SECONDS = 900.0
+"""For what the mirror has not got then: weights may be large, the machine soon gone."""
+
+
+def run_job(
+    path: Path,
+    overrides: tuple[str, ...],
+    root: Path,
+    console: Console,
+    at: Attachment | None = None,
+    *,
+    accept_drift: bool = False,
+    mirror_url: str | None = None,
+) -> int:
+    """Train what is missing, record it, report it. Returns the exit code.
+
+    On a Ray of its own, or ``at`` a running one. ``mirror_url``: where else committed stages are, and go.
+    """
+    os.environ.update(QUIET)
+    store = StageStore(root)
+    mirroring = Mirroring(mirror_url, store, console)
+    plan = whole_plan(path, overrides, store, mirroring, at)
+    refuse_drift(plan, store, accept=accept_drift)
+    if not is_name(path):
+        if lines := other_fields(plan, store):
+            console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
+            console.print("what it had trained stays, and whoever runs it as it was has it back")
+        save_job(plan, store)
+    return run_plan(plan, store, console, mirroring, at)
+
+
+def run_plan(
+    plan: Plan,
+    store: StageStore,
+    console: Console,
+    mirroring: Mirroring,
+    at: Attachment | None = None,
+) -> int:
+    started, job = time.time(), plan.job
+    sweep(store.root)
+    console.print(
+        f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
+        f"{sum(trial.steps for trial in plan.trials):,} steps; store {short(store.root)}"
+    )
+    if plan.to_propose:
+        console.print(f"{count(plan.to_propose, 'configuration')} more to be proposed")
+    if open_trials(plan, store) or plan.to_propose:
+        doing = f"attaching to the Ray at {at.address}" if at else "starting Ray"
+        console.print(f"{doing}; the first step comes in about half a minute")
+    records = Tracker(plan, store)
+    tracker = BackgroundTracker(records, console.print)
+    tracker.start()
+    if frontier(plan, store):
+        tracker.notify()
+    webhook = Webhook(plan, store, console.print)
+    webhook.start()
+    mirroring.begin(plan)
+    upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
+    try:
+        plan, code = _train(plan, store, tracker, mirroring, webhook, console, started, at)
+        if frontier(plan, store):
+            print_report(plan, store, console)
+            tracker.finish(report_folder(plan, store))
+        upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
+    except BaseException as error:
+        code = _code_of(error)
+        raise
+    finally:
+        mirroring.close(upload)
+        if not tracker.close(tracking):
+            later = f"stepwise track {job.name} --store {short(store.root)}"
+            console.print(f"MLflow has not got everything; later: {later}")
+        webhook.end(code)
+    console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {short(store.root)}'}")
+    return code
+
+
+def _code_of(error: BaseException) -> int:
+    """The exit code of a command that this ends."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return error.exit_code if isinstance(error, StepwiseError) else FAILED
+
+
+def _train(
+    plan: Plan,
+    store: StageStore,
+    tracker: BackgroundTracker,
+    mirroring: Mirroring,
+    webhook: Webhook,
+    console: Console,
+    started: float,
+    at: Attachment | None,
+) -> tuple[Plan, int]:
+    """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
+    seen, proposed = 0, None
+
+    def tick() -> None:
+        nonlocal seen, proposed
+        if watch.plan.to_propose and (now := proposals(plan.job, store.root)) != proposed:
+            proposed, watch.plan = now, plan_for(plan.job, store, plan.total_tokens)
+            tracker.follow(watch.plan)
+            webhook.follow(watch.plan)
+        watch.refresh()
+        if watch.committed > seen:
+            seen = watch.committed
+            tracker.notify()
+            webhook.notify()
+            mirroring.follow(watch.plan)
+
+    try:
+        with Watch(plan, store, console, started) as watch:
+            run_trials(plan, store, tick, at)
+    except TrialError as error:
+        console.print(str(error), style="red")
+    for chain in replay_all(watch.plan, store):
+        if chain.given_up:
+            console.print(f"{chain.trial.name} gave up: {chain.given_up.reason}. What was tried:")
+            for line in chain.given_up.ladder_tried:
+                console.print(f"  {line}", soft_wrap=True)
+    return watch.plan, _exit_code(watch.plan, store)
+
+
+def _exit_code(plan: Plan, store: StageStore) -> int:
+    pruned = pruned_trials(plan, store.root)
+    chains = replay_all(plan, store)
+    if not plan.to_propose and all(chain.finished or chain.trial.name in pruned for chain in chains):
+        return DONE
+    return PARTIAL if any(chain.standing for chain in chains) else FAILED

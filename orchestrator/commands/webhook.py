@@ -1,0 +1,80 @@
+"""Tells somebody, by a POST to the URL in STEPWISE_WEBHOOK, of every trial that gives up and how the command ended.
+
+The URL is in the environment and not in the job because such URLs are secrets: jobs are shown, stored and tracked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.delivery import Background
+from orchestrator.errors import StepwiseError
+from orchestrator.plan import Plan
+from orchestrator.store import StageStore
+from orchestrator.trials.chain import replay_all
+
+WEBHOOK = "STEPWISE_WEBHOOK"
+TIMEOUT_SECONDS = 10
+
+
+class Webhook(Background):
+    """Posts while the search runs and when it has ended; nothing without a URL. No failure of it shows the URL."""
+
+    behind = "the webhook is behind; training goes on"
+    rest = 4.0
+    """Every look reads all stages."""
+
+    def __init__(self, plan: Plan, store: StageStore, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self._plan, self._store, self._url = plan, store, os.environ.get(WEBHOOK)
+        self._told: set[str] = set()
+
+    def start(self) -> None:
+        if self._url:
+            self._told = {chain.trial.name for chain in replay_all(self._plan, self._store) if chain.given_up}
+            super().start()
+
+    def follow(self, plan: Plan) -> None:
+        """Take a longer plan from now on: the search has proposed another configuration."""
+        self._plan = plan
+
+    def end(self, code: int) -> None:
+        """Post what has not been told, then how the command ended; say what went wrong. Raises nothing."""
+        if not self._url:
+            return
+        self.close(TIMEOUT_SECONDS)
+        try:
+            self._post({"event": "ended", "exit_code": code, **self._outcome()})
+        except (StepwiseError, OSError) as error:
+            self._say(str(error))
+
+    def _deliver(self, closing: bool) -> None:
+        try:
+            for chain in replay_all(self._plan, self._store):
+                if chain.given_up and chain.trial.name not in self._told:
+                    self._post({"event": "gave up", "trial": chain.trial.name, "reason": chain.given_up.reason})
+                    self._told.add(chain.trial.name)
+        except Exception:
+            if closing:  # nobody waits for a receiver that is away
+                self._abandoned.set()
+            raise
+
+    def _outcome(self) -> dict[str, Any]:
+        chains = replay_all(self._plan, self._store)
+        return {
+            "trials": len(chains),
+            "finished": sum(chain.finished for chain in chains),
+            "gave_up": {chain.trial.name: chain.given_up.reason for chain in chains if chain.given_up},
+        }
+
+    def _post(self, news: dict[str, Any]) -> None:
+        """Raises ``OSError``, which does not show the URL."""
+        import requests
+
+        document = {"job": self._plan.job.name, "store": str(self._store.root), **news}
+        try:
+            requests.post(self._url, json=document, timeout=TIMEOUT_SECONDS).raise_for_status()
+        except (requests.RequestException, ValueError) as error:
+            raise OSError(f"{WEBHOOK} was not told: {type(error).__name__}") from None

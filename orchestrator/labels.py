@@ -1,0 +1,114 @@
+"""What people read, the same everywhere: names of methods, their colours, numbers and times, a stage in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from orchestrator.config import Job, Method
+
+LABELS: dict[Method, str] = {
+    "stepwise": "Stepwise Internalization",
+    "explicit_cot": "Explicit CoT",
+    "no_cot": "No CoT",
+    "icot_kd": "ICoT-KD",
+}
+"""Every method's name, in the order of legends and sentences."""
+SHORT_LABELS: dict[Method, str] = {**LABELS, "stepwise": "Stepwise"}
+"""For tables."""
+
+
+def exact(value: float) -> str:
+    """Exact match."""
+    return f"{value:.3f}"
+
+
+def tokens(value: float) -> str:
+    """A mean number of tokens."""
+    return f"{value:,.1f}".removesuffix(".0")
+
+
+def rate(value: float) -> str:
+    """Examples per second."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def speedup(value: float | None) -> str:
+    """A ratio of rates, or a dash where there is nothing to compare with."""
+    return "-" if value is None else f"{value:.2f}x"
+
+
+def count(number: int, word: str) -> str:
+    """``1 trial``, ``3 trials``."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def minutes(seconds: float) -> str:
+    """A duration in minutes."""
+    return f"{seconds / 60:,.1f}"
+
+
+def time(seconds: float) -> str:
+    """A duration in the largest unit that leaves at least one of it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def duration(seconds: float | None) -> str:
+    """What a person watches: ``1:05`` for minutes and seconds, ``2 h 03`` for hours, ``-`` for what is not known."""
+    if seconds is None:
+        return "-"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def utc(timestamp: float) -> str:
+    """Seconds since the epoch as a date and a time of day."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon for the blocks' matrices, AdamW for the rest"}
+
+
+def caption(job: Job) -> Iterator[str]:
+    """For the report's figure and MLflow's note. Only Stepwise Internalization removes anything."""
+    if "stepwise" not in job.methods:
+        return
+    searched = job.search.space if job.search else {}
+    if "schedule.type" not in searched:
+        yield from _schedule(job.schedule.type)
+    if "training.reset_optimizer" not in searched:
+        optimizer = "searched" if "training.optimizer" in searched else OPTIMIZERS[job.training.optimizer]
+        fate = "rebuilt" if job.training.reset_optimizer else "kept"
+        yield f"The optimizer ({optimizer}) is {fate} at every removal."
+    smoothing = "searched" if "schedule.smoothing_lambda" in searched else f"{job.schedule.smoothing_lambda:g}"
+    yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
+
+
+def _schedule(kind: str) -> Iterator[str]:
+    """Where removals lie in a stage."""
+    if kind == "reference":
+        yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
+    else:
+        yield f"A stage boundary of the {kind} schedule lies just before a removal."
+    when = "each as soon as the model has recovered, evenly at the latest" if kind == "adaptive" else "evenly"
+    yield f"Inside a stage tokens are removed one by one, {when}."
+
+
+COLOURS: dict[Method, str] = {
+    "stepwise": "#0072B2",
+    "explicit_cot": "#009E73",
+    "no_cot": "#D55E00",
+    "icot_kd": "#CC79A7",
+}
+"""Of Okabe and Ito's palette, which colour-blind readers can tell apart. On white."""
+
+
+ON_DARK: dict[Method, str] = {
+    "stepwise": "#56B4E9",
+    "explicit_cot": "#19B98D",
+    "no_cot": "#E69F00",
+    "icot_kd": "#E3A3C6",
+}
+"""Lighter ones, for a dark page."""

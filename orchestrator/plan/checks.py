@@ -1,0 +1,60 @@
+"""What is wrong with a job only in the light of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.config import Job
+from orchestrator.errors import Problem
+from orchestrator.method.icot_kd import parts
+from orchestrator.plan.content import epoch_steps
+from orchestrator.tasks import make_task
+
+
+def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
+    """What its taught parts do not know: they read whole examples in one pass, through networks of their own."""
+    fields = {
+        "max_steps": job.max_steps,
+        "model.lora_rank": getattr(job.model, "lora_rank", None),
+        "training.max_train_tokens": job.training.max_train_tokens,
+        "resources.micro_batch": job.resources.micro_batch,
+        "resources.micro_batch_tokens": job.resources.micro_batch_tokens,
+        "resources.gradient_checkpointing": job.resources.gradient_checkpointing,
+        "resources.shard": job.resources.shard,
+    }
+    for name, value in fields.items():
+        if value:
+            yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
+
+
+def job_problems(job: Job, total: int) -> Iterator[Problem]:
+    """What is wrong with a job only in the light of its task."""
+    task, schedule = make_task(job.task), job.schedule
+    train, validation = task.size("train"), task.size("validation")
+    stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
+    if schedule.tokens_per_stage > total:
+        found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
+        yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
+    if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
+        found = f"{schedule.tokens_per_stage:g} tokens in {stage_steps} steps is more than one a step"
+        yield Problem("CFG016", "schedule.tokens_per_stage", found, "lower it or lengthen the stage")
+    if job.training.batch_size > train:
+        found = f"{job.training.batch_size} exceeds the {train:,} training examples"
+        yield Problem("CFG023", "training.batch_size", found, "lower it")
+    if job.training.batch_size % job.resources.workers:
+        found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
+        yield Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers")
+    if job.training.optimizer == "muon" and job.resources.shard:
+        found = "muon makes whole matrices orthogonal, and shard gives each worker a share of one"
+        yield Problem("CFG037", "training.optimizer", found, 'set it to "adamw" or remove resources.shard')
+    if (job.evaluation.examples or 0) > validation:
+        found = f"{job.evaluation.examples:,} exceeds the {validation:,} validation examples"
+        yield Problem("CFG023", "evaluation.examples", found, "lower it")
+    if "icot_kd" in job.methods:
+        yield from _not_for_icot_kd(job)
+        teacher = parts.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
+        longest = sum(spec.steps for spec in teacher)
+        wanted = job.icot_kd.teacher_epochs
+        if longest < round(wanted * epoch_steps(job)):
+            found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
+            yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")

@@ -1,0 +1,138 @@
+"""A Ray of a command's own: started on this machine for nobody else and ended with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.config import Resources
+from orchestrator.errors import Problem, StepwiseError, first_line
+from orchestrator.ray.placement import Placement, concurrent_trials, cores, gpus
+from orchestrator.store.claims import claim, held
+
+DRIVER = "stepwise_driver"
+"""Custom resource that Tune's light driver functions take, so that they never take a training core."""
+
+LIVING = ".lock"
+"""Ends the name of the file beside a folder for Ray that its command holds as long as it lives."""
+
+WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # glibc would give the activations of every step back to the system: 12 to 25 % of a small model's step.
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+}
+"""For every process of a search, wherever it runs."""
+
+DRIVER_ENVIRONMENT = WORKER_ENVIRONMENT | {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_INIT": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+}
+"""For the process that runs Tune."""
+
+OWN_RAY = "STEPWISE_OWN_RAY"
+"""Set for every process of a Ray that a command started for itself."""
+
+_LOCAL_ENVIRONMENT = DRIVER_ENVIRONMENT | {
+    OWN_RAY: "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_worker_maximum_startup_concurrency": "16",
+    # Trials and their helpers are actors with processes of their own; nobody takes those that Ray has ready.
+    "RAY_prestart_worker_first_driver": "0",
+}
+
+
+@contextmanager
+def local_ray(resources: Resources) -> Iterator[Placement]:
+    """Ray with all cores of this machine, token-protected, without dashboard. Raises ``StepwiseError``."""
+    # Ray reads these when it is imported, so they are set before.
+    os.environ.update(_LOCAL_ENVIRONMENT)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.pop("RAY_ADDRESS", None)
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cores(),
+            num_gpus=gpus(),
+            resources={DRIVER: 1_000},
+            include_dashboard=False,
+            object_store_memory=100 << 20,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except Exception as error:  # Ray raises bare ones where a process of its own did not come up or was killed
+        found = first_line(error)
+        raise StepwiseError(
+            Problem("RAY001", "Ray", f"did not start: {found}", "run the same command again")
+        ) from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield Placement(concurrent_trials(resources), {DRIVER: 1})
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, so that work ends between two steps; then Ctrl-C ends it at once.
+
+    Inside ``local_ray`` only: Ray sets a SIGTERM handler of its own, and an exception raised by a
+    signal inside one of its callbacks would be lost.
+    """
+    interrupted = threading.Event()
+
+    def note(number: int, frame: object) -> None:
+        interrupted.set()
+        os.write(2, b"stopping; what is committed stays\n")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
+    """An empty folder for what Ray's nodes share for a while, removed afterwards; what killed commands left goes."""
+    tidy_ray_storage(store)
+    own = store / "ray" / f"{what}-{uuid.uuid4().hex[:8]}"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    lock = own.with_suffix(LIVING)
+    while not (living := claim(lock)):  # somebody tidied it away before it was locked
+        pass
+    own.mkdir()
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        living.release()
+
+
+def tidy_ray_storage(store: Path) -> None:
+    """Remove what killed commands left there, of this host or another."""
+    for lock in (store / "ray").glob(f"*{LIVING}"):
+        if not held(lock):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)

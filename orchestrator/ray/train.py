@@ -1,0 +1,201 @@
+"""A trial as one Ray Train run for the whole chain: its workers walk the stages.
+
+The store is what the two sides share. Workers commit stages and write their progress to files; the Tune function
+(``ray/tune.py``) watches the store and reports every committed stage from its own thread (``TuneReportCallback`` can
+hang a trial for ever; research notes, ray.md §1.4).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import Job
+from orchestrator.errors import Problem, StepwiseError
+from orchestrator.plan import Plan, Trial, read_chain
+from orchestrator.ray.local import OWN_RAY
+from orchestrator.store import Pruned, StageStore, record_pruned
+from orchestrator.trials.chain import Tried
+from orchestrator.trials.progress import ProgressFile
+
+if TYPE_CHECKING:
+    from ray.train.backend import BackendConfig
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """What a Tune trial and its workers are told: enough to rebuild the trial anywhere."""
+
+    trial: str
+    job: str
+    """The trial's own job as JSON."""
+    chain: str
+    """The identities of its stages as JSON."""
+    whole: str
+    """The job it is a trial of, as JSON."""
+    total_tokens: int
+    store: str
+    ray_storage: str
+
+    @classmethod
+    def of(cls, trial: Trial, plan: Plan, store: StageStore, ray_storage: Path) -> TrialTask:
+        return cls(
+            trial=trial.name,
+            job=trial.job.model_dump_json(),
+            chain=json.dumps([stage.identity for stage in trial.stages]),
+            whole=plan.job.model_dump_json(),
+            total_tokens=plan.total_tokens,
+            store=str(store.root),
+            ray_storage=str(ray_storage),
+        )
+
+    def load(self) -> tuple[Trial, StageStore]:
+        job = Job.model_validate_json(self.job)
+        trial = Trial(self.trial, job.methods[0], job.seeds[0], read_chain(json.loads(self.chain)), job)
+        return trial, StageStore(Path(self.store))
+
+
+def stage_metrics(tried: Tried) -> dict[str, float | str]:
+    return {
+        "stage": tried.stage.index,
+        "removed_tokens": tried.manifest.metrics.removed_tokens,
+        "exact_match": tried.manifest.metrics.exact_match,
+        "verdict": tried.manifest.verdict,
+    }
+
+
+def fit_chain(task: TrialTask) -> tuple[Problem, ...]:
+    """Ray Train, again and elsewhere whenever a node is drained under it."""
+    while (problems := _fit_once(task)) is None:
+        pass
+    return problems
+
+
+def _fit_once(task: TrialTask) -> tuple[Problem, ...] | None:
+    """One Ray Train run; its name is never used again, the store alone says what is done."""
+    import ray.train
+
+    from orchestrator.ray.private import LeanTrainer, LocalTrainer
+
+    trial, _ = task.load()
+    resources = trial.job.resources
+    use_gpu = resources.gpus_per_worker > 0
+    trainer = (LocalTrainer if OWN_RAY in os.environ else LeanTrainer)(
+        train_trial,
+        train_loop_config=asdict(task),
+        backend_config=_backend(resources.workers),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={
+                "CPU": resources.cpus_per_worker,
+                **({"GPU": resources.gpus_per_worker} if use_gpu else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{trial.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=task.ray_storage,
+            failure_config=ray.train.FailureConfig(max_failures=2, controller_failure_limit=3),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    return trainer.fit().return_value
+
+
+def _backend(workers: int) -> BackendConfig | None:
+    """One worker needs no process group, so the trial and its controller need not import torch (2 x 2 s)."""
+    if workers == 1:
+        return None
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig()
+
+
+def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
+    """What every Train worker runs: walk the stages and report each attempt to Ray with a checkpoint.
+
+    None: it has to go on elsewhere.
+    """
+    import ray.train.torch
+    import torch
+
+    from orchestrator.ray.private import node_is_drained
+    from orchestrator.trials.data import prepare_data
+    from orchestrator.trials.runner import StageRunner
+    from orchestrator.trials.snapshot import NodeDrained
+    from orchestrator.trials.walk import walk
+
+    task = TrialTask(**config)
+    trial, store = task.load()
+    job, whole = trial.job, Job.model_validate_json(task.whole)
+    torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
+    progress = ProgressFile(store.root, job.name, trial.name)
+    first = ray.train.get_context().get_world_rank() == 0
+
+    def work() -> None:
+        runner = StageRunner(
+            job,
+            prepare_data(job, store),
+            store,
+            ray.train.torch.get_device(),
+            lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
+            lambda: goes_on(whole, task.total_tokens, trial, store),
+            node_is_drained,
+        )
+        for chain in walk(trial, runner):
+            _report_to_train(chain.attempts[-1], store, first, task.ray_storage)
+
+    try:
+        return problems_of(trial, work)
+    except NodeDrained:
+        return None
+
+
+def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> bool:
+    """Asked between two stages. The answer no is recorded, and holds for all seeds of a configuration."""
+    from orchestrator.results.pruning import reason_to_prune
+
+    reason = reason_to_prune(job, total_tokens, trial, store)
+    if reason:
+        record_pruned(trial, store.root, Pruned(chain=trial.stages[-1].key, reason=reason))
+    return reason is None
+
+
+def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
+    """What is wrong with a trial that Ray would only try again; nothing if its work got done.
+
+    Raised where there are several workers, who wait for one another until Ray ends them: there Ray does try again.
+    """
+    from orchestrator.trials.memory import enough_memory
+
+    try:
+        with enough_memory(trial.name):
+            work()
+    except StepwiseError as error:
+        if trial.job.resources.workers > 1:
+            raise
+        return tuple(error.problems)
+    return ()
+
+
+def _report_to_train(tried: Tried, store: StageStore, first: bool, ray_storage: str) -> None:
+    """Ray gets a pointer: the weights are in the store already and are not copied.
+
+    It is written where the command removes everything at its end: a worker that is killed here removes nothing.
+    """
+    import ray.train
+
+    metrics, manifest = stage_metrics(tried), tried.manifest
+    if not first:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory(dir=ray_storage) as folder:
+        pointer = {"stage_key": manifest.key, "folder": str(store.folder(manifest))}
+        (Path(folder) / "stage.json").write_text(json.dumps(pointer))
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -1,0 +1,1 @@
+"""What people read on the terminal: tables, charts, the live view."""

@@ -1,0 +1,134 @@
+"""What ``stepwise doctor`` found out about a job's data: as values, and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.labels import count
+from orchestrator.method.stage import Record
+from orchestrator.tasks import Split
+
+PERCENTILES = (50, 90, 99, 100)
+
+
+class StageRemoval(Record):
+    """What an example loses in a stage."""
+
+    stage: int
+    tokens: tuple[str, ...]
+
+
+class Shown(Record):
+    """An example as the model reads it, and what goes when. Texts of single tokens."""
+
+    place: str
+    question: tuple[str, ...]
+    cot: tuple[str, ...]
+    answer: tuple[str, ...]
+    removed: tuple[StageRemoval, ...]
+    """Only stages in which this example loses something."""
+
+
+class Lengths(Record):
+    """Tokens of one part of the examples of a split, at ``PERCENTILES``."""
+
+    split: Split
+    part: str
+    tokens: tuple[int, ...]
+
+
+class SplitSize(Record):
+    split: Split
+    examples: int
+    without_cot: int
+    repeated: int
+    """Questions that occurred before in the same split."""
+
+
+class Leak(Record):
+    """Questions of one split that are also in another."""
+
+    split: Split
+    other: Split
+    questions: int
+    first: str
+    """Place of the first one in ``split``."""
+
+
+class Diagnosis(Record):
+    """A job's data in its tokenizer's tokens."""
+
+    job: str
+    total_tokens: int
+    """Of the longest CoT: what the schedule counts to."""
+    splits: tuple[SplitSize, ...]
+    lengths: tuple[Lengths, ...]
+    shown: tuple[Shown, ...]
+    unseen: tuple[str, ...]
+    """Tokens of validation that training never shows."""
+    leaks: tuple[Leak, ...]
+    remarks: tuple[str, ...]
+    """What the schedule and the limits mean for these data."""
+
+
+def diagnosis_table(diagnosis: Diagnosis) -> Group:
+    """The diagnosis for a terminal. Blanks of tokens are shown as ``␣``."""
+    return Group(_sizes(diagnosis), "", _lengths(diagnosis), *_examples(diagnosis), "", *_findings(diagnosis))
+
+
+def _sizes(diagnosis: Diagnosis) -> Table:
+    table = _table("split", "examples", "without CoT", "repeated questions")
+    for size in diagnosis.splits:
+        table.add_row(size.split, f"{size.examples:,}", f"{size.without_cot:,}", f"{size.repeated:,}")
+    return table
+
+
+def _lengths(diagnosis: Diagnosis) -> Table:
+    table = _table("tokens of", "", *("longest" if p == 100 else f"{p} %" for p in PERCENTILES))
+    table.columns[1].justify = "left"
+    for row in diagnosis.lengths:
+        table.add_row(row.split, row.part, *(f"{tokens:,}" for tokens in row.tokens))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def _examples(diagnosis: Diagnosis) -> Iterator[Text | str]:
+    for shown in diagnosis.shown:
+        yield ""
+        tokens = len(shown.question) + len(shown.cot) + len(shown.answer) + 3
+        yield Text(f"{shown.place}: {tokens} tokens with 3 separators, {len(shown.cot)} of CoT", style="bold")
+        yield f"  question  {_visible(shown.question)}"
+        yield f"  CoT       {_visible(shown.cot)}"
+        for removed in shown.removed:
+            yield f"  stage {removed.stage:<3} removes {len(removed.tokens)}: {_visible(removed.tokens)}"
+        yield f"  answer    {_visible(shown.answer)}"
+
+
+def _visible(tokens: tuple[str, ...]) -> str:
+    return " ".join(token.replace(" ", "␣").replace("\n", "↵") or "(nothing)" for token in tokens)
+
+
+def _findings(diagnosis: Diagnosis) -> Iterator[str]:
+    yield f"the longest CoT has {count(diagnosis.total_tokens, 'token')}: what the schedule counts to"
+    yield from diagnosis.remarks
+    unseen = " ".join(map(repr, diagnosis.unseen[:10])) + (" ..." if len(diagnosis.unseen) > 10 else "")
+    yield "unknown tokens: none; " + (
+        f"validation has {count(len(diagnosis.unseen), 'token')} that training never shows: {unseen}"
+        if diagnosis.unseen
+        else "training shows every token of validation"
+    )
+    for leak in diagnosis.leaks:
+        asked = count(leak.questions, "question")
+        yield f"leak: {asked} of {leak.split} also in {leak.other}, the first at {leak.first}"
+    if not diagnosis.leaks:
+        yield f"no question is in two of {', '.join(size.split for size in diagnosis.splits)}"

@@ -1,0 +1,59 @@
+"""What a run ends with on the terminal: tables, the ranking of a search, and the frontier in characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+
+from orchestrator.labels import count
+from orchestrator.method.stage import PASSED
+from orchestrator.report.terminal.chart import frontier_chart
+from orchestrator.report.terminal.tables import frontier_table, standings_table, summary_table
+from orchestrator.results.findings import Findings
+from orchestrator.results.frontier import HALF
+from orchestrator.results.ranking import best_line
+
+MOST_TRIALS = 30
+MOST_CONFIGURATIONS = 20
+"""More are left to the report; what went wrong is always shown."""
+
+
+def ending(findings: Findings) -> Iterator[RenderableType]:
+    """Of a search the best configuration stage by stage; of many trials those that failed, then those of it."""
+    best = {trial.last.trial for group in findings.shown for trial in group.trials}
+    wanted = sorted(findings.trials, key=lambda trial: (trial.verdict in PASSED, trial.last.trial not in best))
+    names = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
+    listed = [trial for trial in findings.trials if trial.last.trial in names]
+    if stepwise := [trial for trial in listed if trial.last.trial in best and trial.method == "stepwise"]:
+        if stepwise[0].settings:
+            yield f"{stepwise[0].settings}, stage by stage:"
+        yield frontier_table(stepwise)
+    yield summary_table(listed, findings.pruned)
+    if hidden := len(findings.trials) - len(listed):
+        yield f"{count(hidden, 'trial')} more in the report"
+    if findings.plan.job.search:
+        yield standings_table(findings.plan.job.search, findings.ranked[:MOST_CONFIGURATIONS])
+        if (more := len(findings.ranked) - MOST_CONFIGURATIONS) > 0:
+            yield f"{count(more, 'configuration')} more in the report"
+        yield best_line(findings.plan, findings.ranked)
+    yield ""
+    yield frontier_chart(findings)
+    yield from _short(findings)
+    if findings.unfinished:
+        next_ = "a command is at it" if findings.trained_now else f"`stepwise run {findings.plan.job.name}` goes on"
+        yield f"unfinished: {findings.unfinished} of {count(len(findings.chains), 'trial')} still to train; {next_}"
+
+
+def _short(findings: Findings) -> Iterator[str]:
+    """Trials that once knew half, were trained to their end and are not right as often as asked: many are only slow."""
+    job, finished = findings.plan.job, {chain.trial.name for chain in findings.chains if chain.finished}
+    asked, field = job.stability.min_exact_match, "schedule.consolidation_stages"
+    ended = [trial for trial in findings.trials if trial.method == "stepwise" and trial.last.trial in finished]
+    knew = [trial.last for trial in ended if max(point.exact_match for point in trial.passed) >= HALF]
+    short = [end for end in knew if end.removed_tokens == end.total_tokens and end.exact_match < asked]
+    if short:
+        trials = f"{len(short)} of {count(len(ended), 'trial')}"
+        yield f"{trials} removed the whole CoT but ended below exact match {asked:g}"
+        if not job.search or field not in job.search.space:
+            yield f"more {field} than {job.schedule.consolidation_stages} may bring them there"

@@ -1,0 +1,54 @@
+"""Writes a job's report: tables, pictures and page. Each file appears complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.files import partial
+from orchestrator.report.columns import frontier_arrow, frontier_csv
+from orchestrator.report.figure import frontier_figure, save_figure
+from orchestrator.report.html.page import report_html
+from orchestrator.results.findings import Findings
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report was written."""
+
+    csv: Path
+    parquet: Path
+    png: Path
+    svg: Path
+    html: Path
+
+    @classmethod
+    def within(cls, folder: Path) -> ReportFiles:
+        names = ("frontier.csv", "frontier.parquet", "frontier.png", "frontier.svg", "report.html")
+        return cls(*(folder / name for name in names))
+
+
+def write_report(findings: Findings, folder: Path) -> ReportFiles:
+    """Write the report of whatever is committed, over an earlier one."""
+    from pyarrow.parquet import write_table
+
+    files = ReportFiles.within(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = frontier_figure(findings)
+    _replace(files.csv, lambda path: path.write_text(frontier_csv(findings.points), "utf-8"))
+    _replace(files.parquet, lambda path: write_table(frontier_arrow(findings.points), path))
+    _replace(files.png, lambda path: save_figure(figure, path, "png"))
+    _replace(files.svg, lambda path: save_figure(figure, path, "svg"))
+    _replace(files.html, lambda path: path.write_text(report_html(findings), "utf-8"))
+    return files
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    unfinished = partial(path)
+    try:
+        write(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What the stored stages mean: frontier, cost, groups, ranking. Pure, without torch."""

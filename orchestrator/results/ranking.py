@@ -1,0 +1,95 @@
+"""From the points of a frontier to the value of a configuration and the order of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+
+from orchestrator.config import Search
+from orchestrator.plan import Plan, Trial
+from orchestrator.plan.grid import Settings, sentence
+from orchestrator.results.frontier import FrontierPoint
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A configuration among the others."""
+
+    settings: Settings
+    seeds: tuple[int, ...]
+    value: float | None
+    """The objective over all its seeds; None while one of them is unfinished."""
+    pruned: bool
+    """A seed was stopped early; the value counts what it did not reach as nothing."""
+
+
+def standings(plan: Plan, points: Iterable[FrontierPoint], pruned: Container[str]) -> tuple[Standing, ...]:
+    """Every configuration of a search, best first, unfinished ones last. ``pruned``: names of stopped trials."""
+    if plan.job.search is None:
+        return ()
+    of_trial: dict[str, list[FrontierPoint]] = {}
+    for point in points:
+        of_trial.setdefault(point.trial, []).append(point)
+    unsorted = [_standing(plan.job.search, *group, of_trial, pruned) for group in plan.groups.items()]
+    return tuple(sorted(unsorted, key=lambda s: (s.value is None, -(s.value or 0.0))))
+
+
+def trial_value(search: Search, trial: Trial, points: Sequence[FrontierPoint], pruned: bool) -> float | None:
+    """What one trial is worth: 0, the worst, if it gave up; None if it is unfinished."""
+    if not all(point.passed for point in points):
+        return 0.0
+    if len(points) < len(trial.stages) and not pruned:
+        return None
+    last_at = {point.removed_tokens: point.exact_match for point in points}
+    if search.objective == "area":
+        return _area(last_at, trial.stages[0].spec.total_tokens)
+    return float(max((removed for removed, match in last_at.items() if match >= search.min_accuracy), default=0))
+
+
+def best_line(plan: Plan, ranked: Sequence[Standing]) -> str:
+    """The winner in one sentence without a full stop, and how many are worth as much."""
+    finished = [standing for standing in ranked if standing.value is not None]
+    search = plan.job.search
+    if search is None or not finished:
+        return f"none of {len(ranked)} configurations is finished yet"
+    best, among = finished[0], "" if len(finished) == len(ranked) else f", of {len(finished)} finished configurations"
+    seeds = f"seed {best.seeds[0]}" if len(best.seeds) == 1 else f"{search.aggregate} of {len(best.seeds)} seeds"
+    equals = sum(standing.value == best.value for standing in finished) - 1
+    tied = f", tied with {equals} more" if equals else ""
+    return f"best: {sentence(best.settings)}: {value_words(search, best.value)} ({seeds}){tied}{among}"
+
+
+def value_words(search: Search, value: float | None) -> str:
+    """``area 0.71``, ``8 tokens removed at exact match 0.9``."""
+    if value is None:
+        return "unfinished"
+    if search.objective == "area":
+        return f"area {value:.3f}"
+    return f"{value:g} tokens removed at exact match {search.min_accuracy:g}"
+
+
+def of_configuration(plan: Plan, settings: Settings) -> Plan:
+    """The trials of one configuration, with the baselines that go with it."""
+    return replace(plan, trials=tuple(trial for trial in plan.trials if set(trial.settings) <= set(settings)))
+
+
+def _standing(
+    search: Search,
+    settings: Settings,
+    trials: Sequence[Trial],
+    points: Mapping[str, Sequence[FrontierPoint]],
+    pruned: Container[str],
+) -> Standing:
+    values = [trial_value(search, t, points.get(t.name, ()), t.name in pruned) for t in trials]
+    known = [value for value in values if value is not None]
+    together = (fmean(known) if search.aggregate == "mean" else min(known)) if len(known) == len(values) else None
+    return Standing(settings, tuple(t.seed for t in trials), together, any(t.name in pruned for t in trials))
+
+
+def _area(last_at: Mapping[int, float], total: int) -> float:
+    """By trapezoids, over all of the CoT; what was not reached counts as nothing."""
+    reached = sorted(last_at.items())
+    trapezoids = ((b - a) * (at_a + at_b) / 2 for (a, at_a), (b, at_b) in pairwise(reached))
+    return sum(trapezoids) / total

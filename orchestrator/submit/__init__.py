@@ -1,0 +1,1 @@
+"""A cluster seen from outside: its job server, a job on it, and whether one would run there."""

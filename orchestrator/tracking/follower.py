@@ -1,0 +1,41 @@
+"""The tracker in a thread of its own: the driver never waits for MLflow and never fails with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.delivery import Background
+from orchestrator.plan import Plan
+from orchestrator.tracking.tracker import Tracker
+
+
+class BackgroundTracker(Background):
+    """Records what is committed. What it could not deliver until it was closed, `stepwise track` can."""
+
+    behind = "MLflow is behind; training goes on, and the store has everything"
+    rest = 4.0
+    """Every delivery looks at all stages, so with thousands they are few."""
+
+    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self._tracker = tracker
+        self._report: Path | None = None
+
+    def follow(self, plan: Plan) -> None:
+        """Take a longer plan from now on: the search has proposed another configuration."""
+        self._tracker.plan = plan
+
+    def finish(self, report: Path) -> None:
+        """Have the job's envelope and report files recorded too. Returns at once."""
+        self._report = report
+        self.notify()
+
+    def _deliver(self, closing: bool) -> None:
+        report = self._report
+        self._tracker.sync()
+        if report:
+            self._tracker.finish(report)
+            self._report = None
+        if closing:
+            self._tracker.end()
