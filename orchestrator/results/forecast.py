@@ -1,4 +1,4 @@
-"""The plan as a record and as a table: what will be done, and what it will cost."""
+"""The plan as a record: what will be done, and what it will cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things that belong to a job and not to a stage are, and how their files are replaced."""
+"""Where things that belong to a job and not to a stage are, and what killed commands left there."""
 
 from __future__ import annotations
 

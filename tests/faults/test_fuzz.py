@@ -1,5 +1,5 @@
 """Whatever is in a job file or in a file of the store: our own error or none, in under two seconds, nothing left
-behind, no secret echoed. Rows of the research notes' list (reliability §6) are in ``tests/unit/test_bad_input.py``.
+behind, no secret echoed. Rows of the research notes' list (reliability §6) are in ``tests/unit/cli/test_bad_input.py``.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def choice(findings: Findings) -> str:
         '<p class="note">Folders lie below the store; load one with '
         "<code>AutoModelForCausalLM.from_pretrained(folder)</code>"
         + (
-            ", ICoT-KD's two networks with <code>orchestrator.method.icot_kd.parts.thoughts.load_coupled(folder)</code>"
+            ", ICoT-KD's two networks with <code>orchestrator.method.icot_kd.thoughts.load_coupled(folder)</code>"
             * coupled
         )
         + ". Examples/s are at batch 1, speed-up is over "

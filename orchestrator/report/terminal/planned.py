@@ -1,4 +1,4 @@
-"""The plan on the terminal: what will be done, and what it will cost."""
+"""A plan's forecast on the terminal: what will be done, and what it will cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a job's trials stand, on the terminal."""
+"""Where jobs and their trials stand, on the terminal."""
 
 from __future__ import annotations
 

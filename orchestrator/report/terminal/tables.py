@@ -1,4 +1,4 @@
-"""The frontier as tables: for the terminal, within 80 columns, as CSV and as Parquet."""
+"""The frontier and the ranking of a search as tables for the terminal, within 80 columns."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from orchestrator.config import Job, Section, job_toml, load_job
 from orchestrator.errors import InputError
 from orchestrator.plan import build_plan
 
-JOBS = sorted((Path(__file__).parents[2] / "jobs").rglob("*.toml"))
+JOBS = sorted((Path(__file__).parents[3] / "jobs").rglob("*.toml"))
 SMALLEST = 'name = "x"\n[task]\ndigits = [2, 2]\n'
 
 

@@ -79,7 +79,7 @@ def make_plan(method: str = "stepwise", **stability: object) -> Plan:
 
 
 def walked(plan: Plan, store: StageStore, script: Script, lives: int = 1000) -> Chain:
-    """As ``runtime.execute.walk`` does, which needs torch only for what it calls."""
+    """As ``trials.walk`` does, which needs torch only for what it calls."""
     from orchestrator.trials.walk import walk
 
     return list(walk(plan.trials[0], ScriptedRunner(store, script, lives)))[-1]
