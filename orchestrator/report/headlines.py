@@ -1,4 +1,4 @@
-"""The five questions a report is opened with, each answered in a line or two."""
+"""The six questions a report is opened with, each answered in a line or two."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint, best_point
 from orchestrator.results.groups import Group, MeanPoint
 from orchestrator.results.intervals import wilson
+from orchestrator.results.outcome import QUESTION, Outcome, outcome_of
 from orchestrator.results.winners import full_cot_rates
 
 
@@ -26,15 +27,18 @@ class Headline(NamedTuple):
 
 
 def headlines(findings: Findings) -> tuple[Headline, ...]:
-    """Which model, how fast, how sure, what went wrong, what it cost."""
+    """Did it internalize, which model, how fast, how sure, what went wrong, what it cost."""
+    outcome = outcome_of(findings)
+    first = (Headline(QUESTION, outcome.value, outcome.detail, outcome.command),) if outcome else ()
     pick = best_point(findings.points, findings.plan.job.stability.min_exact_match)
     if pick is None:
-        return (_trouble(findings), _cost(findings))
+        return (*first, _trouble(findings, outcome), _cost(findings))
     return (
+        *first,
         _model(findings, pick),
         _speed(findings, pick),
         _certainty(findings, pick),
-        _trouble(findings),
+        _trouble(findings, outcome),
         _cost(findings),
     )
 
@@ -94,11 +98,13 @@ def _seeds(group: Group, mean: MeanPoint, own: str, short: int) -> tuple[str, st
     return spread, f"over {labels.count(mean.seeds, 'seed')}{others}: {said}. The model itself: {own}"
 
 
-def _trouble(findings: Findings) -> Headline:
+def _trouble(findings: Findings, outcome: Outcome | None) -> Headline:
     question = "What went wrong?"
     failed, gave_up = findings.failed_attempts, [chain for chain in findings.chains if chain.given_up]
     restarts = len(failed) - len(gave_up)
+    missed = outcome.trials - outcome.arrived if outcome and not findings.unfinished else 0
     parts = [
+        *([f"{labels.count(missed, 'trial')} missed the goal"] if missed else []),
         *([f"{labels.count(len(gave_up), 'trial')} gave up"] if gave_up else []),
         *([f"{labels.count(restarts, 'restart')}"] if restarts else []),
         *([f"{labels.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),

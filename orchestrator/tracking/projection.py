@@ -16,8 +16,10 @@ from orchestrator.labels import COLOURS
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan, Trial, grid
 from orchestrator.results.cost import Cost
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.results.ranking import Standing, best_line
+from orchestrator.results.outcome import outcome_of
+from orchestrator.results.ranking import best_line
 from orchestrator.store import Pruned
 from orchestrator.tracking.attempts import attempt_records, failure_line
 from orchestrator.tracking.records import RunRecord, Status, Value
@@ -25,6 +27,8 @@ from orchestrator.trials.chain import Chain
 
 Losses = Mapping[str, Sequence[LossPoint]]
 """Training loss by stage key."""
+OUTCOME = "stepwise.outcome"
+"""The tag of a job's run that says whether it internalized."""
 
 
 def trial_records(
@@ -53,14 +57,14 @@ def _stopped(record: RunRecord, pruned: Pruned) -> RunRecord:
     return replace(record, status="KILLED", tags=record.tags | tags)
 
 
-def job_record(
-    plan: Plan, points: Sequence[FrontierPoint], ranked: Sequence[Standing], trials: Sequence[RunRecord], cost: Cost
-) -> RunRecord:
-    """The run beside the trials: the best exact match of any of them at every removed count, and what all cost.
+def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
+    """The run beside the trials: whether they internalized, the best exact match of any of them at every removed
+    count, and the cost of all.
 
-    Of a search (``ranked``) also its winner and what that is worth. FAILED as soon as one of its ``trials`` is,
-    KILLED if one did not come to its end.
+    A search's run also has its winner. FAILED as soon as one of its ``trials`` is, KILLED if one did not come to its
+    end.
     """
+    plan, points, ranked, outcome = findings.plan, findings.points, findings.ranked, outcome_of(findings)
     best: dict[int, FrontierPoint] = {}
     for point in points:
         held = best.get(point.removed_tokens)
@@ -78,8 +82,10 @@ def job_record(
         started=min(map(_started, points)),
         ended=ended,
         params={},
-        tags=tags | ({"stepwise.best": best_line(plan, ranked)} if ranked else {}),
-        values=(*envelope, *objective, *_cost(plan.job, cost, ended)),
+        tags=tags
+        | ({"stepwise.best": best_line(plan, ranked)} if ranked else {})
+        | ({OUTCOME: outcome.line} if outcome else {}),
+        values=(*envelope, *objective, *_cost(plan.job, findings.cost, ended)),
     )
 
 

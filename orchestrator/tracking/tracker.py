@@ -16,12 +16,11 @@ from orchestrator.config import Job, job_toml
 from orchestrator.errors import Problem, StepwiseError, first_line
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
-from orchestrator.results.cost import cost_of
+from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint, points_of
-from orchestrator.results.ranking import standings
 from orchestrator.store import Manifest, StageStore, pruned_trials
 from orchestrator.tracking.models import Models, registered_name
-from orchestrator.tracking.projection import Losses, job_record, trial_records
+from orchestrator.tracking.projection import OUTCOME, Losses, job_record, trial_records
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.views import experiment_note, experiment_views
@@ -103,14 +102,11 @@ class Tracker:
 
     def finish(self, report: Path) -> None:
         """Record the job as a whole: its envelope and the files of its report."""
-        chains = replay_all(self.plan, self.store)
-        points = points_of(chains)
-        if not points:
+        findings = Findings.of(self.plan, self.store)
+        if not findings.points:
             return
-        pruned = pruned_trials(self.plan, self.store.root)
-        ranked = standings(self.plan, points, pruned)
-        trials = self._records(chains)
-        record = job_record(self.plan, points, ranked, trials, cost_of(chains, pruned))
+        trials = self._records(findings.chains)
+        record = job_record(findings, trials)
         with self._mlflow():
             self._send(record)
             self._describe(record, self.plan.job)
@@ -119,9 +115,11 @@ class Tracker:
             for path in sorted(p for p in report.iterdir() if p.suffix in REPORT_FILES):
                 self._client.log_artifact(run, str(path))
             experiment = self._known_experiment()
-            self._client.set_experiment_tag(experiment, NOTE, experiment_note(experiment, self.plan.job, run))
+            self._client.set_experiment_tag(
+                experiment, NOTE, experiment_note(experiment, self.plan.job, run, record.tags.get(OUTCOME, ""))
+            )
             runs = {trial.name: self._run(trial).id for trial in trials}
-            self._models.crown(registered_name(self.plan.job.name), list(points), runs)
+            self._models.crown(registered_name(self.plan.job.name), list(findings.points), runs)
             self._set_status(record, record.status)
 
     def end(self) -> None:

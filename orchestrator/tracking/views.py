@@ -31,13 +31,17 @@ CARD_HEIGHT = 320
 """Of a chart, so that the first two are seen whole in a window of 1280 x 800; the list of runs opens on a click."""
 
 
-def experiment_note(experiment_id: str, job: Job, run_id: str | None = None) -> str:
-    """Links, what a stage is, how to do it again; of a finished job (``run_id``) its report and picture."""
+def experiment_note(experiment_id: str, job: Job, run_id: str | None = None, outcome: str = "") -> str:
+    """Return the experiment's description: the ``outcome``, links, what a stage is, how to do it again.
+
+    A finished job (``run_id``) shows its report and picture too.
+    """
     links = f"[frontier]({view_path(experiment_id)}), [mean over seeds]({view_path(experiment_id, 'frontier-mean')})"
     run = f"#/experiments/{experiment_id}/runs/{run_id}"
     again = f"Again: save the artifact job.toml of the run {job.name}, then `stepwise run job.toml`."
     return "\n\n".join(
         [
+            *([f"**{outcome}**"] if outcome else []),
             f"Accuracy against removed chain-of-thought tokens: {links}"
             + (f", [report]({run}/artifacts/report.html)." if run_id else "."),
             *([f"![frontier](get-artifact?path=frontier.png&run_uuid={run_id})"] if run_id else []),

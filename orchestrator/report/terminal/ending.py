@@ -11,7 +11,7 @@ from orchestrator.method.stage import PASSED
 from orchestrator.report.terminal.chart import frontier_chart
 from orchestrator.report.terminal.tables import frontier_table, standings_table, summary_table
 from orchestrator.results.findings import Findings
-from orchestrator.results.frontier import HALF
+from orchestrator.results.outcome import outcome_of
 from orchestrator.results.ranking import best_line
 
 MOST_TRIALS = 30
@@ -20,7 +20,14 @@ MOST_CONFIGURATIONS = 20
 
 
 def ending(findings: Findings) -> Iterator[RenderableType]:
-    """Of a search the best configuration stage by stage; of many trials those that failed, then those of it."""
+    """Yield whether the job internalized, then its tables and its picture.
+
+    A search shows its best configuration stage by stage; a job of many trials shows those that failed first.
+    """
+    outcome = outcome_of(findings)
+    if outcome:
+        yield outcome.line
+        yield ""
     best = {trial.last.trial for group in findings.shown for trial in group.trials}
     wanted = sorted(findings.trials, key=lambda trial: (trial.verdict in PASSED, trial.last.trial not in best))
     names = {trial.last.trial for trial in wanted[:MOST_TRIALS]}
@@ -39,21 +46,8 @@ def ending(findings: Findings) -> Iterator[RenderableType]:
         yield best_line(findings.plan, findings.ranked)
     yield ""
     yield frontier_chart(findings)
-    yield from _short(findings)
     if findings.unfinished:
         next_ = "a command is at it" if findings.trained_now else f"`stepwise run {findings.plan.job.name}` goes on"
         yield f"unfinished: {findings.unfinished} of {count(len(findings.chains), 'trial')} still to train; {next_}"
-
-
-def _short(findings: Findings) -> Iterator[str]:
-    """Trials that once knew half, were trained to their end and are not right as often as asked: many are only slow."""
-    job, finished = findings.plan.job, {chain.trial.name for chain in findings.chains if chain.finished}
-    asked, field = job.stability.min_exact_match, "schedule.consolidation_stages"
-    ended = [trial for trial in findings.trials if trial.method == "stepwise" and trial.last.trial in finished]
-    knew = [trial.last for trial in ended if max(point.exact_match for point in trial.passed) >= HALF]
-    short = [end for end in knew if end.removed_tokens == end.total_tokens and end.exact_match < asked]
-    if short:
-        trials = f"{len(short)} of {count(len(ended), 'trial')}"
-        yield f"{trials} removed the whole CoT but ended below exact match {asked:g}"
-        if not job.search or field not in job.search.space:
-            yield f"more {field} than {job.schedule.consolidation_stages} may bring them there"
+    elif outcome and outcome.command:
+        yield f"go on: {outcome.command}"
