@@ -9,6 +9,7 @@ from threading import Event
 
 import fsspec
 import pytest
+from builders import commit_stage
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
@@ -16,7 +17,6 @@ from rich.console import Console
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
 from orchestrator.fork import fork_plan
-from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
 from orchestrator.runtime import run
 from orchestrator.runtime.mirroring import Mirroring
@@ -54,25 +54,7 @@ def trained(root: Path, plan: Plan, stages: int = 99) -> StageStore:
     """A store with the first stages of every trial."""
     store = StageStore(root)
     for stage in {stage.key: stage for trial in plan.trials for stage in trial.stages[:stages]}.values():
-        if store.read(stage.key):
-            continue
-        attempt = store.begin(stage.key)
-        (attempt / "model.safetensors").write_bytes(stage.key.encode())
-        (attempt / "tokenizer").mkdir()
-        (attempt / "tokenizer/vocab.json").write_text("{}")
-        metrics = StageMetrics(
-            removed_tokens=stage.spec.removed_to,
-            total_tokens=stage.spec.total_tokens,
-            exact_match=0.5,
-            examples=100,
-            validation_loss=0.1,
-            generated_tokens=9.0,
-            examples_per_second=10.0,
-            examples_per_second_batched=10.0,
-            train_seconds=1.0,
-            evaluate_seconds=1.0,
-        )
-        store.commit(stage, attempt, "good", metrics)
+        commit_stage(store, stage, files={"model.safetensors": stage.key.encode(), "tokenizer/vocab.json": b"{}"})
     return store
 
 

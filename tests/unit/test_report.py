@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from builders import commit_stage, metrics_of
 from rich.console import Console
 from rich.table import Table
 
@@ -56,12 +57,10 @@ def make_plan(**fields: object) -> Plan:
 def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
     spec, exact_match = stage.spec, LEARNED[trial.method][stage.index] - 0.01 * trial.seed
     left = spec.total_tokens - spec.removed_to
-    return StageMetrics(
-        removed_tokens=spec.removed_to,
-        total_tokens=spec.total_tokens,
-        exact_match=max(exact_match, 0.0),
+    return metrics_of(
+        stage,
+        max(exact_match, 0.0),
         examples=1000,
-        validation_loss=0.1,
         generated_tokens=8 + left + (left > 0),
         examples_per_second=200 / (8 + left),
         examples_per_second_batched=3000 / (8 + left),
@@ -78,10 +77,7 @@ def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
 
 def commit(store: StageStore, trial: Trial, stages: Iterable[PlannedStage], verdict: Verdict = "good") -> None:
     for stage in stages:
-        if not store.manifest(stage):
-            attempt = store.begin(stage.key)
-            (attempt / "config.json").write_text("{}")
-            store.commit(stage, attempt, verdict, metrics(trial, stage))
+        commit_stage(store, stage, metrics(trial, stage), verdict, files={"config.json": b"{}"})
 
 
 @dataclass(frozen=True)
@@ -311,9 +307,9 @@ def commit_restarted(store: StageStore, trial: Trial, at: int, *, checked: bool 
         if stage.index == at and not chain.failures:
             blocks = (spot_check(stage, 0.12),) if checked else ()
             failed = metrics(trial, stage).model_copy(update={"blocks": blocks})
-            chain = chain.grown(store.commit(stage, store.begin(stage.key), "stuck", failed, "flat < all"))
+            chain = chain.grown(commit_stage(store, stage, failed, "stuck", "flat < all"))
         else:
-            chain = chain.grown(store.commit(stage, store.begin(stage.key), "good", metrics(trial, stage)))
+            chain = chain.grown(commit_stage(store, stage, metrics(trial, stage)))
     return chain
 
 

@@ -13,13 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from builders import commit_stage, metrics_of
 from rich.console import Console
 
 from orchestrator import space
 from orchestrator.config import Job, Search, load_job
 from orchestrator.errors import InputError
 from orchestrator.fork import fork_plan
-from orchestrator.method.stage import StageMetrics, Verdict
+from orchestrator.method.stage import Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, read_chain
 from orchestrator.report.compare import comparison
 from orchestrator.report.findings import Findings
@@ -77,21 +78,8 @@ def commit(
     written: float = 8,
 ) -> None:
     for stage in stages:
-        if store.manifest(stage):
-            continue
-        metrics = StageMetrics(
-            removed_tokens=stage.spec.removed_to,
-            total_tokens=stage.spec.total_tokens,
-            exact_match=match,
-            examples=100,
-            validation_loss=loss,
-            generated_tokens=written,
-            examples_per_second=rate,
-            examples_per_second_batched=100,
-            train_seconds=1,
-            evaluate_seconds=1,
-        )
-        store.commit(stage, store.begin(stage.key), verdict, metrics)
+        speed = {"generated_tokens": written, "examples_per_second": rate}
+        commit_stage(store, stage, metrics_of(stage, match, validation_loss=loss, **speed), verdict)
 
 
 @pytest.fixture
