@@ -25,7 +25,10 @@ from orchestrator.store import Chain, StageStore, save_job
 from orchestrator.tracking import Tracker
 
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.timeout(30 * 60),
+]
 
 LEARNED = {"no_cot": 0.11, "explicit_cot": 0.98, "stepwise": 0.83}
 

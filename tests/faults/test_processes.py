@@ -23,7 +23,7 @@ from orchestrator.runtime.cluster import LIVING, ray_storage
 from orchestrator.runtime.trial import problems_of
 from orchestrator.store import StageStore
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 250.0
 
 
 @pytest.fixture(scope="module")

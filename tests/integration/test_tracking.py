@@ -546,11 +546,11 @@ def test_dead_server_neither_blocks_nor_fails_the_driver(store: StageStore) -> N
         tracker.start()
         for _ in range(100):
             tracker.notify()
-        assert time.monotonic() - begun < 1
-        assert heard.wait(20)
+        assert time.monotonic() - begun < 5
+        assert heard.wait(200)
         begun = time.monotonic()
         assert not tracker.close(deadline_seconds=1)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
 
     assert len(said) == 1
     assert "training goes on" in said[0]

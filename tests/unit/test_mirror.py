@@ -228,14 +228,14 @@ def test_mirror_that_is_away_may_hold_a_job_that_the_store_does_not_know(tmp_pat
 
 @pytest.fixture
 def slow(url: str) -> Iterator[Event]:
-    """A bucket ``slow://`` that takes nothing until the event is set, or for ten seconds."""
+    """A bucket ``slow://`` that takes nothing until the event is set, or for 200 seconds."""
     answers = Event()
 
     class Slow(MemoryFileSystem):
         protocol = "slow"
 
         def put_file(self, *names: str, **more: object) -> None:
-            answers.wait(10)
+            answers.wait(200)
             answers.set()
             super().put_file(*names, **more)
 
@@ -276,12 +276,18 @@ def test_interrupted_copying_leaves_mlflow_its_turn(tmp_path, url, stepwise, no_
     store = trained(tmp_path / "store", plan)
     save_job(plan, store)
     closed = []
+    close_mirror, close_tracker = BackgroundMirror.close, BackgroundTracker.close
 
-    def interrupted(*_: object) -> bool:
+    def interrupted(mirror: BackgroundMirror, seconds: float) -> bool:
+        close_mirror(mirror, seconds)
         raise KeyboardInterrupt
 
+    def close(tracker: BackgroundTracker, seconds: float) -> bool:
+        closed.append(True)
+        return close_tracker(tracker, seconds)
+
     monkeypatch.setattr(BackgroundMirror, "close", interrupted)
-    monkeypatch.setattr(BackgroundTracker, "close", lambda *_: bool(closed.append(True)) or True)
+    monkeypatch.setattr(BackgroundTracker, "close", close)
     finished = stepwise("run", "small", "--mirror", url, "--store", store.root)
     assert (finished.code, closed) == (0, [True])
     assert "the mirror has not got everything" in finished.out
