@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -23,7 +23,8 @@ class Background(ABC):
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._wake, self._closing, self._abandoned = Event(), Event(), Event()
-        self._delivered = False
+        self._delivered, self.closed = False, False
+        self._speaking = Lock()
         self._complained = float("-inf")
         self._thread = Thread(target=self._work, name=type(self).__name__, daemon=True)
 
@@ -40,11 +41,15 @@ class Background(ABC):
         self._wake.set()
 
     def close(self, deadline_seconds: float) -> bool:
-        """Deliver what is left, for at most so long. Returns whether everything was."""
+        """Deliver what is left, for at most so long. Returns whether everything was; nothing is said afterwards."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(deadline_seconds)
-        self._abandoned.set()
+        try:
+            self._thread.join(deadline_seconds)
+        finally:
+            self._abandoned.set()
+            with self._speaking:  # a delivery that hangs ends later than the command, which has said its last word
+                self.closed = True
         return self._delivered
 
     def _work(self) -> None:
@@ -68,6 +73,7 @@ class Background(ABC):
                 self._closing.wait(self.rest * (time.monotonic() - began))
 
     def _complain(self, error: Exception) -> None:
-        if time.monotonic() - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
-            self._complained = time.monotonic()
-            self._say(f"{self.behind}. {error}")
+        with self._speaking:
+            if not self.closed and time.monotonic() - self._complained >= SECONDS_BETWEEN_COMPLAINTS:
+                self._complained = time.monotonic()
+                self._say(f"{self.behind}. {error}")

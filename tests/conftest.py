@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +13,48 @@ from typing import NamedTuple
 import pytest
 from hypothesis import settings
 
+from orchestrator.delivery import Background
+
 REPOSITORY = Path(__file__).parents[1]
 RELEASED_DATA = REPOSITORY.parent / "shared" / "data"
 
+PROCESSES = 2
+"""Test processes of `pytest` without a path: as many as the fewest cores that the tests are meant for."""
+SECONDS_TO_END = 30
+
 settings.register_profile("stepwise", deadline=None, derandomize=True)
 settings.load_profile("stepwise")
+
+# A test process is one of two on two cores. Workers of a command set their own number of threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+# A shell's background job ignores SIGINT and so would every child of a test, whom nothing could interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of test processes: one for a path that somebody names, to look into it."""
+    return PROCESSES if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Fail a test that leaves a thread which may print into the next: one that goes on, or an open delivery."""
+    before = set(threading.enumerate())
+    yield
+    new = set(threading.enumerate()) - before
+    open_deliveries = [thread for thread in new if (owner := _background(thread)) and not owner.closed]
+    assert not open_deliveries
+    for thread in new:
+        if not thread.daemon:
+            thread.join(SECONDS_TO_END)
+    assert not [thread for thread in new if thread.is_alive() and not thread.daemon]
+
+
+def _background(thread: threading.Thread) -> Background | None:
+    """Return the delivery that works in a thread."""
+    owner = getattr(getattr(thread, "_target", None), "__self__", None)
+    return owner if isinstance(owner, Background) else None
 
 
 class Finished(NamedTuple):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from builders import commit_stage, metrics_of
 
 from orchestrator.method.stage import LossPoint, StageMetrics
 from orchestrator.plan import PlannedStage, Trial
@@ -19,18 +24,15 @@ def fill(trials: Iterable[Trial], root: Path, stages: int | None = None, losses:
 
 def _commit(stages: Iterable[PlannedStage], trial: Trial, store: StageStore, losses: int) -> None:
     for stage in stages:
-        attempt = store.begin(stage.key)
-        (attempt / "model.safetensors").write_bytes(b"no weights")
-        store.commit(stage, attempt, "good", metrics(trial, stage, losses))
+        commit_stage(store, stage, metrics(trial, stage, losses), files={"model.safetensors": b"no weights"})
 
 
 def metrics(trial: Trial, stage: PlannedStage, losses: int = 0) -> StageMetrics:
     """Some numbers, others in every trial. ``losses``: points of its training loss."""
     first, every = stage.spec.first_step, stage.spec.steps // max(1, losses)
-    return StageMetrics(
-        removed_tokens=stage.spec.removed_to,
-        total_tokens=stage.spec.total_tokens,
-        exact_match=(trial.seed * 37 + stage.index) % 101 / 100,
+    return metrics_of(
+        stage,
+        (trial.seed * 37 + stage.index) % 101 / 100,
         examples=1_000,
         validation_loss=0.5,
         generated_tokens=33.0 - stage.spec.removed_to,
@@ -38,5 +40,4 @@ def metrics(trial: Trial, stage: PlannedStage, losses: int = 0) -> StageMetrics:
         examples_per_second_batched=400.0,
         train_loss=tuple(LossPoint(step=first + every * n, loss=1 / n) for n in range(1, losses)),
         train_seconds=10.0,
-        evaluate_seconds=1.0,
     )

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import commit_stage, metrics_of
 from pages import CHROMIUM, DEADLINE_MS, lines_on, served
 
 from orchestrator.config import Job
-from orchestrator.method.stage import RemovalPoint, StageMetrics
+from orchestrator.method.stage import RemovalPoint
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.report import ReportFiles, write_report
 from orchestrator.results.findings import Findings
@@ -25,7 +26,10 @@ from orchestrator.tracking import Tracker
 from orchestrator.trials.chain import Chain
 
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+    pytest.mark.timeout(30 * 60),
+]
 
 LEARNED = {"no_cot": 0.11, "explicit_cot": 0.98, "stepwise": 0.83}
 
@@ -53,25 +57,18 @@ def commit(store: StageStore, trial: Trial) -> None:
         removed = tuple(
             RemovalPoint(step=r.step, removed_tokens=r.removed_tokens, exact_match=0.4) for r in spec.removals
         )
-        metrics = StageMetrics(
-            removed_tokens=spec.removed_to,
-            total_tokens=spec.total_tokens,
-            exact_match=exact_match,
+        metrics = metrics_of(
+            stage,
+            exact_match,
             examples=1000,
-            validation_loss=0.1,
             generated_tokens=16.0 - spec.removed_to,
             examples_per_second=200 / (16 - spec.removed_to),
-            examples_per_second_batched=100.0,
             after_removal=removed,
             train_seconds=30.0,
             evaluate_seconds=3.0,
         )
-        attempt = store.begin(stage.key)
-        (attempt / "config.json").write_text("{}")
-        found = store.manifest(stage)
-        chain = chain.grown(
-            found or store.commit(stage, attempt, "stuck" if fails else "good", metrics, "flat" if fails else "")
-        )
+        verdict, reason = ("stuck", "flat") if fails else ("good", "")
+        chain = chain.grown(commit_stage(store, stage, metrics, verdict, reason, {"config.json": b"{}"}))
 
 
 @pytest.fixture(scope="module")

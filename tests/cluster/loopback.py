@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 from commands import free_port, start, stepwise
 
 CLUSTERS = Path(__file__).parents[2] / "clusters"
+PATIENCE_SECONDS = 600
+"""How long a busy machine may take for one thing."""
 
 
 @dataclass
@@ -87,6 +90,19 @@ class Loopback:
         """The Train workers on a node."""
         return [process for process in self._processes(address) if process.name().startswith("ray::RayTrain")]
 
+    @contextmanager
+    def stopped(self, *addresses: str) -> Iterator[None]:
+        """Stop the Train workers of these nodes meanwhile: none ends and leaves its place to a lost one."""
+        workers = [worker for address in addresses for worker in self.workers(address)]
+        for worker in workers:
+            worker.suspend()
+        try:
+            yield
+        finally:
+            for worker in workers:
+                with suppress(psutil.NoSuchProcess):
+                    worker.resume()
+
     def _processes(self, address: str) -> list[psutil.Process]:
         return self._nodes[address].children(recursive=True)
 
@@ -94,7 +110,7 @@ class Loopback:
         for script in self._scripts:
             script.send_signal(signal.SIGTERM)
         for script in self._scripts:
-            script.wait(120)
+            script.wait(PATIENCE_SECONDS)
         self._scripts.clear()
 
     def there(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -115,6 +131,14 @@ def loopback(folder: Path, workers: int = 1, **environment: str) -> Iterator[Loo
         yield cluster
     finally:
         cluster.end()
+
+
+def await_that(seen: Callable[[], object], what: str) -> None:
+    """Wait until it is seen; fail with ``what`` was waited for."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not seen():
+        assert time.monotonic() < end, what
+        time.sleep(0.5)
 
 
 def first_stages(lines: Iterator[str], trials: int) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from commands import free_port, stepwise
 
+pytestmark = pytest.mark.timeout(30 * 60)
+
 LATE = "import time\nnow = time.time\ntime.time = lambda: now() - 90\n"
 REPOSITORY = Path(__file__).parents[2]
 HIDING = ("unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"')

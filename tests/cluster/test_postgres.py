@@ -26,10 +26,11 @@ from orchestrator.store import StageStore, save_job
 
 REPOSITORY = Path(__file__).parents[2]
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 600
 pytestmark = [
     pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL: apt-get install postgresql"),
     pytest.mark.skipif(shutil.which("runuser") is None, reason="needs runuser"),
+    pytest.mark.timeout(30 * 60),
 ]
 
 
@@ -99,7 +100,7 @@ def server(tmp_path: Path, passwords: Path) -> Iterator[str]:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-                process.wait(30)
+                process.wait(DEADLINE_SECONDS)
 
 
 def listening(port: int) -> bool:

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from commands import free_port, start
+from commands import DEADLINE_SECONDS, free_port, start
 
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.store import StageStore, plan_for, save_job
@@ -50,7 +50,7 @@ def test_shared_server_asks_for_the_password_in_a_private_file(tmp_path: Path, m
         assert answer(url, Authorization=basic, Host="evil.example.org") == 403
     finally:
         os.kill(server.pid, signal.SIGTERM)
-        server.wait(30)
+        server.wait(DEADLINE_SECONDS)
     written = b"".join(path.read_bytes() for path in store.root.rglob("*") if path.is_file())
     assert password.read_bytes() not in written
 
@@ -58,5 +58,5 @@ def test_shared_server_asks_for_the_password_in_a_private_file(tmp_path: Path, m
 def test_other_machines_are_let_in_only_with_a_password(tmp_path: Path) -> None:
     (tmp_path / "stepwise-store/stages").mkdir(parents=True)
     refused = start("ui", "--host", "0.0.0.0", cwd=tmp_path)  # noqa: S104
-    assert "only with --shared" in refused.communicate(timeout=60)[0]
+    assert "only with --shared" in refused.communicate(timeout=DEADLINE_SECONDS)[0]
     assert refused.returncode == 2

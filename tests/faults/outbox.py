@@ -21,8 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
+from builders import commit_stage, metrics_of
+
 from orchestrator.config import Job
-from orchestrator.method.stage import LossPoint, StageMetrics
+from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan, build_plan
 from orchestrator.stability import Block
 from orchestrator.store import StageStore
@@ -259,22 +261,14 @@ def commit(store: StageStore, chain: Chain, tracker: BackgroundTracker, delivery
     stage, spec = chain.next, chain.next.spec
     stuck = stage.index == 2 and not chain.failures
     losses = tuple(LossPoint(step=spec.first_step + step, loss=1 / step) for step in range(1, spec.steps + 1))
-    rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0 - stuck)
     signals = dict.fromkeys(("probe_loss", "train_loss", "train_loss_max", "gradient_norm", "gradient_norm_max"), 0.1)
     ends = {"step": spec.steps, "removed_tokens": spec.removed_to, "probe_exact_match": 0.5}
-    metrics = StageMetrics(
-        removed_tokens=spec.removed_to,
-        total_tokens=spec.total_tokens,
-        exact_match=0.0 if stuck else 0.9 - stage.index / 100,
-        examples=0 if stuck else 10,
-        validation_loss=0.1,
-        train_seconds=1.0,
-        evaluate_seconds=1.0 - stuck,
-        train_loss=losses,
-        blocks=(Block(**ends, **signals, non_finite=0, update_ratio=1e-3),),
-        **rates,
-    )
-    store.commit(stage, store.begin(stage.key), "stuck" if stuck else "good", metrics)
+    measured = {"train_loss": losses, "blocks": (Block(**ends, **signals, non_finite=0, update_ratio=1e-3),)}
+    if stuck:  # nothing decodes its model
+        measured |= dict.fromkeys(("generated_tokens", "examples_per_second", "examples_per_second_batched"), 0.0)
+        measured |= {"examples": 0, "evaluate_seconds": 0.0}
+    metrics = metrics_of(stage, 0.0 if stuck else 0.9 - stage.index / 100, **measured)
+    commit_stage(store, stage, metrics, "stuck" if stuck else "good")
     began = time.monotonic()
     tracker.notify()
     delivery.slowest_notify = max(delivery.slowest_notify, time.monotonic() - began)

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from builders import commit_stage
 from faults.crashes import Recorder, build, crash_states
 
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
 from orchestrator.files import replace_file
-from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.store import Snapshots, StageStore
 
@@ -25,19 +25,6 @@ def stage() -> PlannedStage:
     schedule = {"tokens_per_stage": 4, "stage_steps": 20}
     job = Job.model_validate({"name": "tiny", "task": {"digits": [2, 2]}, "schedule": schedule})
     return build_plan(job).trials[0].stages[0]
-
-
-def metrics(stage: PlannedStage) -> StageMetrics:
-    rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0)
-    times = dict.fromkeys(("train_seconds", "evaluate_seconds", "validation_loss"), 1.0)
-    return StageMetrics(removed_tokens=0, total_tokens=8, exact_match=0.5, examples=10, **rates, **times)
-
-
-def commit(store: StageStore, stage: PlannedStage) -> str:
-    attempt = store.begin(stage.key)
-    for name, content in FILES.items():
-        (attempt / name).write_bytes(content)
-    return store.commit(stage, attempt, "good", metrics(stage)).attempt
 
 
 def holds(store: StageStore, stage: PlannedStage) -> bool:
@@ -53,7 +40,7 @@ def recorded_commit(folder: Path, stage: PlannedStage) -> Recorder:
     recorder = Recorder(folder / "disk")
     recorder.root.mkdir()
     with recorder.watching():
-        commit(StageStore(recorder.root / "store"), stage)
+        commit_stage(StageStore(recorder.root / "store"), stage, files=FILES)
     return recorder
 
 
@@ -68,7 +55,7 @@ def test_no_power_cut_leaves_half_a_stage_or_takes_an_acknowledged_one(tmp_path:
         assert stands or taken < acknowledged
         states, standing = states + 1, standing + stands
         if not stands and states % 25 == 0:
-            commit(store, stage)
+            commit_stage(store, stage, files=FILES)
             assert holds(StageStore(root / "store"), stage)
         shutil.rmtree(root)
     print(f"crash states: {states}, with the stage: {standing}, accepted wrongly: 0, refused: 0")

@@ -23,7 +23,7 @@ from orchestrator.ray.local import LIVING, ray_storage
 from orchestrator.ray.train import problems_of
 from orchestrator.store import StageStore
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 250.0
 
 
 @pytest.fixture(scope="module")

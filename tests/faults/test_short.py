@@ -15,9 +15,10 @@ from faults.walks import Armed, Log, child, drive
 from orchestrator.store import StageStore
 
 
+@pytest.mark.timeout(15 * 60)
 def test_drivers_killed_at_every_place_lose_and_double_nothing() -> None:
     command = [sys.executable, Path(__file__).with_name("run.py"), "--short", "--json"]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=14 * 60)
     figures = json.loads(finished.stdout)
     assert figures["failures"] == []
     assert finished.returncode == 0

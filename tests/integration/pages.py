@@ -27,7 +27,7 @@ def served(store: Path) -> Iterator[str]:
         yield next(found[0] for line in server.stdout if (found := re.search(r"http://\S+#\S+", line)))
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.wait(DEADLINE_MS / 1000)
 
 
 def lines_on(page: Any) -> set[Line]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from commands import TINY, kill_after_first_commit, manifests, start, stepwise, weights
 
+pytestmark = pytest.mark.timeout(30 * 60)
+
 JOB = f"""
 name = "wild"
 {TINY}

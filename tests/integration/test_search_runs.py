@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from commands import TINY, manifests, stepwise
 
+pytestmark = pytest.mark.timeout(30 * 60)
+
 JOB = f"""
 name = "{{name}}"
 {TINY}

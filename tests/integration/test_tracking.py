@@ -12,10 +12,11 @@ from threading import Event
 from typing import Any
 
 import pytest
+from builders import WEIGHTS, commit_stage, metrics_of
 
 from orchestrator.config import Job
 from orchestrator.errors import StepwiseError
-from orchestrator.method.stage import PASSED, LossPoint, StageMetrics, Verdict
+from orchestrator.method.stage import PASSED, LossPoint, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.stability import Block
 from orchestrator.store import StageStore
@@ -75,24 +76,17 @@ def commit(
     **measured: Any,
 ) -> None:
     """Of a failed attempt ``exact_match`` is what its last spot check found."""
-    spec = stage.spec
-    metrics = StageMetrics(
-        removed_tokens=spec.removed_to,
-        total_tokens=spec.total_tokens,
-        exact_match=exact_match,
-        examples=100,
-        validation_loss=0.1,
-        generated_tokens=12.0 - spec.removed_to,
-        examples_per_second=rate,
-        examples_per_second_batched=10 * rate,
-        train_loss=tuple(LossPoint(step=step, loss=1 / step) for step in loss_steps(stage)),
-        train_seconds=3.0,
-        evaluate_seconds=1.0,
-        blocks=(last_block(stage, exact_match),),
-    ).model_copy(update=measured | ({} if verdict in PASSED else UNMEASURED))
-    attempt = store.begin(stage.key)
-    (attempt / "model.safetensors").write_bytes(b"weights")
-    store.commit(stage, attempt, verdict, metrics)
+    fields = {
+        "generated_tokens": 12.0 - stage.spec.removed_to,
+        "examples_per_second": rate,
+        "examples_per_second_batched": 10 * rate,
+        "train_loss": tuple(LossPoint(step=step, loss=1 / step) for step in loss_steps(stage)),
+        "train_seconds": 3.0,
+        "blocks": (last_block(stage, exact_match),),
+        **measured,
+    }
+    metrics = metrics_of(stage, exact_match, **fields).model_copy(update={} if verdict in PASSED else UNMEASURED)
+    commit_stage(store, stage, metrics, verdict, files=WEIGHTS)
 
 
 def commit_all(store: StageStore, trial: Trial, rate: float = 10.0) -> None:
@@ -553,11 +547,11 @@ def test_dead_server_neither_blocks_nor_fails_the_driver(store: StageStore) -> N
         tracker.start()
         for _ in range(100):
             tracker.notify()
-        assert time.monotonic() - begun < 1
-        assert heard.wait(20)
+        assert time.monotonic() - begun < 5
+        assert heard.wait(200)
         begun = time.monotonic()
         assert not tracker.close(deadline_seconds=1)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
 
     assert len(said) == 1
     assert "training goes on" in said[0]

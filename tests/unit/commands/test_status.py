@@ -13,6 +13,7 @@ from threading import Thread
 from typing import ClassVar
 
 import pytest
+from builders import commit_stage, metrics_of
 from rich.console import Console
 
 from orchestrator.commands import run
@@ -21,7 +22,7 @@ from orchestrator.commands.webhook import Webhook
 from orchestrator.config import Job, MultiplicationTask, Schedule
 from orchestrator.errors import Problem, StoreError
 from orchestrator.files import replace_file
-from orchestrator.method.stage import StageMetrics, Verdict
+from orchestrator.method.stage import Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.report.terminal.live import Watch
 from orchestrator.results.state import job_state
@@ -148,19 +149,7 @@ def go(trial: Trial, store: StageStore, verdict: Verdict) -> None:
     """To its end, every attempt with this verdict."""
     chain = Chain.begin(trial)
     while stage := chain.next:
-        metrics = StageMetrics(
-            removed_tokens=0,
-            total_tokens=6,
-            exact_match=0.0,
-            examples=1,
-            validation_loss=1.0,
-            generated_tokens=1.0,
-            examples_per_second=1.0,
-            examples_per_second_batched=1.0,
-            train_seconds=1.0,
-            evaluate_seconds=1.0,
-        )
-        chain = chain.grown(store.commit(stage, store.begin(stage.key), verdict, metrics, "flat"))
+        chain = chain.grown(commit_stage(store, stage, metrics_of(stage, 0.0), verdict, "flat"))
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from builders import commit_stage, metrics_of
 from rich.console import Console
 from rich.table import Table
 
@@ -59,12 +60,10 @@ def make_plan(**fields: object) -> Plan:
 def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
     spec, exact_match = stage.spec, LEARNED[trial.method][stage.index] - 0.01 * trial.seed
     left = spec.total_tokens - spec.removed_to
-    return StageMetrics(
-        removed_tokens=spec.removed_to,
-        total_tokens=spec.total_tokens,
-        exact_match=max(exact_match, 0.0),
+    return metrics_of(
+        stage,
+        max(exact_match, 0.0),
         examples=1000,
-        validation_loss=0.1,
         generated_tokens=8 + left + (left > 0),
         examples_per_second=200 / (8 + left),
         examples_per_second_batched=3000 / (8 + left),
@@ -81,10 +80,7 @@ def metrics(trial: Trial, stage: PlannedStage) -> StageMetrics:
 
 def commit(store: StageStore, trial: Trial, stages: Iterable[PlannedStage], verdict: Verdict = "good") -> None:
     for stage in stages:
-        if not store.manifest(stage):
-            attempt = store.begin(stage.key)
-            (attempt / "config.json").write_text("{}")
-            store.commit(stage, attempt, verdict, metrics(trial, stage))
+        commit_stage(store, stage, metrics(trial, stage), verdict, files={"config.json": b"{}"})
 
 
 @dataclass(frozen=True)
@@ -298,7 +294,9 @@ def test_search_shows_the_first_configuration_that_has_a_stage(store: StageStore
     )
     assert "Δ 4, seed 0, stage 0: 0 removed" in html
     assert "● Stepwise Internalization 0.910" in ended(findings)
-    assert ended(findings).startswith("Δ 4, stage by stage:")
+    opened = ended(findings).splitlines()
+    assert opened[0] == "Did it internalize? Not yet: still training: 0.910 with 0 of 10 CoT tokens removed"
+    assert opened[2].startswith("Δ 4, stage by stage:")
 
 
 def spot_check(stage: PlannedStage, exact_match: float) -> Block:
@@ -314,9 +312,9 @@ def commit_restarted(store: StageStore, trial: Trial, at: int, *, checked: bool 
         if stage.index == at and not chain.failures:
             blocks = (spot_check(stage, 0.12),) if checked else ()
             failed = metrics(trial, stage).model_copy(update={"blocks": blocks})
-            chain = chain.grown(store.commit(stage, store.begin(stage.key), "stuck", failed, "flat < all"))
+            chain = chain.grown(commit_stage(store, stage, failed, "stuck", "flat < all"))
         else:
-            chain = chain.grown(store.commit(stage, store.begin(stage.key), "good", metrics(trial, stage)))
+            chain = chain.grown(commit_stage(store, stage, metrics(trial, stage)))
     return chain
 
 
@@ -348,7 +346,7 @@ def test_restart_is_counted_before_its_next_attempt_is_committed(store: StageSto
     commit(store, trial, trial.stages[2:3], "stuck")
     html = html_of(plan, store)
     assert "(after 1 restart)" in lead(html)
-    assert answered(plan, store)["What went wrong?"].value == "1 restart"
+    assert answered(plan, store)["What went wrong?"].value == "1 trial missed the goal, 1 restart"
 
 
 def test_failed_attempt_without_a_spot_check_has_no_cross(store: StageStore) -> None:
@@ -416,14 +414,16 @@ def answered(plan: Plan, store: StageStore) -> dict[str, Headline]:
     return {answer.question: answer for answer in headlines(Findings.of(plan, store))}
 
 
-def test_five_questions_are_answered_first(finished: Finished) -> None:
+def test_six_questions_are_answered_first(finished: Finished) -> None:
     found = answered(finished.plan, finished.store)
     model, speed = found["Which model?"], found["How fast?"]
     assert (model.value, speed.value) == ("0.930", "2.25x")
     assert (finished.store.root / model.code / "config.json").is_file()
     assert "8 tokens instead of 19; 1.00x that of No CoT" in speed.detail
     assert found["How sure?"].value == "0.912 to 0.944"
-    assert found["What went wrong?"].value == "Nothing"
+    assert found["Did it internalize?"].value == "Not yet"
+    assert "still rising: 0.930 with all 10 CoT tokens removed" in found["Did it internalize?"].detail
+    assert found["What went wrong?"].value == "1 trial missed the goal"
     assert "sharing saved 33 s (300 steps); nothing lost to failed attempts" in found["What did it cost?"].detail
     shown = finished.html.split("</header>")[0]
     assert all(answer.value in shown for answer in found.values())
@@ -483,7 +483,7 @@ def test_cost_counts_what_restarts_threw_away(store: StageStore) -> None:
     assert (cost.lost.steps, cost.shared.steps, cost.planned_steps) == (200, 0, 0)
     trouble = answered(plan, store)["What went wrong?"]
     assert (trouble.value, trouble.detail) == (
-        "1 restart",
+        "1 trial missed the goal, 1 restart",
         "failed attempts: 1 stuck; the reasons are below",
     )
 

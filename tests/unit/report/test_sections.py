@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from builders import commit_stage, metrics_of
 
 from orchestrator.config import Job, template
-from orchestrator.method.stage import StageMetrics, Verdict
+from orchestrator.method.stage import Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.report.html.page import report_html
 from orchestrator.report.html.probing import probe_folder, probe_name, probed_stages
@@ -38,20 +39,8 @@ def commit(
     """``exact_match``: by removed tokens. A tenth of an example is decoded less a second for every token left."""
     for stage in stages:
         left = stage.spec.total_tokens - stage.spec.removed_to
-        metrics = StageMetrics(
-            removed_tokens=stage.spec.removed_to,
-            total_tokens=stage.spec.total_tokens,
-            exact_match=exact_match(stage.spec.removed_to),
-            examples=100,
-            validation_loss=0.1,
-            generated_tokens=7.0 + left,
-            examples_per_second=100 / (7 + left),
-            examples_per_second_batched=100.0,
-            train_seconds=1.0,
-            evaluate_seconds=1.0,
-        )
-        if not store.manifest(stage):
-            store.commit(stage, store.begin(stage.key), verdict, metrics)
+        speed = {"generated_tokens": 7.0 + left, "examples_per_second": 100 / (7 + left)}
+        commit_stage(store, stage, metrics_of(stage, exact_match(stage.spec.removed_to), **speed), verdict)
 
 
 def test_effect_of_a_field_is_over_the_trials_that_have_ended(store: StageStore) -> None:

@@ -9,6 +9,7 @@ from threading import Event
 
 import fsspec
 import pytest
+from builders import commit_stage
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from rich.console import Console
@@ -17,7 +18,6 @@ from orchestrator.commands import run
 from orchestrator.commands.mirroring import BackgroundMirror, Mirroring, bring, send
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
-from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, build_plan
 from orchestrator.plan.fork import fork_plan
 from orchestrator.results.frontier import frontier
@@ -55,25 +55,7 @@ def trained(root: Path, plan: Plan, stages: int = 99) -> StageStore:
     """A store with the first stages of every trial."""
     store = StageStore(root)
     for stage in {stage.key: stage for trial in plan.trials for stage in trial.stages[:stages]}.values():
-        if store.read(stage.key):
-            continue
-        attempt = store.begin(stage.key)
-        (attempt / "model.safetensors").write_bytes(stage.key.encode())
-        (attempt / "tokenizer").mkdir()
-        (attempt / "tokenizer/vocab.json").write_text("{}")
-        metrics = StageMetrics(
-            removed_tokens=stage.spec.removed_to,
-            total_tokens=stage.spec.total_tokens,
-            exact_match=0.5,
-            examples=100,
-            validation_loss=0.1,
-            generated_tokens=9.0,
-            examples_per_second=10.0,
-            examples_per_second_batched=10.0,
-            train_seconds=1.0,
-            evaluate_seconds=1.0,
-        )
-        store.commit(stage, attempt, "good", metrics)
+        commit_stage(store, stage, files={"model.safetensors": stage.key.encode(), "tokenizer/vocab.json": b"{}"})
     return store
 
 
@@ -247,14 +229,14 @@ def test_mirror_that_is_away_may_hold_a_job_that_the_store_does_not_know(tmp_pat
 
 @pytest.fixture
 def slow(url: str) -> Iterator[Event]:
-    """A bucket ``slow://`` that takes nothing until the event is set, or for ten seconds."""
+    """A bucket ``slow://`` that takes nothing until the event is set, or for 200 seconds."""
     answers = Event()
 
     class Slow(MemoryFileSystem):
         protocol = "slow"
 
         def put_file(self, *names: str, **more: object) -> None:
-            answers.wait(10)
+            answers.wait(200)
             answers.set()
             super().put_file(*names, **more)
 
@@ -295,12 +277,18 @@ def test_interrupted_copying_leaves_mlflow_its_turn(tmp_path, url, stepwise, no_
     store = trained(tmp_path / "store", plan)
     save_job(plan, store)
     closed = []
+    close_mirror, close_tracker = BackgroundMirror.close, BackgroundTracker.close
 
-    def interrupted(*_: object) -> bool:
+    def interrupted(mirror: BackgroundMirror, seconds: float) -> bool:
+        close_mirror(mirror, seconds)
         raise KeyboardInterrupt
 
+    def close(tracker: BackgroundTracker, seconds: float) -> bool:
+        closed.append(True)
+        return close_tracker(tracker, seconds)
+
     monkeypatch.setattr(BackgroundMirror, "close", interrupted)
-    monkeypatch.setattr(BackgroundTracker, "close", lambda *_: bool(closed.append(True)) or True)
+    monkeypatch.setattr(BackgroundTracker, "close", close)
     finished = stepwise("run", "small", "--mirror", url, "--store", store.root)
     assert (finished.code, closed) == (0, [True])
     assert "the mirror has not got everything" in finished.out

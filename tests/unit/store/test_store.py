@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import metrics_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config import Job
 from orchestrator.errors import StoreError
-from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.store import Manifest, StageStore
 
@@ -29,21 +29,6 @@ def make_stages(**training: float) -> tuple[PlannedStage, ...]:
     return build_plan(Job.model_validate(job)).trials[0].stages
 
 
-def metrics(stage: PlannedStage, exact_match: float = 0.5) -> StageMetrics:
-    return StageMetrics(
-        removed_tokens=stage.spec.removed_to,
-        total_tokens=stage.spec.total_tokens,
-        exact_match=exact_match,
-        examples=10,
-        validation_loss=0.1,
-        generated_tokens=9.0,
-        examples_per_second=5.0,
-        examples_per_second_batched=50.0,
-        train_seconds=1.0,
-        evaluate_seconds=0.1,
-    )
-
-
 def attempt_of(store: StageStore, stage: PlannedStage, weights: bytes = WEIGHTS) -> Path:
     attempt = store.begin(stage.key)
     (attempt / "model.safetensors").write_bytes(weights)
@@ -52,7 +37,7 @@ def attempt_of(store: StageStore, stage: PlannedStage, weights: bytes = WEIGHTS)
 
 
 def committed(store: StageStore, stage: PlannedStage, **result: float) -> Manifest:
-    return store.commit(stage, attempt_of(store, stage), "good", metrics(stage, **result))
+    return store.commit(stage, attempt_of(store, stage), "good", metrics_of(stage, **result))
 
 
 @pytest.fixture
@@ -110,8 +95,8 @@ def test_crash_while_the_manifest_is_written_leaves_the_stage_uncommitted(store,
 
 def test_two_attempts_at_one_stage_the_first_manifest_stands(store, stage):
     first, second = attempt_of(store, stage), attempt_of(store, stage)
-    stands = store.commit(stage, first, "good", metrics(stage, 0.25))
-    assert store.commit(stage, second, "good", metrics(stage, 0.75)) == stands
+    stands = store.commit(stage, first, "good", metrics_of(stage, 0.25))
+    assert store.commit(stage, second, "good", metrics_of(stage, 0.75)) == stands
     assert store.manifest(stage).metrics.exact_match == 0.25
     assert not second.exists()
     assert store.leftovers(stage.key) == []
@@ -120,7 +105,7 @@ def test_two_attempts_at_one_stage_the_first_manifest_stands(store, stage):
 def test_attempt_that_is_committed_while_another_tidies_keeps_its_files(store, stage):
     attempt = attempt_of(store, stage)
     [unnamed] = store.leftovers(stage.key)
-    store.commit(stage, attempt, "good", metrics(stage, 0.25))
+    store.commit(stage, attempt, "good", metrics_of(stage, 0.25))
     store.discard(unnamed)
     store.verify(store.manifest(stage))
     assert store.leftovers(stage.key) == []
@@ -135,7 +120,7 @@ def test_many_writers_at_once_agree_on_one_manifest(store, stage):
 
 
 def test_diverged_attempt_keeps_its_record_without_weights(store, stage):
-    store.commit(stage, store.begin(stage.key), "diverged", metrics(stage, 0.0))
+    store.commit(stage, store.begin(stage.key), "diverged", metrics_of(stage, 0.0))
     manifest = store.manifest(stage)
     assert (manifest.verdict, manifest.files) == ("diverged", ())
     store.verify(manifest)
@@ -269,7 +254,7 @@ def test_committed_stage_is_a_hugging_face_folder(store, stage):
     model = initial_model(ScratchModel(layers=1, width=16, heads=2), tokenizer, 12, seed=0)
     attempt = store.begin(stage.key)
     save_weights(model, tokenizer, attempt)
-    manifest = store.commit(stage, attempt, "good", metrics(stage))
+    manifest = store.commit(stage, attempt, "good", metrics_of(stage))
     loaded = AutoModelForCausalLM.from_pretrained(store.folder(manifest)).eval()
     words = AutoTokenizer.from_pretrained(store.folder(manifest))
     ids = words("0 1 * 1 <eos> #### 1", return_tensors="pt")["input_ids"]

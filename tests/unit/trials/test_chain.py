@@ -10,10 +10,11 @@ from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+from builders import WEIGHTS, commit_stage, metrics_of
 from rich.console import Console
 
 from orchestrator.config import Job
-from orchestrator.method.stage import StageMetrics, Verdict
+from orchestrator.method.stage import PASSED, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.report.terminal.live import live_table
 from orchestrator.results.frontier import frontier
@@ -48,28 +49,14 @@ class ScriptedRunner:
         self.lives -= 1
         before = sum(tried.stage.index == stage.index for tried in chain.attempts)
         verdict = self.script(stage, before)
-        attempt = self.store.begin(stage.key)
-        if verdict in ("good", "suspect"):
-            (attempt / "model.safetensors").write_bytes(b"weights")
-        return self.store.commit(stage, attempt, verdict, metrics(stage, verdict), f"scripted {verdict}")
+        files = WEIGHTS if verdict in PASSED else {}
+        return commit_stage(self.store, stage, metrics(stage, verdict), verdict, f"scripted {verdict}", files)
 
 
 def metrics(stage: PlannedStage, verdict: Verdict) -> StageMetrics:
-    failed = verdict in ("diverged", "stuck")
-    return StageMetrics(
-        removed_tokens=stage.spec.removed_to,
-        total_tokens=stage.spec.total_tokens,
-        exact_match=0.0 if failed else 0.9,
-        examples=100,
-        validation_loss=0.1,
-        generated_tokens=9.0,
-        examples_per_second=5.0,
-        examples_per_second_batched=50.0,
-        train_seconds=1.0,
-        evaluate_seconds=0.1,
-        steps_taken=5 if failed else stage.spec.steps,
-        detector="A1" if failed else "",
-    )
+    if verdict in ("diverged", "stuck"):
+        return metrics_of(stage, 0.0, steps_taken=5, detector="A1")
+    return metrics_of(stage, 0.9, steps_taken=stage.spec.steps)
 
 
 def make_plan(method: str = "stepwise", **stability: object) -> Plan:
@@ -107,8 +94,7 @@ def test_stuck_consolidation_goes_back_before_the_removals_that_lost_it(store):
     for right in (0.9, 0.8, 0.3, 0.2, 0.1, 0.1, 0.0):
         verdict = "good" if right else "stuck"
         found = metrics(chain.next, verdict).model_copy(update={"exact_match": right})
-        attempt = store.begin(chain.next.key)
-        chain = chain.grown(store.commit(chain.next, attempt, verdict, found, "scripted"))
+        chain = chain.grown(commit_stage(store, chain.next, found, verdict, "scripted"))
     assert chain.attempts[-1].stage.spec.consolidation
     assert chain.next.index == 2
     assert chain.next.parent == trial.stages[1].key

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from builders import commit_stage
 
 from orchestrator.config import Job
 from orchestrator.errors import InputError
-from orchestrator.method.stage import StageMetrics
 from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.ray.train import TrialTask
 from orchestrator.store import StageStore, plan_for, save_job
@@ -31,10 +31,7 @@ def commit(store: StageStore, plan: Plan, stages: int, **versions: str) -> None:
 
 def finish(store: StageStore, stages: Sequence[PlannedStage], **versions: str) -> None:
     for stage in stages:
-        rates = dict.fromkeys(("examples_per_second", "examples_per_second_batched", "generated_tokens"), 1.0)
-        times = dict.fromkeys(("train_seconds", "evaluate_seconds", "validation_loss"), 1.0)
-        metrics = StageMetrics(removed_tokens=0, total_tokens=8, exact_match=0.5, examples=10, **rates, **times)
-        store.commit(stage, store.begin(stage.key), "good", metrics)
+        commit_stage(store, stage)
         path = store.stages / stage.key / "manifest.json"
         manifest = json.loads(path.read_text())
         manifest["versions"].update(versions)

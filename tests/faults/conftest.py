@@ -1,6 +1,0 @@
-"""The harness is imported as ``faults``, by tests and by ``run.py`` alike."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
