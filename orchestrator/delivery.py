@@ -6,22 +6,29 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from threading import Event, Lock, Thread
+from typing import Generic, TypeVar
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 SECONDS_BETWEEN_COMPLAINTS = 60.0
 
 
-class Background(ABC):
-    """Wakes when told, delivers what is new, tries again with growing pauses while the receiver is away."""
+Followed = TypeVar("Followed")
+
+
+class Background(ABC, Generic[Followed]):
+    """Wakes when told, delivers what is new, tries again with growing pauses while the receiver is away.
+
+    What is new is told by the plan that is followed.
+    """
 
     behind: str
     """What to say when a delivery failed."""
     rest = 0.0
     """Times what a delivery took, before the next."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, plan: Followed, say: Callable[[str], None]) -> None:
+        self._plan, self._say = plan, say
         self._wake, self._closing, self._abandoned = Event(), Event(), Event()
         self._delivered, self.closed = False, False
         self._speaking = Lock()
@@ -35,6 +42,10 @@ class Background(ABC):
     def start(self) -> None:
         """Wait for the first ``notify``."""
         self._thread.start()
+
+    def follow(self, plan: Followed) -> None:
+        """Take a longer plan from now on: the search has proposed another configuration."""
+        self._plan = plan
 
     def notify(self) -> None:
         """Say that a stage was committed. Returns at once."""

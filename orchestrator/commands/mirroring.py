@@ -97,18 +97,14 @@ def send(plan: Plan, mirror: Mirror) -> None:
     mirror.push(plan.job.name, manifests)
 
 
-class BackgroundMirror(Background):
+class BackgroundMirror(Background[Plan]):
     """Copies what is committed while training goes on. What it has not when it is closed, the next run copies."""
 
     behind = "the mirror is behind; the store has everything"
 
     def __init__(self, mirror: Mirror, plan: Plan, say: Callable[[str], None]) -> None:
-        super().__init__(say)
-        self._mirror, self._plan = mirror, plan
-
-    def follow(self, plan: Plan) -> None:
-        """Take a longer plan from now on: the search has proposed another configuration."""
-        self._plan = plan
+        super().__init__(plan, say)
+        self._mirror = mirror
 
     def _deliver(self, closing: bool) -> None:
         try:

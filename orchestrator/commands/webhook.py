@@ -19,7 +19,7 @@ WEBHOOK = "STEPWISE_WEBHOOK"
 TIMEOUT_SECONDS = 10
 
 
-class Webhook(Background):
+class Webhook(Background[Plan]):
     """Posts while the search runs and when it has ended; nothing without a URL. No failure of it shows the URL."""
 
     behind = "the webhook is behind; training goes on"
@@ -27,18 +27,14 @@ class Webhook(Background):
     """Every look reads all stages."""
 
     def __init__(self, plan: Plan, store: StageStore, say: Callable[[str], None]) -> None:
-        super().__init__(say)
-        self._plan, self._store, self._url = plan, store, os.environ.get(WEBHOOK)
+        super().__init__(plan, say)
+        self._store, self._url = store, os.environ.get(WEBHOOK)
         self._told: set[str] = set()
 
     def start(self) -> None:
         if self._url:
             self._told = {chain.trial.name for chain in replay_all(self._plan, self._store) if chain.given_up}
             super().start()
-
-    def follow(self, plan: Plan) -> None:
-        """Take a longer plan from now on: the search has proposed another configuration."""
-        self._plan = plan
 
     def end(self, code: int) -> None:
         """Post what has not been told, then how the command ended; say what went wrong. Raises nothing."""

@@ -10,7 +10,7 @@ from orchestrator.plan import Plan
 from orchestrator.tracking.tracker import Tracker
 
 
-class BackgroundTracker(Background):
+class BackgroundTracker(Background[Plan]):
     """Records what is committed. What it could not deliver until it was closed, `stepwise track` can."""
 
     behind = "MLflow is behind; training goes on, and the store has everything"
@@ -18,13 +18,9 @@ class BackgroundTracker(Background):
     """Every delivery looks at all stages, so with thousands they are few."""
 
     def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
-        super().__init__(say)
+        super().__init__(tracker.plan, say)
         self._tracker = tracker
         self._report: Path | None = None
-
-    def follow(self, plan: Plan) -> None:
-        """Take a longer plan from now on: the search has proposed another configuration."""
-        self._tracker.plan = plan
 
     def finish(self, report: Path) -> None:
         """Have the job's envelope and report files recorded too. Returns at once."""
@@ -32,7 +28,7 @@ class BackgroundTracker(Background):
         self.notify()
 
     def _deliver(self, closing: bool) -> None:
-        report = self._report
+        report, self._tracker.plan = self._report, self._plan
         self._tracker.sync()
         if report:
             self._tracker.finish(report)
