@@ -144,7 +144,7 @@ def test_run_with_a_trial_that_diverges_ends_partial(tmp_path: Path) -> None:
     assert "diverged" in done.stdout and "report.html" in done.stdout
 
 
-@pytest.mark.parametrize("shared_out", ["false", "true"])
+@pytest.mark.parametrize("shared_out", ["false", pytest.param("true", marks=pytest.mark.slow)])
 def test_two_workers_train_the_same_job(finished: Path, tmp_path: Path, shared_out: str) -> None:
     job = write_job(tmp_path, ["stepwise"])
     done = stepwise("run", job, "resources.workers=2", f"resources.shard={shared_out}", cwd=tmp_path)
