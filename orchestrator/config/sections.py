@@ -83,7 +83,8 @@ class TextTask(ExampleSource):
     type: Literal["text"] = "text"
     """The task. Its examples are read."""
     cot_column: Text = "cot"
-    """The column with the chain of thought: a text, or a list of texts, which a blank joins."""
+    """The column with the chain of thought: a text, or a list of texts, which a blank joins. Data in which no example
+    has a column ``cot`` have no CoT, which is for ``methods = ["no_cot"]``."""
     answers: Literal["text", "number"] = "text"
     """``text``: an answer is right if it is the same but for blanks and commas. ``number``: the same number."""
 

@@ -144,15 +144,17 @@ def _example(raw: Raw, config: TextTask | Gsm8kTask, *, numbers: bool) -> Exampl
     if numbers:
         answer = answer.replace(",", "")
     example = Example(raw.question.strip(), cot.strip(), answer.strip())
-    _check(example, raw.place)
+    _check(example, raw.place, in_columns=raw.cot is not None)
     return example
 
 
-def _check(example: Example, place: str) -> None:
+def _check(example: Example, place: str, *, in_columns: bool) -> None:
+    """``in_columns``: whether the answer had a column of its own."""
     for name, text in example._asdict().items():
         if ANSWER_MARK in text:
             found = f"the {name} holds {ANSWER_MARK!r}, which stands before every answer"
-            raise InputError(Problem("DAT012", place, found, "remove it"))
+            published = 'remove it; a column that holds `steps #### answer`, as GSM8K\'s does, is for type = "gsm8k"'
+            raise InputError(Problem("DAT012", place, found, published if in_columns else "remove it"))
         if not text and name != "cot":
             raise InputError(Problem("DAT007", place, f"the {name} is empty", "remove the example or complete it"))
         if "\0" in text:
