@@ -1,4 +1,4 @@
-"""Data as strangers bring them: a value is the text that stood in the file; what is missing is refused with its place."""
+"""Data as strangers bring them: a value is the text that stood in the file; a missing one is refused with its place."""
 
 from __future__ import annotations
 
