@@ -86,7 +86,9 @@ class TextTask(ExampleSource):
     """The column with the chain of thought: a text, or a list of texts, which a blank joins. Data in which no example
     has a column ``cot`` have no CoT, which is for ``methods = ["no_cot"]``."""
     answers: Literal["text", "number"] = "text"
-    """``text``: an answer is right if it is the same but for blanks and commas. ``number``: the same number."""
+    """``text``: an answer is right if it is the same, but for how wide its blanks are. ``number``: if it is the same
+    number, whose thousands may stand apart (1,234, 1 234, 1’234), with a currency sign or without; tuples, lists and
+    ranges are no number."""
 
 
 class Gsm8kTask(ExampleSource):
