@@ -140,23 +140,23 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
     ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial.
     """
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
+    estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
     known: Sequence[Settings] = [()]
     to_propose = 0
     if job.search:
         known = space.configurations(job.search) or proposed
         to_propose = (job.search.configurations or 0) - len(proposed) if job.search.type == "optuna" else 0
         if to_propose:
-            _variants(job, space.extremes(job.search), total)
+            _variants(job, space.extremes(job.search), total, estimated)
     content = model_content(job.model)
     trials: dict[tuple[Method, str], Trial] = {}
-    for settings, variant in _variants(job, known, total).items():
+    for settings, variant in _variants(job, known, total, estimated).items():
         common = common_identity(variant, content)
         specs = {method: _specs(variant, method, total) for method in job.methods}
         for seed in job.seeds:
             for method in job.methods:
                 trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
-    estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
     whole = common_identity(job, content)
     made_of = {name: whole[name] for name in ("task", "model")}
     return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
@@ -253,14 +253,14 @@ def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
     return {"stability": judging} if judging else {}
 
 
-def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings, Job]:
+def _variants(job: Job, known: Iterable[Settings], total: int, estimated: bool) -> dict[Settings, Job]:
     """The job of every configuration. Raises ``InputError`` with every problem of any of them, once."""
     variants: dict[Settings, Job] = {}
     problems: dict[Problem, None] = {}
     for settings in known:
         try:
             variants[settings] = space.applied(job, settings) if settings else job
-            problems |= dict.fromkeys(_problems(variants[settings], total))
+            problems |= dict.fromkeys(_problems(variants[settings], total, estimated))
         except InputError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
@@ -308,12 +308,17 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
             yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
 
 
-def _problems(job: Job, total: int) -> Iterator[Problem]:
-    """What is wrong with a job only in the light of its task."""
+def _problems(job: Job, total: int, estimated: bool) -> Iterator[Problem]:
+    """What is wrong with a job only in the light of its task. An estimated ``total`` refuses nothing."""
     task, schedule = make_task(job.task), job.schedule
     train, validation = task.size("train"), task.size("validation")
     stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
-    if schedule.tokens_per_stage > total:
+    reasoning = [method for method in job.methods if method != "no_cot"]
+    if not task.cot_symbols and reasoning:
+        found = f"no example has a CoT, and {', '.join(reasoning)} cannot do without"
+        fix = 'give methods = ["no_cot"], or say where the CoT is (task.cot_column, of gsm8k task.cot)'
+        yield Problem("CFG037", "methods", found, fix)
+    elif task.cot_symbols and not estimated and schedule.tokens_per_stage > total:
         found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
         yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
     if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
@@ -333,6 +338,6 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
         teacher = icot_kd.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs
-        if longest < round(wanted * epoch_steps(job)):
+        if not estimated and longest < round(wanted * epoch_steps(job)):
             found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
             yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")

@@ -146,7 +146,10 @@ def _kept(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def _findings(diagnosis: Diagnosis) -> Iterator[str]:
-    yield f"the longest CoT has {count(diagnosis.total_tokens, 'token')}: what the schedule counts to"
+    if all(size.without_cot == size.examples for size in diagnosis.splits):
+        yield "no example has a CoT"
+    else:
+        yield f"the longest CoT has {count(diagnosis.total_tokens, 'token')}: what the schedule counts to"
     yield from diagnosis.remarks
     unseen = " ".join(map(repr, diagnosis.unseen[:10])) + (" ..." if len(diagnosis.unseen) > 10 else "")
     yield "unknown tokens: none; " + (

@@ -31,8 +31,9 @@ LONG_TAIL = 1.5
 
 def diagnose(job: Job, store: StageStore) -> Diagnosis:
     """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
-    plan = build_plan(job)
+    build_plan(job)  # what needs no tokenizer is refused before anything is written
     data = prepare_data(job, store)
+    plan = build_plan(job, data.total_tokens)
     first = next((trials[0] for settings, trials in plan.groups.items() if settings), None)
     own = first.job if first else job
     tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}

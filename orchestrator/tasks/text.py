@@ -24,7 +24,9 @@ from orchestrator.tasks.base import Example, Split
 from orchestrator.tasks.sources import ANSWER_MARK, Raw, read, stamp
 
 EQUATION = re.compile(r"<<[^<>]*>>")
-PIECE = re.compile(r"\d+|[^\W\d]+|[^\w\s]+")
+_SYLLABIC = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+"""Kana, Chinese characters and Hangul, which stand without blanks."""
+PIECE = re.compile(rf"\d{{1,3}}|[{_SYLLABIC}]|[^\W\d{_SYLLABIC}]+|[^\w\s]+")
 """What a subword tokenizer makes about one token of."""
 _GROUPS = r"\d{1,3}(?P<by>[, '])\d{3}(?:(?P=by)\d{3})*"
 NUMBER = re.compile(rf"(?:[-+]?\$ ?|\$ ?[-+]|[-+])?(?P<digits>(?:{_GROUPS}|\d+)(?:\.\d*)?|\.\d+)(?: ?\$\.?)?")
