@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from orchestrator import space
 from orchestrator.config import Job, Method, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
+from orchestrator.fingerprint import fingerprint
 from orchestrator.identity import METHOD_VERSION, digest, non_default
 from orchestrator.method import explicit_cot, icot_kd, no_cot, stepwise
 from orchestrator.method.schedule import Removal
@@ -22,6 +22,10 @@ from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
 
 STAGES_OF = {"stepwise": stepwise.stages, "explicit_cot": explicit_cot.stages, "no_cot": no_cot.stages}
+
+TOKENIZER_TEXTS = {"merges.txt", "vocab.txt", "dict.txt"}
+TOKENIZER_FORMATS = {".model", ".spm", ".codes", ".bpe", ".tiktoken", ".tokenizer"}
+"""Names and endings of the files that transformers makes a tokenizer of where there is no ``tokenizer.json``."""
 
 
 @dataclass(frozen=True)
@@ -187,19 +191,22 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
             found = f"no folder {model.name} (from {Path.cwd()})"
             raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
         return {}
-    files = [path for path in sorted(Path(model.name).iterdir()) if path.suffix in (".json", ".safetensors")]
-    states = [path.stat() for path in files]
-    stamps = tuple((path, state.st_size, state.st_mtime_ns) for path, state in zip(files, states, strict=True))
-    return {"name": Path(model.name).name, "sha256": _sha256(stamps)}
+    return {"name": Path(model.name).name, "sha256": fingerprint(_deciding_files(Path(model.name)))}
 
 
-@lru_cache(maxsize=16)
-def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """Of files with their sizes and times: read once, and again when one has changed."""
-    sha256 = hashlib.sha256()
-    for path, *_ in stamps:
-        sha256.update(path.read_bytes())
-    return sha256.hexdigest()
+def _deciding_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that say what its weights, tokens and chat template are.
+
+    Beside a ``tokenizer.json`` nothing reads what it was made from, nor weights in another format than safetensors.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    whole = any(path.name == "tokenizer.json" for path in files)
+
+    def decides(path: Path) -> bool:
+        of_tokenizer = path.name in TOKENIZER_TEXTS or path.suffix in TOKENIZER_FORMATS
+        return path.suffix in (".json", ".safetensors", ".jinja") or (of_tokenizer and not whole)
+
+    return list(filter(decides, files))
 
 
 def keyed(

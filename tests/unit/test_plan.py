@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import subprocess
@@ -313,8 +314,10 @@ def test_key_of_an_adaptive_consolidation_says_where_it_ends():
 
 def test_local_model_is_read_once_and_again_when_a_file_of_it_changes(tmp_path, monkeypatch):
     read = []
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    opened = builtins.open
+    monkeypatch.setattr(
+        builtins, "open", lambda path, *how, **so: read.append(Path(path).name) or opened(path, *how, **so)
+    )
     for name in ("config.json", "model.safetensors", "notes.txt"):
         (tmp_path / name).write_text("one")
     model = PretrainedModel(name=str(tmp_path))
