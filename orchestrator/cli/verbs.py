@@ -24,6 +24,7 @@ from orchestrator.cli.arguments import (
     StoreFolder,
     UnusedStore,
     console,
+    local_path,
 )
 from orchestrator.errors import InputError, Problem
 
@@ -60,7 +61,9 @@ def _all_verbs(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml"),
+    path: Annotated[Path, typer.Argument(parser=local_path, metavar="[PATH]", help="The file to write.")] = Path(
+        "job.toml"
+    ),
     store: UnusedStore = DEFAULT_STORE,
 ) -> None:
     """Write a job file to begin with: the fields of a multiplication job, explained. All fields: schema --markdown."""
@@ -310,7 +313,9 @@ def evaluate(
 @app.command()
 def export(
     stage: StageName,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it may not exist.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=local_path, metavar="DIR", help="The folder to write; it may not exist.")
+    ],
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Write a stage's model as a plain Hugging Face folder with a model card."""
@@ -325,7 +330,8 @@ def export(
 def probe(
     stage: StageName,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where table and picture go. Default: the job's folder.")
+        Path | None,
+        typer.Option(parser=local_path, metavar="DIR", help="Where table and picture go. Default: the job's folder."),
     ] = None,
     examples: Annotated[int, typer.Option(min=100, help="Training examples that the probes learn from.")] = 3000,
     store: StoreFolder = DEFAULT_STORE,
