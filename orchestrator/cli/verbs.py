@@ -430,10 +430,15 @@ def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
 
 def _questions_on_stdin() -> Iterator[str]:
     asked = False
-    for line in sys.stdin:
-        if question := line.strip():
-            asked = True
-            yield question
+    try:
+        for line in sys.stdin:
+            line.encode()  # under some locales what is no text comes through, as halves of characters
+            if question := line.removeprefix("\ufeff").strip():  # Windows begins its files with it
+                asked = True
+                yield question
+    except UnicodeError as error:
+        found = f"is no {sys.stdin.encoding} text: {error.reason}"
+        raise InputError(Problem("CLI008", "standard input", found, "save the questions as UTF-8")) from None
     if not asked:
         raise typer.BadParameter("no question: give one, or one a line on standard input")
 
