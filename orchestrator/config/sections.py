@@ -72,7 +72,8 @@ class ExampleSource(Section):
     test: Location | None = None
     """Examples that no run reads; for ``stepwise evaluate``, ``data`` and ``doctor``."""
     dataset: Location | None = None
-    """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, instead of files."""
+    """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, as one with ``train.csv``, instead of
+    files."""
     subset: Text | None = None
     """The dataset's configuration, as ``main``."""
     revision: Text | None = None
@@ -109,7 +110,7 @@ class Gsm8kTask(ExampleSource):
     """Grade-school mathematics (GSM8K): ``question||steps #### answer``, augmented as in the paper or plain."""
 
     type: Literal["gsm8k"] = "gsm8k"
-    """The task. Its examples are read; an answer is right if it is the same number."""
+    """The task. Its examples are read; an answer is right if it is the same number, as with ``answers = "number"``."""
     cot_column: Text | None = None
     """The column with the steps. Default: the answer's column holds ``steps #### answer``, as published."""
     cot: Literal["written", "equations"] = "written"
