@@ -141,23 +141,23 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
     ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial.
     """
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
+    estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
     known: Sequence[Settings] = [()]
     to_propose = 0
     if job.search:
         known = grid.configurations(job.search) or proposed
         to_propose = (job.search.configurations or 0) - len(proposed) if job.search.type == "optuna" else 0
         if to_propose:
-            _variants(job, grid.extremes(job.search), total)
+            _variants(job, grid.extremes(job.search), total, estimated)
     content = model_content(job.model)
     trials: dict[tuple[Method, str], Trial] = {}
-    for settings, variant in _variants(job, known, total).items():
+    for settings, variant in _variants(job, known, total, estimated).items():
         common = common_identity(variant, content)
         specs = {method: _specs(variant, method, total) for method in job.methods}
         for seed in job.seeds:
             for method in job.methods:
                 trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
-    estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
     whole = common_identity(job, content)
     made_of = {name: whole[name] for name in ("task", "model")}
     return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
@@ -225,14 +225,14 @@ def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
     return {"stability": judging} if judging else {}
 
 
-def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings, Job]:
+def _variants(job: Job, known: Iterable[Settings], total: int, estimated: bool) -> dict[Settings, Job]:
     """The job of every configuration. Raises ``InputError`` with every problem of any of them, once."""
     variants: dict[Settings, Job] = {}
     problems: dict[Problem, None] = {}
     for settings in known:
         try:
             variants[settings] = grid.applied(job, settings) if settings else job
-            problems |= dict.fromkeys(job_problems(variants[settings], total))
+            problems |= dict.fromkeys(job_problems(variants[settings], total, estimated))
         except InputError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
