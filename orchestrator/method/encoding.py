@@ -59,7 +59,7 @@ def written_text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> str:
     """Tokens as text, without separators: all that the tokenizer keeps. Words that are tokens stand apart."""
     ids = [token for token in ids if token != tokenizer.eos_token_id]
     if isinstance(tokenizer.backend_tokenizer.model, WordLevel):
-        return " ".join(tokenizer.convert_ids_to_tokens(ids))
+        return " ".join(token or "\ufffd" for token in tokenizer.convert_ids_to_tokens(ids))  # a model may have more
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
 
 
