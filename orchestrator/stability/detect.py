@@ -32,7 +32,7 @@ class Alarm:
     """Why a stage should not go on. ``block`` counts from 1."""
 
     kind: Literal["diverged", "stuck"]
-    detector: Literal["A1", "A2", "B2", "B3", "C"]
+    detector: Literal["A1", "A2", "B2", "B3"]
     block: int
     reason: str
 
@@ -40,7 +40,7 @@ class Alarm:
 @dataclass(frozen=True)
 class Judgement:
     """The verdict on a finished stage, in the store's words. ``suspect``: the chain goes on, but this is
-    neither a place to restart from nor a baseline. A good one may carry a warning of C as its reason.
+    neither a place to restart from nor a baseline.
     """
 
     verdict: Literal["good", "suspect", "diverged", "stuck"]
@@ -122,25 +122,6 @@ def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds
     return Alarm("stuck", "B3", len(blocks), f"{reason}: {as_before}")
 
 
-def off_envelope(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """C: CUSUM of the log loss against earlier good stages at the same block, from 0 at every removal."""
-    total, stages = 0.0, history.stages[-thresholds.envelope_stages :]
-    for at, block in enumerate(blocks):
-        if at and block.removed_tokens != blocks[at - 1].removed_tokens:
-            total = 0.0
-        levels = [stage[at].level for stage in stages if at < len(stage)]
-        if at < thresholds.cusum_skip or len(levels) < thresholds.envelope_least:
-            continue
-        centre = median(levels)
-        spread = max(1.4826 * median(abs(level - centre) for level in levels), thresholds.cusum_floor)
-        deviation = min((block.level - centre) / spread, thresholds.cusum_cap)
-        total = max(0.0, total + deviation - thresholds.cusum_slack)
-    if total <= thresholds.cusum_alarm:
-        return None
-    reason = f"{_loss(blocks, expected)}: CUSUM {total:.1f} against {len(stages)} good stages, limit "
-    return Alarm("diverged", "C", len(blocks), f"{reason}{thresholds.cusum_alarm:g}")
-
-
 _ACTING: dict[str, tuple[Detector, ...]] = {
     "hard": (non_finite,),
     "all": (non_finite, at_floor, lost_again, no_progress),
@@ -149,8 +130,7 @@ _ACTING: dict[str, tuple[Detector, ...]] = {
 
 def judge(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
     """The first alarm at the last block that ends the stage, or None. Call it after every block."""
-    acting = _ACTING[expected.rule] + ((off_envelope,) if thresholds.cusum_acts and expected.rule != "hard" else ())
-    alarms = (detector(blocks, expected, history, thresholds) for detector in acting)
+    alarms = (detector(blocks, expected, history, thresholds) for detector in _ACTING[expected.rule])
     return next((alarm for alarm in alarms if alarm), None)
 
 
@@ -168,8 +148,7 @@ def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thres
     if _had_recovered(blocks, expected, history, thresholds) and _is_lost(blocks[-1:], level, thresholds):
         reason = f"{_loss(blocks, expected)}, after it had recovered to {math.exp(level):.2g}"
         return Judgement("suspect", reason, "B2")
-    warning = off_envelope(blocks, expected, history, thresholds)
-    return Judgement("good", warning.reason, warning.detector) if warning else Judgement("good")
+    return Judgement("good")
 
 
 def _knew_more(expected: Expected, history: History, thresholds: Thresholds) -> bool:

@@ -52,22 +52,6 @@ class Thresholds(BaseModel):
     """B2: lost again beyond this factor over the recovery level (R §1.5 B)."""
     late_blocks: int = 3
     """B2: for this many consecutive blocks (R §1.5 B)."""
-    envelope_stages: int = 8
-    """C: good stages in the envelope (R §1.5 C)."""
-    envelope_least: int = 3
-    """C: silent at a block that fewer good stages have (ours)."""
-    cusum_floor: float = 0.2
-    """C: least spread of the envelope, in nats of log loss (R §1.5 C)."""
-    cusum_slack: float = 0.5
-    """C: what a deviation must exceed to count (R §1.5 C)."""
-    cusum_cap: float = 4.0
-    """C: the most that one block counts (R §1.5 C)."""
-    cusum_skip: int = 2
-    """C: blocks after the start of a stage that do not count (R §1.5 C)."""
-    cusum_alarm: float = 24.0
-    """C: h, the 99 % quantile on synthetic stable stages; 4 or 5 as in textbooks alarm on a third (R §1.5)."""
-    cusum_acts: bool = False
-    """C: warns only, until its rate of false alarms is measured to be below the break-even (R §2.4)."""
 
 
 @dataclass(frozen=True)
