@@ -13,7 +13,7 @@ from orchestrator.labels import count
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, saved_job
 from orchestrator.store.mirror import Mirror
-from orchestrator.trials.chain import replay, replay_all
+from orchestrator.trials.walk import advanced, replay, replay_all
 
 
 class Mirroring:
@@ -87,7 +87,7 @@ def bring(plan: Plan, mirror: Mirror) -> int:
     for trial in plan.trials:
         chain = replay(trial, mirror.store)
         while chain.next and mirror.pull_stage(chain.next.key):
-            chain, came = chain.advanced(mirror.store), came + 1
+            chain, came = advanced(chain, mirror.store), came + 1
     return came
 
 

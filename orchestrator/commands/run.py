@@ -21,9 +21,9 @@ from orchestrator.report.terminal.live import Watch
 from orchestrator.results.frontier import frontier
 from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, save_job, sweep
 from orchestrator.tracking import BackgroundTracker, Tracker
-from orchestrator.trials.chain import replay_all
 from orchestrator.trials.drift import other_fields, refuse_drift
 from orchestrator.trials.order import open_trials
+from orchestrator.trials.walk import replay_all
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 INTERRUPTED_SECONDS = 10.0

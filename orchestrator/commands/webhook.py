@@ -13,7 +13,7 @@ from orchestrator.delivery import Background
 from orchestrator.errors import StepwiseError
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore
-from orchestrator.trials.chain import replay_all
+from orchestrator.trials.walk import replay_all
 
 WEBHOOK = "STEPWISE_WEBHOOK"
 TIMEOUT_SECONDS = 10

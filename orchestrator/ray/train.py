@@ -21,7 +21,7 @@ from orchestrator.errors import Problem, StepwiseError
 from orchestrator.plan import Plan, Trial, read_chain
 from orchestrator.ray.local import OWN_RAY
 from orchestrator.store import Pruned, StageStore, record_pruned
-from orchestrator.trials.chain import Tried
+from orchestrator.trials.chain import Attempt
 from orchestrator.trials.progress import ProgressFile
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TrialTask:
         return trial, StageStore(Path(self.store))
 
 
-def stage_metrics(tried: Tried) -> dict[str, float | str]:
+def stage_metrics(tried: Attempt) -> dict[str, float | str]:
     return {
         "stage": tried.stage.index,
         "removed_tokens": tried.manifest.metrics.removed_tokens,
@@ -184,7 +184,7 @@ def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
     return ()
 
 
-def _report_to_train(tried: Tried, store: StageStore, first: bool, ray_storage: str) -> None:
+def _report_to_train(tried: Attempt, store: StageStore, first: bool, ray_storage: str) -> None:
     """Ray gets a pointer: the weights are in the store already and are not copied.
 
     It is written where the command removes everything at its end: a worker that is killed here removes nothing.

@@ -19,6 +19,7 @@ from orchestrator.ray.train import TrialTask, fit_chain, stage_metrics
 from orchestrator.store import StageStore
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.order import in_order, open_trials
+from orchestrator.trials.walk import proceed
 
 if TYPE_CHECKING:
     from ray.tune import Result
@@ -141,7 +142,7 @@ def drive_trial(config: dict[str, Any]) -> dict[str, Any]:
         while chain.next:
             finished = outcome.done()
             while chain.next and (manifest := store.manifest(chain.next)):
-                chain = chain.grown(manifest)
+                chain = proceed(chain, manifest)
                 tune.report(stage_metrics(chain.attempts[-1]))
             if finished:
                 break

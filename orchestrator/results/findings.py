@@ -15,7 +15,8 @@ from orchestrator.results.groups import Group, groups_of
 from orchestrator.results.ranking import Standing, standings
 from orchestrator.results.trial_points import FailedAttempt, TrialPoints, by_trial, failed_attempts, removals
 from orchestrator.store import Manifest, Pruned, StageStore, pruned_trials
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import replay_all
 
 
 @dataclass(frozen=True)

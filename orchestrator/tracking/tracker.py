@@ -24,7 +24,8 @@ from orchestrator.tracking.projection import OUTCOME, Losses, job_record, trial_
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.views import experiment_note, experiment_views
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import replay_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

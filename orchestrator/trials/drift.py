@@ -18,8 +18,8 @@ from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, job_folder, number_versions, saved_job, saved_plan
-from orchestrator.trials.chain import replay
 from orchestrator.trials.order import open_trials
+from orchestrator.trials.walk import replay
 
 
 class Drift(Record):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from orchestrator.plan import Plan, Trial
 from orchestrator.store import StageStore, pruned_trials
-from orchestrator.trials.chain import replay
+from orchestrator.trials.walk import replay
 
 
 def open_trials(plan: Plan, store: StageStore) -> list[Trial]:

@@ -89,7 +89,7 @@ class StageRunner:
         self._at: _Position | None = None
         self._claim: Claim | None = None
 
-    def committed(self, stage: PlannedStage) -> Manifest | None:
+    def adopt(self, stage: PlannedStage) -> Manifest | None:
         """The stage's manifest, or None once the stage is ours to run.
 
         Waits while another trial trains the same stage. The first worker decides for all, and reads for all: another
@@ -129,7 +129,7 @@ class StageRunner:
             self._claim.release()
             self._claim = None
 
-    def run(self, stage: PlannedStage, chain: Chain) -> Manifest:
+    def attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
         """One attempt of a stage, from its parent's weights to its commit."""
         try:
             return self._attempt(stage, chain)

@@ -16,9 +16,8 @@ from orchestrator.method.train import Progress
 from orchestrator.plan import build_plan
 from orchestrator.store import StageStore
 from orchestrator.trials import runner as trials_runner
-from orchestrator.trials.chain import replay
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.walk import walk
+from orchestrator.trials.walk import replay, walk
 
 JOB = Job(
     name="numbers",

@@ -108,10 +108,10 @@ def drive(root: Path, log: Log, armed: Armed | None = None, after: Callable[[Pla
         log.write("begin" if begins else "step", key=stage.key, stage=stage.index, step=progress.step)
 
     class Runner(StageRunner):
-        def committed(self, stage: PlannedStage) -> Manifest | None:
+        def adopt(self, stage: PlannedStage) -> Manifest | None:
             if armed and armed.place != "any" and armed.stage == stage.index:
                 _arm(armed)
-            return super().committed(stage)
+            return super().adopt(stage)
 
     log.write("start")
     for chain in walk(trial, Runner(JOB, data, store, torch.device("cpu"), watch)):

@@ -17,8 +17,9 @@ from orchestrator.plan.grid import symbols
 from orchestrator.report.terminal.chart import sparkline
 from orchestrator.results.state import TrialStatus
 from orchestrator.store import Pruned, StageStore, pruned_trials
-from orchestrator.trials.chain import Chain, Tried, replay_all
+from orchestrator.trials.chain import Attempt, Chain
 from orchestrator.trials.progress import ProgressFile
+from orchestrator.trials.walk import replay_all
 
 TREND = 7
 """Stages whose exact match the live table draws."""
@@ -74,9 +75,7 @@ class Watch:
 
     def refresh(self) -> None:
         """Read the store and show what changed."""
-        known = {chain.trial.name: chain for chain in self._chains}
-        chains = (known.get(trial.name, Chain.begin(trial)) for trial in self.plan.trials)
-        self._chains = tuple(chain.advanced(self.store) for chain in chains)
+        self._chains = replay_all(self.plan, self.store, self._chains)
         self.committed = sum(len(chain.attempts) for chain in self._chains)
         pruned = pruned_trials(self.plan, self.store.root)
         rows = [_status(chain, self.store, self.since, pruned.get(chain.trial.name)) for chain in self._chains]
@@ -181,7 +180,7 @@ def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
     return "; ".join(parts)
 
 
-def _line(trial: Trial, tried: Tried) -> str:
+def _line(trial: Trial, tried: Attempt) -> str:
     metrics, manifest = tried.manifest.metrics, tried.manifest
     line = f"{trial.name}  stage {tried.stage.index} of {len(trial.stages)}"
     kind = tried.stage.spec.kind

@@ -30,6 +30,7 @@ from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.progress import ProgressFile
+from orchestrator.trials.walk import proceed
 
 
 def saved(folder: Path) -> tuple[Plan, StageStore]:
@@ -149,7 +150,7 @@ def go(trial: Trial, store: StageStore, verdict: Verdict) -> None:
     """To its end, every attempt with this verdict."""
     chain = Chain.begin(trial)
     while stage := chain.next:
-        chain = chain.grown(commit_stage(store, stage, metrics_of(stage, 0.0), verdict, "flat"))
+        chain = proceed(chain, commit_stage(store, stage, metrics_of(stage, 0.0), verdict, "flat"))
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -47,9 +47,9 @@ from orchestrator.store import (
     save_job,
     saved_plan,
 )
-from orchestrator.trials.chain import Chain, replay, replay_all
+from orchestrator.trials.chain import Chain
 from orchestrator.trials.order import in_order, open_trials
-from orchestrator.trials.walk import walk
+from orchestrator.trials.walk import replay, replay_all, walk
 
 DELTA, LAMBDA, RATE = "schedule.tokens_per_stage", "schedule.smoothing_lambda", "training.learning_rate"
 GRID = {"space": {DELTA: [2, 4], LAMBDA: [4, math.inf]}}
@@ -467,13 +467,13 @@ def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_
 
 
 def test_walk_asks_before_every_stage(store):
-    def run(stage: PlannedStage, chain: Chain) -> Manifest | None:
+    def attempt(stage: PlannedStage, chain: Chain) -> Manifest | None:
         commit(store, [stage], 0.5)
         return store.manifest(stage)
 
     (trial,) = build_plan(make_job(None)).trials
     asked = iter([True, True, False])
-    runner = SimpleNamespace(goes_on=lambda: next(asked), committed=store.manifest, run=run)
+    runner = SimpleNamespace(goes_on=lambda: next(asked), adopt=store.manifest, attempt=attempt)
     assert [chain.attempts[-1].stage.index for chain in walk(trial, runner)] == [0, 1]
 
 

@@ -25,10 +25,9 @@ from orchestrator.ray.train import problems_of
 from orchestrator.results.frontier import frontier
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
-from orchestrator.trials.chain import replay
 from orchestrator.trials.data import prepare_data
 from orchestrator.trials.runner import StageRunner
-from orchestrator.trials.walk import walk
+from orchestrator.trials.walk import replay, walk
 
 TASK = MultiplicationTask(digits=(1, 2))
 TINY = ScratchModel(layers=1, width=32, heads=2)
