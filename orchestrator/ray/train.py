@@ -127,7 +127,7 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
 
     from orchestrator.ray.private import node_is_drained
     from orchestrator.trials.data import prepare_data
-    from orchestrator.trials.runner import StageRunner
+    from orchestrator.trials.runner import Hooks, StageRunner, Workplace
     from orchestrator.trials.snapshot import NodeDrained
     from orchestrator.trials.walk import walk
 
@@ -140,13 +140,12 @@ def train_trial(config: dict[str, Any]) -> tuple[Problem, ...] | None:
 
     def work() -> None:
         runner = StageRunner(
-            job,
-            prepare_data(job, store),
-            store,
-            ray.train.torch.get_device(),
-            lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
-            lambda: goes_on(whole, task.total_tokens, trial, store),
-            node_is_drained,
+            Workplace(job, prepare_data(job, store), store, ray.train.torch.get_device()),
+            Hooks(
+                watch=lambda stage, at: progress.write(stage, at.step, at.removed_tokens) if first else None,
+                goes_on=lambda: goes_on(whole, task.total_tokens, trial, store),
+                drained=node_is_drained,
+            ),
         )
         for chain in walk(trial, runner):
             _report_to_train(chain.attempts[-1], store, first, task.ray_storage)

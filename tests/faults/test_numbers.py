@@ -84,7 +84,7 @@ def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     store = StageStore(tmp_path)
     data = prepare_data(JOB, store)
     trial = build_plan(JOB, data.total_tokens).trials[0]
-    runner = trials_runner.StageRunner(JOB, data, store, torch.device("cpu"), lambda stage, progress: None)
+    runner = trials_runner.StageRunner(trials_runner.Workplace(JOB, data, store))
     list(walk(trial, runner))
 
     chain = replay(trial, store)

@@ -31,7 +31,7 @@ from orchestrator.store import Manifest, StageStore, save_job, sweep
 from orchestrator.trials import snapshot
 from orchestrator.trials.data import prepare_data
 from orchestrator.trials.progress import ProgressFile
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import Hooks, StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 JOB = Job(
@@ -114,7 +114,7 @@ def drive(root: Path, log: Log, armed: Armed | None = None, after: Callable[[Pla
             return super().adopt(stage)
 
     log.write("start")
-    for chain in walk(trial, Runner(JOB, data, store, torch.device("cpu"), watch)):
+    for chain in walk(trial, Runner(Workplace(JOB, data, store), Hooks(watch))):
         manifest = chain.attempts[-1].manifest
         log.write("acknowledged", key=manifest.key, attempt=manifest.attempt)
         after(plan)

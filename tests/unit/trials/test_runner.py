@@ -26,7 +26,7 @@ from orchestrator.results.frontier import frontier
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import replay, walk
 
 TASK = MultiplicationTask(digits=(1, 2))
@@ -42,7 +42,7 @@ def executed(job: Job, folder: Path) -> tuple[Plan, StageStore, list[Manifest]]:
     store = StageStore(folder)
     data = prepare_data(job, store)
     plan = build_plan(job, data.total_tokens)
-    runner = StageRunner(job, data, store, torch.device("cpu"), lambda stage, progress: None)
+    runner = StageRunner(Workplace(job, data, store))
     return plan, store, [chain.attempts[-1].manifest for chain in walk(plan.trials[0], runner)]
 
 
