@@ -13,9 +13,9 @@ from orchestrator.identity import digest
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import StageSpec
 from orchestrator.plan import grid
-from orchestrator.plan.content import epoch_steps, model_content
+from orchestrator.plan.content import epoch_steps
 from orchestrator.plan.grid import Settings
-from orchestrator.plan.plan import STAGES_OF, Plan, PlannedStage, Trial, build_plan, common_identity, keyed
+from orchestrator.plan.plan import STAGES_OF, Plan, PlannedStage, Trial, common_identity, configured_jobs, keyed
 
 
 def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | None) -> Plan:
@@ -28,12 +28,12 @@ def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | 
     total = after.spec.total_tokens
     name = name or f"{trial.job.name[:40]}-fork-{digest([after.key, changes])[:8]}"
     job = grid.applied(trial.job.model_copy(update={"name": name}), changes, "--set")
-    build_plan(job, total)  # raises what is wrong with the changed job
+    configured_jobs(job, total)  # raises what is wrong with the changed job
     rest = _rest(trial, after, job)
     if not rest:
         found = "is the last stage of its chain"
         raise InputError(Problem("FRK003", trial.stage_words(after), found, "name an earlier stage"))
-    stages = keyed(rest, common_identity(job, model_content(job.model)), job, trial.stages[: after.index + 1])
+    stages = keyed(rest, common_identity(job), job, trial.stages[: after.index + 1])
     chain = (*trial.stages[: after.index + 1], *stages)
     return chain_plan(job, total, chain)
 

@@ -30,9 +30,9 @@ class Findings:
     pruned: Mapping[str, Pruned]
 
     @classmethod
-    def of(cls, plan: Plan, store: StageStore) -> Findings:
-        """Whatever part of a job is committed."""
-        chains = replay_all(plan, store)
+    def of(cls, plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> Findings:
+        """Whatever part of a job is committed. ``known``: chains replayed before."""
+        chains = replay_all(plan, store, known)
         return cls(plan, store, chains, points_of(chains), pruned_trials(plan, store.root))
 
     @cached_property

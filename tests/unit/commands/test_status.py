@@ -30,6 +30,7 @@ from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.progress import ProgressFile
+from orchestrator.trials.running import RunningJob
 from orchestrator.trials.walk import proceed
 
 
@@ -80,7 +81,7 @@ def test_trial_that_shows_no_step_is_said_to(
     told = f"no step: {minutes}:0" if minutes < 60 else "no step: 1 h"
     assert (told in stepwise("status", "small", "--store", store.root).out) is quiet
     said = io.StringIO()
-    with Watch(plan, store, Console(file=said, width=200), 0.0) as watch:
+    with Watch(RunningJob(plan, store), Console(file=said, width=200), 0.0) as watch:
         watch.refresh()
     assert said.getvalue().count("no step:") == quiet
     claim.release()
