@@ -1,4 +1,4 @@
-"""From a job to its trials and their stages: what will be done, before anything is done."""
+"""From a job to its trials and their stages, before anything is done."""
 
 from __future__ import annotations
 
