@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
 from pathlib import Path
 
 from orchestrator.config import Job, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
+from orchestrator.plan.fingerprint import fingerprint
 from orchestrator.tasks import make_task
+
+TOKENIZER_TEXTS = {"merges.txt", "vocab.txt", "dict.txt"}
+TOKENIZER_FORMATS = {".model", ".spm", ".codes", ".bpe", ".tiktoken", ".tokenizer"}
+"""Names and endings of the files that transformers makes a tokenizer of where there is no ``tokenizer.json``."""
 
 
 def epoch_steps(job: Job) -> int:
@@ -36,16 +39,19 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
     folder = model_folder(model)
     if folder is None:
         return {}
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")]
-    states = [path.stat() for path in files]
-    stamps = tuple((path, state.st_size, state.st_mtime_ns) for path, state in zip(files, states, strict=True))
-    return {"name": folder.name, "sha256": _sha256(stamps)}
+    return {"name": folder.name, "sha256": fingerprint(_deciding_files(folder))}
 
 
-@lru_cache(maxsize=16)
-def _sha256(stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    """Return the hash of files given with their sizes and times: they are read again only when one has changed."""
-    sha256 = hashlib.sha256()
-    for path, *_ in stamps:
-        sha256.update(path.read_bytes())
-    return sha256.hexdigest()
+def _deciding_files(folder: Path) -> list[Path]:
+    """Return the files of a model's folder that say what its weights, tokens and chat template are.
+
+    Beside a ``tokenizer.json`` nothing reads what it was made from, nor weights in another format than safetensors.
+    """
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    whole = any(path.name == "tokenizer.json" for path in files)
+
+    def decides(path: Path) -> bool:
+        of_tokenizer = path.name in TOKENIZER_TEXTS or path.suffix in TOKENIZER_FORMATS
+        return path.suffix in (".json", ".safetensors", ".jinja") or (of_tokenizer and not whole)
+
+    return list(filter(decides, files))

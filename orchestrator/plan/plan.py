@@ -140,7 +140,7 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
     """
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
     trials: dict[tuple[Method, str], Trial] = {}
-    for settings, configured in configured_jobs(job, total, proposed).items():
+    for settings, configured in configured_jobs(job, total_tokens, proposed).items():
         for trial in _trials(configured, settings, total):
             trials.setdefault((trial.method, trial.stages[-1].key), trial)
     identity = common_identity(job)
@@ -149,7 +149,7 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
         total_tokens=total,
         trials=tuple(trials.values()),
         to_propose=_to_propose(job, proposed),
-        estimated=total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication",
+        estimated=_is_guessed(job, total_tokens),
         content={name: identity[name] for name in ("task", "model")},
     )
 
@@ -163,6 +163,7 @@ def configured_jobs(
     local model that is not there.
     """
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
+    guessed = _is_guessed(job, total_tokens)
     model_folder(job.model)
     known: Sequence[Settings] = [()]
     only_checked: Sequence[Settings] = ()
@@ -176,12 +177,17 @@ def configured_jobs(
         for settings in many:
             try:
                 configured[settings] = grid.applied(job, settings) if settings else job
-                problems |= dict.fromkeys(job_problems(configured[settings], total))
+                problems |= dict.fromkeys(job_problems(configured[settings], total, guessed))
             except InputError as error:
                 problems |= dict.fromkeys(error.problems)
         if problems:
             raise InputError(*problems)
     return configured
+
+
+def _is_guessed(job: Job, total_tokens: int | None) -> bool:
+    """Return whether the number of CoT tokens is estimated and may be wrong."""
+    return total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
 
 
 def _to_propose(job: Job, proposed: Sequence[Settings]) -> int:
@@ -281,6 +287,6 @@ def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
         fields |= {"restarts", "min_exact_match"}
     judging = job.stability.model_dump(include=fields, exclude_defaults=True)
     if judged and spec.consolidation and not job.schedule.cooldown_stages:
-        # It is asked of this stage; with a cooldown it is asked of what follows, so that the key need not say it.
+        # It is asked of this stage; with a cooldown it is asked of what follows.
         judging["min_exact_match"] = job.stability.min_exact_match
     return {"stability": judging} if judging else {}

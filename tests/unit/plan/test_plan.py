@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import subprocess
@@ -123,7 +124,7 @@ def test_more_consolidation_keeps_every_stage_before_it():
         {"seeds": [0]},
         {"stability": {"restarts": True, "max_restarts_per_stage": 0, "max_compute": 9.5}},
     ],
-    ids=lambda tables: next(iter(tables)),
+    ids=str,
 )
 def test_keys_do_not_change_with_names_places_and_spelled_out_defaults(tables):
     assert keys(**tables) == keys()
@@ -315,8 +316,10 @@ def test_key_of_an_adaptive_consolidation_says_where_it_ends():
 
 def test_local_model_is_read_once_and_again_when_a_file_of_it_changes(tmp_path, monkeypatch):
     read = []
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    opened = builtins.open
+    monkeypatch.setattr(
+        builtins, "open", lambda path, *how, **so: read.append(Path(path).name) or opened(path, *how, **so)
+    )
     for name in ("config.json", "model.safetensors", "notes.txt"):
         (tmp_path / name).write_text("one")
     model = PretrainedModel(name=str(tmp_path))

@@ -160,7 +160,7 @@ BAD_DATA: dict[str, tuple[str, str | bytes | None, list[str]]] = {
     "gzip": ("x.txt", gzip.compress(GOOD_LINE.encode()), ["DAT004", "x.txt:1", "UTF-8"]),
     "endless line": ("x.txt", GOOD_LINE + "Why?||" + "1 " * (1 << 19), ["DAT010", "x.txt:2", "1,048,576 bytes"]),
     "parquet as text": ("x.txt", b"PAR1\x15\x04\x15\x10\xff\xfePAR1", ["DAT004", "x.txt:1", "UTF-8"]),
-    "no steps anywhere": ("good.txt", None, ["CFG015", "schedule.tokens_per_stage", "(0 tokens)"]),
+    "no steps anywhere": ("good.txt", None, ["CFG038", "methods", "no example has a CoT", "no_cot"]),
 }
 
 

@@ -91,6 +91,7 @@ def test_without_restarts_a_diverged_stage_ends_the_trial(tmp_path: Path) -> Non
     assert [m.verdict for m in manifests] == ["good", "diverged"]
 
 
+@pytest.mark.slow
 def test_rate_that_is_too_high_is_halved_by_the_ladder_and_the_trial_ends_well(tmp_path: Path) -> None:
     job = wild(Stability(max_compute=20), weight_decay=3000, learning_rate=1e-3, steps=90)
     plan, store, manifests = executed(job, tmp_path)
