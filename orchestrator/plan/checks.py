@@ -1,4 +1,4 @@
-"""What is wrong with a job only in the light of its task."""
+"""Finds what is wrong with a job only in the light of its task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.tasks import make_task
 
 
 def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
-    """What its taught parts do not know: they read whole examples in one pass, through networks of their own."""
+    """Yield the fields that taught parts do not know: they read whole examples in one pass, through own networks."""
     fields = {
         "max_steps": job.max_steps,
         "model.lora_rank": getattr(job.model, "lora_rank", None),
@@ -28,7 +28,7 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
 
 
 def job_problems(job: Job, total: int, estimated: bool) -> Iterator[Problem]:
-    """Yield what is wrong with a job only in the light of its task. An ``estimated`` total refuses nothing."""
+    """Yield what is wrong with a job whose longest CoT has ``total`` tokens. An ``estimated`` total refuses nothing."""
     task, schedule = make_task(job.task), job.schedule
     train, validation = task.size("train"), task.size("validation")
     stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))

@@ -1,4 +1,4 @@
-"""What a job refers to, looked at: the steps of one epoch of its data, the content of a local model's files."""
+"""Looks at what a job refers to: the steps of one epoch of its data, the content of a local model's files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,31 @@ TOKENIZER_FORMATS = {".model", ".spm", ".codes", ".bpe", ".tiktoken", ".tokenize
 
 
 def epoch_steps(job: Job) -> int:
-    """Optimizer steps of one pass over the training data."""
+    """Return the optimizer steps of one pass over the training data."""
     return -(-make_task(job.task).size("train") // job.training.batch_size)
 
 
-def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
-    """A local model is what its files say, wherever they lie. Raises ``InputError`` for a path without a folder."""
+def model_folder(model: ScratchModel | PretrainedModel) -> Path | None:
+    """Return the folder of a local model; None for others. Raises ``InputError`` for a path without a folder."""
     if not isinstance(model, PretrainedModel):
+        return None
+    if Path(model.name).is_dir():
+        return Path(model.name)
+    if model.name.startswith((".", "/", "~")):
+        found = f"no folder {model.name} (from {Path.cwd()})"
+        raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
+    return None
+
+
+def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
+    """Return the identity of a local model's files, wherever they lie; nothing for other models.
+
+    Raises ``InputError`` for a path without a folder.
+    """
+    folder = model_folder(model)
+    if folder is None:
         return {}
-    if not Path(model.name).is_dir():
-        if model.name.startswith((".", "/", "~")):
-            found = f"no folder {model.name} (from {Path.cwd()})"
-            raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
-        return {}
-    return {"name": Path(model.name).name, "sha256": fingerprint(_deciding_files(Path(model.name)))}
+    return {"name": folder.name, "sha256": fingerprint(_deciding_files(folder))}
 
 
 def _deciding_files(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from orchestrator.plan import Trial, build_plan
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
 from orchestrator.trials.data import JobData, prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import Hooks, StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,7 +58,7 @@ def start(job: Job, root: Path, watch: Callable[..., None] = lambda *_: None) ->
     store = StageStore(root)
     data = prepare_data(job, store)
     trial = build_plan(job, data.total_tokens).trials[0]
-    return trial, StageRunner(job, data, store, CPU, watch)
+    return trial, StageRunner(Workplace(job, data, store), Hooks(watch))
 
 
 def walked(job: Job, root: Path, stages: int | None = None) -> list[Manifest]:

@@ -30,7 +30,7 @@ from orchestrator.plan import build_plan
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import Example, make_task
 from orchestrator.trials.data import JobData, prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -238,7 +238,7 @@ def walked(job: Job, root: Path) -> tuple[JobData, list[Manifest]]:
     store = StageStore(root)
     data = prepare_data(job, store)
     (trial,) = build_plan(job, data.total_tokens).trials
-    runner = StageRunner(job, data, store, torch.device("cpu"), lambda *_: None)
+    runner = StageRunner(Workplace(job, data, store))
     return data, [chain.attempts[-1].manifest for chain in walk(trial, runner)]
 
 
