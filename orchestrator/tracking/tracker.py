@@ -43,6 +43,7 @@ IDENTIFYING = (
     "frontier/accuracy",
     "frontier/examples_per_second",
     "frontier/speedup",
+    "score/auc",
     "search/objective",
     "cost/seconds",
     "cost/steps_saved_by_sharing",
