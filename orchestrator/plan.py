@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,35 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Content:
+    """What was read of a job's data and model: enough to plan its stages again where neither is at hand."""
+
+    task: dict[str, Any]
+    """The task's identity."""
+    model: dict[str, Any]
+    """What a local model's files say; nothing of another model."""
+    train_examples: int
+    validation_examples: int
+    example_symbols: int
+    """Of the longest example, with ``####``."""
+
+    @classmethod
+    def of(cls, job: Job) -> Content:
+        """Read the data and the model of a job. Raises ``InputError``."""
+        task = make_task(job.task)
+        sizes = task.size("train"), task.size("validation")
+        return cls(task.identity, model_content(job.model), *sizes, task.example_symbols)
+
+    def epoch_steps(self, job: Job) -> int:
+        """Optimizer steps of one pass over the training data."""
+        return -(-self.train_examples // job.training.batch_size)
+
+    def document(self, job: Job) -> dict[str, Any]:
+        """What says which examples, and which model, the job's stages are made of, before a search sets anything."""
+        return {"task": self.task, "model": non_default(job.model) | self.model}
+
+
+@dataclass(frozen=True)
 class Plan:
     """All trials of a job. Stages with equal keys are the same work and run once."""
 
@@ -102,8 +131,8 @@ class Plan:
     """Configurations that Optuna has not proposed yet."""
     estimated: bool = False
     """Whether ``total_tokens`` is a guess, without a tokenizer; a run counts, and has its last stages by that."""
-    content: dict[str, Any] = field(default_factory=dict)
-    """What says which examples, and which model, its stages are made of, before a search sets anything."""
+    content: Content | None = None
+    """What its stages are made of; of a fork that was saved by an older version, not known."""
 
     @property
     def groups(self) -> dict[Settings, tuple[Trial, ...]]:
@@ -134,11 +163,18 @@ def estimated_total_tokens(job: Job) -> int:
     return task.cot_pieces if isinstance(job.model, PretrainedModel) else task.cot_symbols
 
 
-def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()) -> Plan:
+def build_plan(
+    job: Job,
+    total_tokens: int | None = None,
+    proposed: Sequence[Settings] = (),
+    content: Content | None = None,
+) -> Plan:
     """The plan of a job. ``total_tokens`` as measured on the tokens, else estimated.
 
-    ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial.
+    ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial. ``content``: of
+    its data and model as they were read before; without it they are read.
     """
+    content = content or Content.of(job)
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
     known: Sequence[Settings] = [()]
     to_propose = 0
@@ -146,33 +182,24 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
         known = space.configurations(job.search) or proposed
         to_propose = (job.search.configurations or 0) - len(proposed) if job.search.type == "optuna" else 0
         if to_propose:
-            _variants(job, space.extremes(job.search), total)
-    content = model_content(job.model)
+            _variants(job, space.extremes(job.search), total, content)
     trials: dict[tuple[Method, str], Trial] = {}
-    for settings, variant in _variants(job, known, total).items():
+    for settings, variant in _variants(job, known, total, content).items():
         common = common_identity(variant, content)
-        specs = {method: _specs(variant, method, total) for method in job.methods}
+        specs = {method: _specs(variant, method, total, content.epoch_steps(variant)) for method in job.methods}
         for seed in job.seeds:
             for method in job.methods:
                 trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
     estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
-    whole = common_identity(job, content)
-    made_of = {name: whole[name] for name in ("task", "model")}
-    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
+    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, content)
 
 
-def epoch_steps(job: Job) -> int:
-    """Optimizer steps of one pass over the training data."""
-    return -(-make_task(job.task).size("train") // job.training.batch_size)
-
-
-def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
+def common_identity(job: Job, content: Content) -> dict[str, Any]:
     """What all stages of a trial have in common and what changes their numbers."""
     return {
         "method_version": METHOD_VERSION,
-        "task": make_task(job.task).identity,
-        "model": non_default(job.model) | content,
+        **content.document(job),
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
     }
@@ -182,11 +209,11 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
     """A local model is what its files say, wherever they lie. Raises ``InputError`` for a path without a folder."""
     if not isinstance(model, PretrainedModel):
         return {}
-    if not Path(model.name).is_dir():
-        if model.name.startswith((".", "/", "~")):
-            found = f"no folder {model.name} (from {Path.cwd()})"
-            raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
+    if not model.is_folder and not model.name.startswith((".", "~")):
         return {}
+    if not Path(model.name).is_dir():
+        found = f"no folder {model.name} (from {Path.cwd()})"
+        raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
     files = [path for path in sorted(Path(model.name).iterdir()) if path.suffix in (".json", ".safetensors")]
     states = [path.stat() for path in files]
     stamps = tuple((path, state.st_size, state.st_mtime_ns) for path, state in zip(files, states, strict=True))
@@ -253,14 +280,14 @@ def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
     return {"stability": judging} if judging else {}
 
 
-def _variants(job: Job, known: Iterable[Settings], total: int) -> dict[Settings, Job]:
+def _variants(job: Job, known: Iterable[Settings], total: int, content: Content) -> dict[Settings, Job]:
     """The job of every configuration. Raises ``InputError`` with every problem of any of them, once."""
     variants: dict[Settings, Job] = {}
     problems: dict[Problem, None] = {}
     for settings in known:
         try:
             variants[settings] = space.applied(job, settings) if settings else job
-            problems |= dict.fromkeys(_problems(variants[settings], total))
+            problems |= dict.fromkeys(_problems(variants[settings], total, content))
         except InputError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
@@ -283,12 +310,12 @@ def _trial(
     )
 
 
-def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
+def _specs(job: Job, method: Method, total: int, epoch_steps: int) -> tuple[StageSpec, ...]:
     """The stages of every seed: they differ in nothing else."""
     if method == "icot_kd":
         scratch = isinstance(job.model, ScratchModel)
-        return icot_kd.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
-    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
+        return icot_kd.stages(job.icot_kd, job.schedule, 0, total, epoch_steps, scratch=scratch)
+    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps)
     return specs if job.max_steps is None else first_steps(specs, job.max_steps)
 
 
@@ -308,11 +335,11 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
             yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
 
 
-def _problems(job: Job, total: int) -> Iterator[Problem]:
+def _problems(job: Job, total: int, content: Content) -> Iterator[Problem]:
     """What is wrong with a job only in the light of its task."""
-    task, schedule = make_task(job.task), job.schedule
-    train, validation = task.size("train"), task.size("validation")
-    stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
+    schedule, epoch_steps = job.schedule, content.epoch_steps(job)
+    train, validation = content.train_examples, content.validation_examples
+    stage_steps = schedule.stage_steps or round(epoch_steps * (schedule.stage_epochs or 1))
     if schedule.tokens_per_stage > total:
         found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
         yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
@@ -330,9 +357,9 @@ def _problems(job: Job, total: int) -> Iterator[Problem]:
         yield Problem("CFG023", "evaluation.examples", found, "lower it")
     if "icot_kd" in job.methods:
         yield from _not_for_icot_kd(job)
-        teacher = icot_kd.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
+        teacher = icot_kd.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps)
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs
-        if longest < round(wanted * epoch_steps(job)):
-            found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
+        if longest < round(wanted * epoch_steps):
+            found = f"{wanted:g} exceeds the {longest / epoch_steps:.2f} epochs of this job's Explicit CoT"
             yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import Annotated, Any, Literal
 
@@ -45,19 +46,21 @@ class MultiplicationTask(Section):
 
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+"""A path, or a name that stands in its place."""
 
 
 class ExampleSource(Section):
     """Where the examples of a task lie: local files, or the splits of a Hugging Face dataset."""
 
-    train: Annotated[Text, Field(examples=["train.jsonl"])]
+    train: Annotated[PathText, Field(examples=["train.jsonl"])]
     """Training examples: a file (``.txt`` in the reference format ``question||cot #### answer``, ``.jsonl`` or
     ``.parquet``), or with ``dataset`` the name of a split, as ``train`` or ``train[:-500]``."""
-    validation: Annotated[Text, Field(examples=["valid.jsonl"])]
+    validation: Annotated[PathText, Field(examples=["valid.jsonl"])]
     """Examples that stages are measured on: a file, or a split."""
-    test: Text | None = None
+    test: PathText | None = None
     """Examples that no run reads; for ``stepwise evaluate``, ``data`` and ``doctor``."""
-    dataset: Text | None = None
+    dataset: PathText | None = None
     """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, instead of files."""
     subset: Text | None = None
     """The dataset's configuration, as ``main``."""
@@ -127,7 +130,7 @@ class PretrainedModel(Section):
 
     type: Literal["pretrained"] = "pretrained"
     """A model with trained weights."""
-    name: Annotated[str, Field(min_length=1, max_length=500, examples=["gpt2"])]
+    name: Annotated[PathText, Field(examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
     revision: Text | None = None
     """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change. Whoever loads a
@@ -143,6 +146,11 @@ class PretrainedModel(Section):
     adapters alone. Needs ``pip install "stepwise[lora]"``. Default: all weights are trained."""
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0
     """LoRA's α: the adapters count α / rank times."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the name is a local folder's: a job that was loaded has full paths, and a relative name is an id."""
+        return os.path.isabs(self.name)
 
     @model_validator(mode="after")
     def _adapters_alone(self) -> PretrainedModel:

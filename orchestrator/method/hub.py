@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -67,7 +66,7 @@ def check_weights(config: ModelConfig) -> None:
         return
     if config.lora_rank and find_spec("peft") is None:
         raise InputError(Problem("MOD005", "model.lora_rank", "peft is missing", 'pip install "stepwise[lora]"'))
-    if os.path.isdir(config.name):
+    if config.is_folder:
         _check_folder(Path(config.name), config.revision)
 
 
@@ -124,7 +123,7 @@ def check_extensible(config: PretrainedConfig) -> None:
 
 def from_hub(loader: type, config: PretrainedModel, **options: object) -> Any:
     """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is."""
-    local = os.path.isdir(config.name)
+    local = config.is_folder
     name = str(Path(config.name).resolve()) if local else config.name
     if local:
         disable_progress_bar()

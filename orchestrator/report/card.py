@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.config import Job, Method, PretrainedModel
 from orchestrator.identity import non_default
 from orchestrator.report import words
+from orchestrator.shown import names_only
 from orchestrator.store import FrontierPoint, Manifest, Place
 
 _ABOUT: dict[Method, str] = {
@@ -46,7 +46,7 @@ class Card:
 
     def _front_matter(self) -> str:
         model = self.place.trial.job.model
-        on_hub = isinstance(model, PretrainedModel) and not Path(model.name).exists()
+        on_hub = isinstance(model, PretrainedModel) and not model.is_folder
         base = [f"base_model: {json.dumps(model.name)}"] if on_hub else []
         tags = "tags: [stepwise-internalization, chain-of-thought]"
         return "\n".join(["---", "library_name: transformers", "pipeline_tag: text-generation", *base, tags, "---"])
@@ -135,7 +135,7 @@ It was trained with {versions}.{note}"""
 
 
 def _task(job: Job) -> str:
-    fields = non_default(job.task)
+    fields = names_only(non_default(job.task))
     return ", ".join([str(fields.pop("type")), *(f"{key} {json.dumps(value)}" for key, value in fields.items())])
 
 

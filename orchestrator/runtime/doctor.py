@@ -14,7 +14,7 @@ from orchestrator.config import ExampleSource, Job
 from orchestrator.method import stepwise
 from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
-from orchestrator.plan import Trial, build_plan, epoch_steps
+from orchestrator.plan import Content, Trial, build_plan
 from orchestrator.report.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Removed, Shown, SplitSize
 from orchestrator.report.words import count
 from orchestrator.runtime.data import JobData, prepare_data
@@ -104,7 +104,7 @@ def _typical(table: TokenTable) -> list[int]:
 
 def _specs(job: Job, data: JobData) -> tuple[StageSpec, ...]:
     """The stepwise chain of the job's own schedule."""
-    return stepwise.stages(job.schedule, job.seeds[0], data.total_tokens, epoch_steps(job))
+    return stepwise.stages(job.schedule, job.seeds[0], data.total_tokens, Content.of(job).epoch_steps(job))
 
 
 def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:

@@ -94,7 +94,7 @@ def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
     if before is None or (before.job.task, before.job.model) != (job.task, job.model):
         return
     if any(store.read(keys[0]) for keys in before.chains):
-        yield from field_diff(before.content, plan.content)
+        yield from field_diff(before.made_of, plan.content.document(job) if plan.content else {})
 
 
 def _other_circumstances(plan: Plan, store: StageStore, joins: bool) -> Iterator[str]:

@@ -16,7 +16,8 @@ from rich.console import Console
 from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
-from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
+from orchestrator.identity import field_diff
+from orchestrator.plan import Content, Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
@@ -44,6 +45,7 @@ from orchestrator.store import (
     save_fork,
     save_job,
     saved_added_seeds,
+    saved_job,
     saved_plan,
     sweep,
 )
@@ -85,7 +87,7 @@ def run_job(
     mirroring = Mirroring(mirror_url, store, console)
     plan = _whole_plan(path, overrides, store, mirroring, at)
     refuse_drift(plan, store, accept=accept_drift)
-    if not _is_name(path):
+    if not _is_name(path) or _read_anew(plan, store):
         if lines := other_fields(plan, store):
             console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
             console.print("what it had trained stays, and whoever runs it as it was has it back")
@@ -94,20 +96,47 @@ def run_job(
 
 
 def _whole_plan(
-    path: Path, overrides: tuple[str, ...], store: StageStore, mirroring: Mirroring, at: Attachment | None = None
+    path: Path,
+    overrides: tuple[str, ...],
+    store: StageStore,
+    mirroring: Mirroring,
+    at: Attachment | None = None,
+    *,
+    extends: bool = False,
 ) -> Plan:
-    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``."""
+    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``.
+
+    Of a saved job with nothing left to train as it was remembered, unless the command ``extends`` it.
+    """
     if _is_name(path):
         _check_writable(store.root)
         mirroring.bring_records(str(path))
     if plan := named_plan(path, overrides, store):
         _check_room(plan.job, at)
-    else:
-        job = checked_job(path, overrides, store.root, at)
-        mirroring.bring_records(job.name)
-        plan = _prepared_plan(job, store)
+        mirroring.bring_stages(plan)
+        return _with_its_data(plan, store) if extends or plan.to_propose or open_trials(plan, store) else plan
+    job = checked_job(path, overrides, store.root, at)
+    mirroring.bring_records(job.name)
+    plan = _prepared_plan(job, store)
     mirroring.bring_stages(plan)
     return plan
+
+
+def _with_its_data(plan: Plan, store: StageStore) -> Plan:
+    """The plan of a saved job that is to train, with its data and model as they are now. Raises ``InputError``."""
+    if not is_fork(plan.job.name, store):
+        return _prepared_plan(plan.job, store)
+    now, stage = Content.of(plan.job).document(plan.job), plan.trials[0].stages[-1]
+    if lines := [line for key in now for line in field_diff(stage.identity[key], now[key], key)]:
+        found = f"left a chain that was made of something else: {'; '.join(lines)}"
+        raise InputError(Problem("RUN005", plan.job.name, found, "put it back, or fork again"))
+    return plan
+
+
+def _read_anew(plan: Plan, store: StageStore) -> bool:
+    """Whether the plan was made of other data, or another model, than the saved job of its name remembers."""
+    saved = saved_job(plan.job.name, store)
+    return saved is not None and not saved.chain and saved.read != plan.content
 
 
 def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]:
@@ -154,7 +183,7 @@ def extend_job(
     os.environ.update(_QUIET)
     store = StageStore(root)
     mirroring = Mirroring(None if dry_run else mirror_url, store, console)
-    plan = _whole_plan(path, (), store, mirroring)
+    plan = _whole_plan(path, (), store, mirroring, extends=True)
     if is_fork(plan.job.name, store):
         raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
     if not (dry_run and accept_drift):  # a dry run records nothing

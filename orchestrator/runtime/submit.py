@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job
+from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job, read_job
 from orchestrator.errors import INTERRUPTED, InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.plan import build_plan
@@ -33,7 +33,7 @@ def submit_job(
     """Ship a job to a cluster and run it there. A search that runs already is left running. Returns the exit code."""
     job = load_job(path, overrides)
     plan = build_plan(job)  # what cannot be planned is not sent
-    _refuse_relative(job)
+    _refuse_relative(read_job(path, overrides))
     words = ["run", path.name, *overrides, "--store", cluster.store, "--address", "auto"]
     words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated + ["--accept-drift"] * accept_drift
     server = JobServer.connect(cluster)

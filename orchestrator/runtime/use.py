@@ -20,7 +20,7 @@ from orchestrator.partial import abandoned, partial
 from orchestrator.report.card import Card
 from orchestrator.report.evaluated import Evaluated
 from orchestrator.report.heatmap import ProbeReport
-from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file
+from orchestrator.store import Manifest, Place, StageStore, frontier, is_fork, replace_file, saved_job
 from orchestrator.tasks import Split, make_task
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
     place, tokenizer = trained.place, trained.tokenizer
     metrics, separator = place.tried.manifest.metrics, tokenizer.eos_token
     cot_left = metrics.removed_tokens < metrics.total_tokens
-    question = next(iter(make_task(place.trial.job.task).examples("validation"))).question
+    saved = saved_job(place.plan.job.name, store)
+    question = (saved and saved.question) or next(iter(make_task(place.trial.job.task).examples("validation"))).question
     [answered] = trained.answers([question])
     save_home(
         whole_model(place.trial.job.model, store.folder(place.tried.manifest)),
