@@ -20,6 +20,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, ScratchModel
+from orchestrator.environment import OF_HUB, set_here
 from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.lfs import is_pointer
 
@@ -147,7 +148,8 @@ def loading(config: PretrainedModel) -> Iterator[None]:
             found = f"{config.name!r} needs code that comes with it, which is never run here"
             fix = "choose a model whose class is part of transformers"
             raise InputError(Problem("MOD012", "model.name", found, fix)) from None
-        found = f"{config.name!r} could not be loaded: {first_line(error)}"
+        unset = "" if config.is_folder else set_here(*OF_HUB)
+        found = f"{config.name!r} could not be loaded: {first_line(error)}{unset}"
         raise InputError(
             Problem(
                 "MOD001",

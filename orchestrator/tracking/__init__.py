@@ -5,6 +5,7 @@ timestamps, so sending it again changes nothing, and a server that was down is s
 """
 
 from orchestrator.tracking.background import BackgroundTracker
+from orchestrator.tracking.environment import unused_uri
 from orchestrator.tracking.server import default_uri, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.tracker import Tracker, experiment_name
 
@@ -16,4 +17,5 @@ __all__ = [
     "frontier_url",
     "ui_command",
     "ui_environment",
+    "unused_uri",
 ]

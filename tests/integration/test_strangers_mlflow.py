@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import stepwise as in_a_process
 from mlflow import MlflowClient
 
 from orchestrator.config import load_job
@@ -75,3 +75,55 @@ def test_area_is_the_same_in_the_search_and_in_mlflow(tmp_path: Path, stepwise: 
     area = trial_run(tmp_path / "s").data.metrics["score/auc"]
     assert area == pytest.approx((4 * (0.9 + 0.8) / 2 + (0.8 + 0.6) / 2) / 8)
     assert f"area {area:.3f}" in stepwise("report", "small", "--store", tmp_path / "s").out
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_store_that_lies_elsewhere_works_whole(tmp_path: Path, stepwise: Callable, how: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "a new place"
+    trained(tmp_path, old)
+    assert stepwise("track", "small", "--store", old).code == 0
+    if how == "moved":
+        old.rename(new)
+    else:
+        shutil.copytree(old, new)
+    before = sorted(path for path in old.rglob("*") if path.is_file())
+    shutil.rmtree(new / "jobs/small/report")
+    tracked = in_a_process(
+        "track", "small", "--store", new, cwd=tmp_path
+    )  # MLflow remembers paths as long as one lives
+    assert tracked.returncode == 0, tracked.stderr
+    assert sorted(path for path in old.rglob("*") if path.is_file()) == before and (old.exists() == (how == "copied"))
+    with sqlite3.connect(new / "mlflow.db") as database:
+        assert not [line for line in database.iterdump() if f"{old}/" in line or str(Path.cwd()) in line]
+    mlflow = client(new)
+    [version] = mlflow.search_model_versions("name = 'stepwise-small'")
+    assert Path(version.tags["stepwise.folder"]).joinpath("model.safetensors").is_file()
+    assert Path(version.tags["stepwise.folder"]).is_relative_to(new)
+    experiment = mlflow.get_experiment_by_name("stepwise/small")
+    [job] = mlflow.search_runs([experiment.experiment_id], "tags.`stepwise.level` = 'job'")
+    assert job.info.artifact_uri.startswith(f"{new.as_uri()}/")
+    assert {"report.html", "job.toml"} <= {file.path for file in mlflow.list_artifacts(job.info.run_id)}
+
+
+def test_variables_of_mlflow_lead_nothing_elsewhere(
+    tmp_path: Path, stepwise: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
+    for name in ("TRACKING_URI", "REGISTRY_URI", "WORKSPACE_STORE_URI", "BACKEND_STORE_URI", "REGISTRY_STORE_URI"):
+        monkeypatch.setenv(f"MLFLOW_{name}", elsewhere)
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "theirs")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+    trained(tmp_path, tmp_path / "s")
+    tracked = stepwise("track", "small", "--store", tmp_path / "s")
+    assert tracked.code == 0, tracked.err
+    assert "MLFLOW_TRACKING_URI is set and not used" in tracked.out
+    assert not (tmp_path / "elsewhere.db").exists()
+    assert client(tmp_path / "s").search_model_versions("name = 'stepwise-small'")
+
+
+def test_variables_that_count_are_listed(stepwise: Callable) -> None:
+    told = stepwise("--help").out
+    for name in ("STEPWISE_STORE", "STEPWISE_MIRROR", "STEPWISE_WEBHOOK", "RAY_ADDRESS", "RAY_TMPDIR", "HTTPS_PROXY"):
+        assert name in told
+    assert "MLFLOW_TRACKING_URI" in told and "not used" in told

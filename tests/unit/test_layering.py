@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "orchestrator"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [
-    {"config", "identity", "errors", "failpoints", "lfs", "partial", "background", "shown"},
+    {"config", "identity", "errors", "failpoints", "lfs", "partial", "background", "environment", "shown"},
     {"caption", "palette", "space", "plan", "fork", "stability", "method", "tasks"},
     {"store"},
     {"search"},
