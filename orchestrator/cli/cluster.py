@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +17,9 @@ from orchestrator.cli.arguments import (
     JobFile,
     Overrides,
     StoreFolder,
-    console,
 )
+from orchestrator.cli.output import console, print_json
+from orchestrator.shown import visible
 
 if TYPE_CHECKING:
     from orchestrator.config import Cluster
@@ -118,11 +118,11 @@ def doctor(
     else:
         checks = check_from_here(job, overrides, _cluster(cluster, address, store))
     if as_json:
-        print(json.dumps([check.model_dump(mode="json") for check in checks], indent=1))
+        print_json([check.model_dump(mode="json") for check in checks])
     else:
         for check in checks:
             fix = "" if check.sound or not check.fix else f"; {check.fix}"
-            print(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}")
+            print(visible(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}"))
     sys.exit(0 if all(check.sound for check in checks) else 1)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config import ExampleSource, Job
+from orchestrator.errors import FORBIDDEN
 from orchestrator.method import stepwise
 from orchestrator.method.data import TokenTable
 from orchestrator.method.stage import StageSpec
@@ -29,7 +32,7 @@ LONG_TAIL = 1.5
 def diagnose(job: Job, store: StageStore) -> Diagnosis:
     """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
     plan = build_plan(job)
-    data = prepare_data(job, store)
+    data = _data(job, store)
     first = next((trials[0] for settings, trials in plan.groups.items() if settings), None)
     own = first.job if first else job
     tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}
@@ -47,6 +50,17 @@ def diagnose(job: Job, store: StageStore) -> Diagnosis:
         leaks=tuple(_leaks(questions, data.task)),
         remarks=(*_searched(job, first), *_remarks(own, data)),
     )
+
+
+def _data(job: Job, store: StageStore) -> JobData:
+    """The job's tokens, in the store; beside one that is only to be read, as long as they are mapped."""
+    try:
+        return prepare_data(job, store)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+    with TemporaryDirectory() as aside:
+        return prepare_data(job, StageStore(Path(aside)))
 
 
 def _splits(job: Job) -> tuple[Split, ...]:

@@ -55,6 +55,6 @@ class ProgressFile:
 
     def read(self) -> TrialProgress | None:
         try:
-            return TrialProgress.model_validate_json(self.path.read_text())
+            return TrialProgress.model_validate_json(self.path.read_text("utf-8"))
         except (OSError, ValidationError):
             return None

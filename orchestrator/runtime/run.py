@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.config import NAME, Job, load_job, parse_setting
-from orchestrator.errors import INTERRUPTED, InputError, Problem, StepwiseError, TrialError
+from orchestrator.errors import FORBIDDEN, INTERRUPTED, InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
 from orchestrator.identity import field_diff
 from orchestrator.plan import Content, Plan, PlannedStage, Trial, build_plan
@@ -30,6 +30,7 @@ from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.order import open_trials
 from orchestrator.runtime.search import run_trials
 from orchestrator.runtime.watch import Watch
+from orchestrator.shown import command
 from orchestrator.store import (
     StageStore,
     check_fork_name,
@@ -49,7 +50,7 @@ from orchestrator.store import (
     saved_plan,
     sweep,
 )
-from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.tracking import BackgroundTracker, Tracker, unused_uri
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 INTERRUPTED_SECONDS = 10.0
@@ -251,7 +252,7 @@ def _run(
     mirroring: Mirroring,
     at: Attachment | None = None,
 ) -> int:
-    started, job = time.time(), plan.job
+    started, job, unused = time.time(), plan.job, unused_uri(plan.job.tracking.uri)
     sweep(store.root)
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
@@ -273,20 +274,27 @@ def _run(
     upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
         plan, code = _train(plan, store, tracker, mirroring, webhook, console, started, at)
-        if frontier(plan, store):
-            print_report(plan, store, console)
-            tracker.finish(report_folder(plan, store))
         upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
+        if frontier(plan, store):
+            findings = _findings(plan, store)
+            said = _written(findings, report_folder(plan, store))
+            tracker.finish(report_folder(plan, store))
+            _print_ending(
+                findings, said, console
+            )  # last: whatever becomes of what is printed, the records are complete
     except BaseException as error:
         code = _code_of(error)
         raise
     finally:
         mirroring.close(upload)
         if not tracker.close(tracking):
-            later = f"stepwise track {job.name} --store {_short(store.root)}"
+            later = command("track", job.name, "--store", _short(store.root))
             console.print(f"MLflow has not got everything; later: {later}")
         webhook.end(code)
-    console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {_short(store.root)}'}")
+    ui = command("ui", "--store", _short(store.root))
+    console.print(f"MLflow   {records.page() or job.tracking.uri or ui}")
+    if unused:
+        console.print(unused)
     return code
 
 
@@ -315,13 +323,27 @@ def _check_room(job: Job, at: Attachment | None) -> None:
 
 
 def print_report(plan: Plan, store: StageStore, console: Console) -> None:
-    """Write the report's files; print the frontier and where they are."""
-    findings, folder = _findings(plan, store), report_folder(plan, store)
-    write_report(findings, folder)
+    """Write the report's files; print the frontier and where they are, or why they are not."""
+    findings = _findings(plan, store)
+    _print_ending(findings, _written(findings, report_folder(plan, store)), console)
+
+
+def _written(findings: Findings, folder: Path) -> str:
+    """Write the report's files. Returns where they are; of a store that is only to be read, that they are not."""
+    try:
+        write_report(findings, folder)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        return f"not written: {error.filename or folder}: {error.strerror}"
+    return _short(folder / "report.html")
+
+
+def _print_ending(findings: Findings, report: str, console: Console) -> None:
     console.print()
     for part in ending(findings):
         console.print(part)
-    console.print(f"report   {_short(folder / 'report.html')}")
+    console.print(f"report   {report}")
 
 
 def _findings(plan: Plan, store: StageStore) -> Findings:
@@ -340,7 +362,7 @@ def report_folder(plan: Plan, store: StageStore) -> Path:
 
 def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     """Deliver what the store holds to MLflow, with a fresh report."""
-    findings, folder = _findings(plan, store), report_folder(plan, store)
+    findings, folder, unused = _findings(plan, store), report_folder(plan, store), unused_uri(plan.job.tracking.uri)
     tracker = Tracker(plan, store)
     tracker.sync()
     write_report(findings, folder)
@@ -349,7 +371,9 @@ def track_job(plan: Plan, store: StageStore, console: Console) -> int:
     stages = count(len({point.stage_key for point in findings.points}), "stage")
     console.print(f"{stages} of {plan.job.name} are in {tracker.page() or tracker.uri}")
     if plan.job.tracking.uri is None:
-        console.print(f"to see them: stepwise ui --store {store.root}")
+        console.print(f"to see them: {command('ui', '--store', store.root)}")
+    if unused:
+        console.print(unused)
     return DONE
 
 

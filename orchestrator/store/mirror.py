@@ -79,7 +79,7 @@ class Mirror:
                     self._push_stage(tried.manifest)
             folder = job_folder(self._store.root, plan.job.name)
             for path in (path for pattern in RECORDS for path in sorted(folder.glob(pattern))):
-                name, text = f"jobs/{plan.job.name}/{path.relative_to(folder)}", path.read_text()
+                name, text = f"jobs/{plan.job.name}/{path.relative_to(folder)}", path.read_text("utf-8")
                 if self._sent.get(name) != text:
                     self._put(name, text)
                     self._sent[name] = text

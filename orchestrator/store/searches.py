@@ -24,7 +24,7 @@ def proposals(job: Job, root: Path) -> tuple[Settings, ...]:
         return ()
     file = _proposals_file(job, root)
     try:
-        recorded = json.loads(file.read_text())
+        recorded = json.loads(file.read_text("utf-8"))
         return tuple(tuple((str(field), value) for field, value in settings) for settings in recorded)
     except FileNotFoundError:
         return ()

@@ -345,7 +345,7 @@ def number_versions() -> dict[str, str]:
     """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/``."""
     sources = sorted(Path(method.__file__).parent.glob("*.py"))
     libraries = {name: version(name) for name in NUMERIC if find_spec(name)}
-    return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
+    return {**libraries, "method": digest([path.read_text("utf-8") for path in sources])[:12]}
 
 
 def unwritten(path: Path, error: OSError | SafetensorError) -> Problem:

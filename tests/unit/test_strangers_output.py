@@ -1,0 +1,185 @@
+"""What a stranger's terminal, pipe, disk and data do to what is printed: nothing is lost, and nothing is obeyed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.config import load_job
+from orchestrator.runtime.data import prepare_data
+from orchestrator.runtime.execute import StageRunner, walk
+from orchestrator.store import StageStore, plan_for, save_job
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e<img src=x onerror=alert(1)>|`=HYPERLINK(1)`\u009b31m 你好"
+JOB = """
+name = "sums"
+[task]
+type = "text"
+train = "{train}"
+validation = "{train}"
+[model]
+layers = 1
+width = 16
+heads = 2
+[schedule]
+tokens_per_stage = 2
+stage_steps = 2
+pretrain_steps = 2
+[training]
+batch_size = 4
+[evaluation]
+speed_examples = 1
+speed_batch = 1
+"""
+
+
+def trained(folder: Path, question: str = "", file: str = "train.jsonl") -> StageStore:
+    """A small job of which every stage is committed, in a store beside its file. Its questions begin as is said."""
+    rows = [(f"{question} {a} + 1 + 1".strip(), f"{a} + 1 = {a + 1}", f"{a + 2}") for a in range(16)]
+    lines = (json.dumps({"question": q, "cot": cot, "answer": answer}) for q, cot, answer in rows)
+    (folder / file).write_text("\n".join(lines))
+    (folder / "job.toml").write_text(JOB.format(train=folder / file), "utf-8")
+    job, store = load_job(folder / "job.toml"), StageStore(folder / "s")
+    data = prepare_data(job, store)
+    plan = plan_for(job, store, data.total_tokens)
+    save_job(plan, store)
+    runner = StageRunner(plan.trials[0].job, data, store, torch.device("cpu"), lambda stage, progress: None)
+    list(walk(plan.trials[0], runner))
+    return store
+
+
+def process(*words: object, environment: Mapping[str, str] = {}, after: str = "") -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own, its output in a pipe: to another command, or to us."""
+    line = (
+        f'exec {sys.executable} -m orchestrator "$@"' if not after else f'{sys.executable} -m orchestrator "$@" {after}'
+    )
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line, "stepwise", *map(str, words)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_what_a_terminal_cannot_show_is_replaced(tmp_path: Path, encoding: str) -> None:
+    store = trained(tmp_path, "你好 Δ é")
+    for words in (
+        ("report", "sums", "--store", store.root),
+        ("doctor", tmp_path / "job.toml", "--store", store.root),
+        ("predict", "sums", "你好 Δ é 1 + 1 + 1", "--store", store.root),
+        ("status", "--store", store.root),
+        ("plan", "sums", "--store", store.root),
+        ("schema", "--markdown"),
+    ):
+        done = process(*words, environment={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stdout.decode(encoding) and not done.stderr, done.stderr.decode()
+        if words[0] == "report" and encoding != "utf-8":
+            assert b"1.0 |" in done.stdout and b"*" in done.stdout
+
+
+def test_data_and_documents_are_the_same_in_every_encoding(tmp_path: Path) -> None:
+    store = trained(tmp_path, "你好 Δ é")
+    latin = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    written = process("data", tmp_path / "job.toml", "--limit", "1", environment=latin)
+    assert written.stdout.decode() == "你好 Δ é 0 + 1 + 1||0 + 1 = 1 #### 2\n"
+    found = process("doctor", tmp_path / "job.toml", "--store", store.root, "--json", environment=latin)
+    assert "你好" in json.loads(found.stdout)["shown"][0]["question"]
+
+
+@pytest.mark.parametrize(
+    "words", [("report", "sums"), ("status",), ("plan", "sums"), ("data", "sums"), ("predict", "sums", "1 + 1")]
+)
+def test_closed_pipe_is_no_failure(tmp_path: Path, words: tuple[str, ...]) -> None:
+    store = trained(tmp_path)
+    done = process(*words, "--store", store.root, after="| true")
+    assert done.returncode == 0 and not done.stderr, done.stderr.decode()
+    if words[0] == "report":
+        assert (store.root / "jobs/sums/report/report.html").is_file()
+
+
+def test_narrow_terminal_wraps_lines_and_no_words(tmp_path: Path) -> None:
+    store = trained(tmp_path)
+    ours, theirs = pty.openpty()
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+        command = [sys.executable, "-m", "orchestrator", "report", "sums", "--store", str(store.root)]
+        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+        done = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm"})
+        os.close(theirs)
+        said = b""
+        try:
+            while part := os.read(ours, 65536):
+                said += part
+        except OSError:
+            pass  # the other end is closed
+        assert done.wait(60) == 0
+    finally:
+        os.close(ours)
+    text = said.decode()
+    for word in ("removed", "examples", "verdict", "good", "stage", "Pareto"):
+        assert word in text, text
+
+
+def can_mount() -> bool:
+    return (
+        shutil.which("unshare") is not None
+        and not subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+    )
+
+
+@pytest.mark.skipif(not can_mount(), reason="no disk can be made read-only here")
+def test_store_that_is_only_to_be_read_is_read(tmp_path: Path, stepwise: Callable) -> None:
+    """Nothing is written before: no report, no tokens beside those of the run, and MLflow knows an older state."""
+    store = trained(tmp_path)
+    assert stepwise("track", "sums", "--store", store.root).code == 0
+    (tmp_path / "other.toml").write_text((tmp_path / "job.toml").read_text().replace("sums", "other"))
+    shutil.rmtree(store.root / "data")
+    shutil.rmtree(store.root / "jobs/sums/report")
+    with sqlite3.connect(store.root / "mlflow.db") as database:
+        database.execute("DELETE FROM metrics WHERE key = 'stage/exact_match'")
+
+    def read_only(*words: object) -> subprocess.CompletedProcess[str]:
+        mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+        command = [sys.executable, "-m", "orchestrator", *map(str, words), "--store", str(store.root)]
+        inside = ["unshare", "-m", "sh", "-c", mount, str(store.root), *command]
+        return subprocess.run(inside, capture_output=True, text=True, timeout=120)
+
+    for words in (
+        ("status",),
+        ("plan", "sums"),
+        ("doctor", "sums"),
+        ("compare", "sums", "sums"),
+        ("data", "sums"),
+        ("predict", "sums", "1 + 1 + 1"),
+        ("evaluate", "sums", "--split", "validation"),
+        ("export", "sums", tmp_path / "home"),
+        ("fsck",),
+    ):
+        done = read_only(*words)
+        assert done.returncode == 0 and done.stdout, (words, done.stderr)
+    reported = read_only("report", "sums")
+    assert reported.returncode == 0, reported.stderr
+    assert "CoT tokens removed" in reported.stdout and "Read-only file system" in reported.stdout
+    assert "report   not written" in reported.stdout and ".partial" not in reported.stdout
+    tracked = read_only("track", "sums")
+    assert tracked.returncode == 1 and "Traceback" not in tracked.stderr
+    assert "MLF001" in tracked.stderr and "readonly database" in tracked.stderr
+    refused = read_only("run", tmp_path / "job.toml")
+    assert refused.returncode == 2 and "STO004" in refused.stderr
