@@ -19,7 +19,7 @@ from orchestrator.cli.arguments import (
     StoreFolder,
 )
 from orchestrator.cli.output import console, print_json
-from orchestrator.shown import visible
+from orchestrator.shown import command, visible
 
 if TYPE_CHECKING:
     from orchestrator.config import Cluster
@@ -72,7 +72,7 @@ def status(
     there = _cluster(cluster, address, store) if cluster or address else None
     if job is None:
         if there:
-            where = f"`stepwise status --store {there.store}` lists them where that store is"
+            where = f"`{command('status', '--store', there.store)}` lists them where that store is"
             raise typer.BadParameter(f"say which job; {where}")
         sys.exit(show_jobs(StageStore(store.absolute()), console(), as_json=as_json))
     sys.exit(show_status(job_name(job), there, store.absolute(), console(), as_json=as_json))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from orchestrator.config import Job, Method, PretrainedModel
 from orchestrator.identity import non_default
 from orchestrator.report import words
-from orchestrator.shown import names_only
+from orchestrator.shown import code, markdown, names_only
 from orchestrator.store import FrontierPoint, Manifest, Place
 
 _ABOUT: dict[Method, str] = {
@@ -55,7 +55,7 @@ class Card:
         job, trial, stage = self.place.plan.job.name, self.place.trial, self.place.tried.stage
         return "\n".join(
             [
-                f"# {job}, {trial.name}, stage {stage.index}",
+                f"# {markdown(job)}, {markdown(trial.name)}, stage {stage.index}",
                 "",
                 _ABOUT[trial.method],
                 "",
@@ -68,7 +68,7 @@ class Card:
         rate = self.point.examples_per_second if self.point else metrics.examples_per_second
         against = f", {words.speedup(self.point.speedup)} No CoT" if self.point and self.point.speedup else ""
         right = round(metrics.exact_match * metrics.examples)
-        yield ["task", _task(self.place.trial.job)]
+        yield ["task", markdown(_task(self.place.trial.job))]
         yield ["method", words.LABELS[self.place.trial.method]]
         yield ["CoT tokens removed", f"{metrics.removed_tokens} of {metrics.total_tokens}"]
         yield [
@@ -92,7 +92,7 @@ answer = output["generated_text"].partition("####")[2].partition({json.dumps(sel
 ```
 
 The model was measured with greedy decoding, as `generation_config.json` has it. After this prompt it writes
-`{self.written}`."""
+{code(self.written)}."""
 
     def _lineage(self) -> str:
         rows = [
@@ -123,12 +123,12 @@ The model was measured with greedy decoding, as `generation_config.json` has it.
 stepwise run job.toml
 ```
 
-It was trained with {versions}.{note}"""
+It was trained with {markdown(versions)}.{note}"""
 
     def _licence(self) -> str:
         model = self.place.trial.job.model
         if isinstance(model, PretrainedModel):
-            says = f"These weights derive from `{model.name}`, whose licence and terms hold for them."
+            says = f"These weights derive from {code(model.name)}, whose licence and terms hold for them."
         else:
             says = "These weights were trained from random ones. The licence of Stepwise does not extend to them."
         return f"## Licence\n\n{says} Name a licence here before you publish them."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import MultiplicationTask, Task
 from orchestrator.report import words
+from orchestrator.shown import visible
 from orchestrator.store import Place
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
     )
     for prediction in predictions:
         yield ""
-        yield f"question  {prediction.question}"
-        yield f"writes    {prediction.written}"
-        yield f"answer    {prediction.answer or '(none: it wrote no ####)'}"
+        yield f"question  {visible(prediction.question)}"
+        yield f"writes    {visible(prediction.written)}"
+        yield f"answer    {visible(prediction.answer or '(none: it wrote no ####)')}"
         if note := _unlike_training(place.trial.job.task, prediction.question):
             yield f"note      {note}"
 

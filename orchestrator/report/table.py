@@ -15,6 +15,7 @@ from orchestrator.report import words
 from orchestrator.report.trials import TrialPoints
 from orchestrator.search import Standing
 from orchestrator.search.objective import value_words
+from orchestrator.shown import cell
 from orchestrator.space import symbols
 from orchestrator.store.frontier import FrontierPoint
 
@@ -121,7 +122,7 @@ def frontier_csv(points: Sequence[FrontierPoint]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FIELDS, *_searched(points)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_records(points))
+    writer.writerows({key: cell(value) for key, value in record.items()} for record in _records(points))
     return text.getvalue()
 
 

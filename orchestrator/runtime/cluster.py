@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orchestrator.config import Resources
 from orchestrator.errors import InputError, Problem, StepwiseError, first_line
+from orchestrator.store import inside
 from orchestrator.store.claims import claim, held
 
 DRIVER = "stepwise_driver"
@@ -179,7 +180,7 @@ def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
     """An empty folder for what Ray's nodes share for a while, removed afterwards; what killed commands left goes."""
     tidy_ray_storage(store)
     own = store / "ray" / f"{what}-{uuid.uuid4().hex[:8]}"
-    own.parent.mkdir(parents=True, exist_ok=True)
+    inside(store, own.parent).mkdir(parents=True, exist_ok=True)
     lock = own.with_suffix(LIVING)
     while not (living := claim(lock)):  # somebody tidied it away before it was locked
         pass

@@ -16,15 +16,14 @@ from rich.console import Console
 from orchestrator.config import NAME, Job, load_job, parse_setting
 from orchestrator.errors import FORBIDDEN, INTERRUPTED, InputError, Problem, StepwiseError, TrialError
 from orchestrator.fork import fork_plan
-from orchestrator.identity import field_diff
-from orchestrator.plan import Content, Plan, PlannedStage, Trial, build_plan
+from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import write_report
 from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
 from orchestrator.runtime.cluster import concurrent_trials
-from orchestrator.runtime.drift import other_fields, refuse_drift, refuse_other_job
+from orchestrator.runtime.drift import other_fields, refuse_drift, refuse_other_job, refuse_other_origin
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import Webhook
 from orchestrator.runtime.order import open_trials
@@ -127,10 +126,7 @@ def _with_its_data(plan: Plan, store: StageStore) -> Plan:
     """The plan of a saved job that is to train, with its data and model as they are now. Raises ``InputError``."""
     if not is_fork(plan.job.name, store):
         return _prepared_plan(plan.job, store)
-    now, stage = Content.of(plan.job).document(plan.job), plan.trials[0].stages[-1]
-    if lines := [line for key in now for line in field_diff(stage.identity[key], now[key], key)]:
-        found = f"left a chain that was made of something else: {'; '.join(lines)}"
-        raise InputError(Problem("RUN005", plan.job.name, found, "put it back, or fork again"))
+    refuse_other_origin(plan)
     return plan
 
 
@@ -192,7 +188,7 @@ def extend_job(
     added = saved_added_seeds(plan.job.name, store)
     unfinished = {trial.seed for trial in open_trials(plan, store)}
     if plan.to_propose or not unfinished <= set(added):
-        raise InputError(Problem("RUN003", plan.job.name, "is not finished", f"`stepwise run {path}` first"))
+        raise InputError(Problem("RUN003", plan.job.name, "is not finished", f"`{command('run', path)}` first"))
     new: tuple[int, ...] = ()
     if unfinished:
         console.print("the seeds added before are not finished; they come first, nothing is added")
@@ -357,7 +353,7 @@ def _findings(plan: Plan, store: StageStore) -> Findings:
 
 
 def report_folder(plan: Plan, store: StageStore) -> Path:
-    return job_folder(store.root, plan.job.name) / "report"
+    return job_folder(store.root, plan.job.name, "report")
 
 
 def track_job(plan: Plan, store: StageStore, console: Console) -> int:

@@ -16,6 +16,7 @@ from orchestrator.plan import build_plan
 from orchestrator.report.words import count
 from orchestrator.runtime.jobs import JobServer, Submission, Unreachable
 from orchestrator.runtime.status import JobState, job_state, state_table
+from orchestrator.shown import command, visible_log
 from orchestrator.store import StageStore, saved_plan
 
 DONE = 0
@@ -44,12 +45,12 @@ def submit_job(
         raise InputError(Problem("CLU012", cluster.address, found, "`stepwise stop` it first"))
     if dry_run:
         console.print(f"{job.name}: {count(len(plan.trials), 'trial')}. {cluster.address} would run:")
-        console.print(" ".join(("stepwise", *words)))
+        console.print(command(*words))
         return DONE
     name = running[-1].id if running else server.submit(job.name, work, words, path)
     console.print(f"{job.name} {'runs already' if running else 'is submitted'}: {name}")
     console.print(f"Ray      {server.page(name)}")
-    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {cluster.store}'}")
+    console.print(f"MLflow   {job.tracking.uri or command('ui', '--store', cluster.store)}")
     console.print(f"store    {cluster.store}")
     return DONE
 
@@ -93,7 +94,7 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
     console.print(f"{job}: {state.words}; store {root}")
     console.print(state_table(state))
     if state.state == "unfinished" and not (latest and latest.alive):
-        again = "submit it again to go on" if cluster else f"`stepwise run {job} --store {root}` goes on"
+        again = "submit it again to go on" if cluster else f"`{command('run', job, '--store', root)}` goes on"
         console.print(f"nothing trains: a command that just began, or none; {again}")
     return DONE
 
@@ -103,10 +104,10 @@ def show_logs(job: str, cluster: Cluster, *, follow: bool) -> int:
     server = JobServer.connect(cluster)
     latest = _latest(server, job)
     if not follow:
-        sys.stdout.write(server.logs(latest.id))
+        sys.stdout.write(visible_log(server.logs(latest.id)))
         return DONE
     for text in server.follow(latest.id):
-        sys.stdout.write(text)
+        sys.stdout.write(visible_log(text))
         sys.stdout.flush()
     ended = server.wait(latest.id, 10)
     if ended.status == "STOPPED":

@@ -2,7 +2,7 @@
 
 from orchestrator.store.chain import Chain, Tried, replay, replay_all
 from orchestrator.store.claims import Claim
-from orchestrator.store.folders import job_folder, replace_file, sweep
+from orchestrator.store.folders import inside, job_folder, read_record, replace_file, sweep
 from orchestrator.store.frontier import FrontierPoint, best_point, frontier, points_of
 from orchestrator.store.jobs import (
     check_fork_name,
@@ -36,6 +36,7 @@ __all__ = [
     "check_fork_name",
     "find_stage",
     "frontier",
+    "inside",
     "is_fork",
     "job_folder",
     "jobs_like",
@@ -44,6 +45,7 @@ __all__ = [
     "points_of",
     "proposals",
     "pruned_trials",
+    "read_record",
     "record_proposal",
     "record_pruned",
     "replace_file",

@@ -16,7 +16,7 @@ from orchestrator.errors import InputError, Problem, StoreError, first_line
 from orchestrator.fork import chain_plan
 from orchestrator.method.stage import Record
 from orchestrator.plan import Content, Plan, build_plan, read_chain
-from orchestrator.store.folders import job_folder, replace_file
+from orchestrator.store.folders import job_folder, read_record, replace_file
 from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore
 from orchestrator.tasks import make_task
@@ -95,13 +95,13 @@ def save_fork(plan: Plan, store: StageStore) -> None:
 def saved_plan(name: str, store: StageStore) -> Plan | None:
     """The plan of a job that was run on this store, by its name."""
     file = _file(store.root, name)
-    return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
+    return _read(file, store).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
 
 
 def saved_job(name: str, store: StageStore) -> SavedJob | None:
     """A job as it was remembered, without a plan of it."""
     file = _file(store.root, name)
-    return _read(file) if file.exists() else None
+    return _read(file, store) if file.exists() else None
 
 
 def saved_names(store: StageStore) -> list[str]:
@@ -123,20 +123,20 @@ def jobs_like(name: str, store: StageStore) -> str:
 def is_fork(name: str, store: StageStore) -> bool:
     """Whether a saved job is one given chain."""
     file = _file(store.root, name)
-    return file.exists() and bool(_read(file).chain)
+    return file.exists() and bool(_read(file, store).chain)
 
 
 def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
     """The seeds that were added to a job's own."""
     file = _file(store.root, name)
-    return _read(file).added_seeds if file.exists() else ()
+    return _read(file, store).added_seeds if file.exists() else ()
 
 
 def saved_plans(store: StageStore) -> list[Plan]:
     """The plans of all jobs that were run on a store, by name; but of those whose data cannot be read from here."""
     plans = []
     for name in saved_names(store):
-        saved = _read(_file(store.root, name))
+        saved = _read(_file(store.root, name), store)
         with suppress(InputError):
             plans.append(saved.plan(store))
     return plans
@@ -178,12 +178,12 @@ def _write(file: Path, saved: SavedJob) -> None:
 
 
 def _file(root: Path, name: str) -> Path:
-    return job_folder(root, name) / "job.json"
+    return job_folder(root, name, "job.json")
 
 
-def _read(file: Path) -> SavedJob:
+def _read(file: Path, store: StageStore) -> SavedJob:
     try:
-        saved = SavedJob.model_validate_json(file.read_bytes())
+        saved = SavedJob.model_validate_json(read_record(store.root, file))
         # an older version saved paths as they were typed: from the folder that a command runs in
         return saved if saved.read else saved.model_copy(update={"job": placed(saved.job)})
     except OSError as error:

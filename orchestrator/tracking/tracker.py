@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.config import Job, job_toml
 from orchestrator.environment import PROXIES, set_here
@@ -19,7 +20,7 @@ from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.search import standings
 from orchestrator.shown import command
-from orchestrator.store import Chain, FrontierPoint, Manifest, StageStore, points_of, pruned_trials, replay_all
+from orchestrator.store import Chain, FrontierPoint, Manifest, StageStore, inside, points_of, pruned_trials, replay_all
 from orchestrator.store.cost import cost_of
 from orchestrator.tracking.environment import honour
 from orchestrator.tracking.models import Models, registered_name
@@ -220,6 +221,8 @@ class Tracker:
             del self._runs[record.uid]  # the trial went back over a stage: its run tells what no longer stands
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
+            if self._own:  # a database that somebody else wrote
+                inside(self.store.root, Path(unquote(urlsplit(run.info.artifact_uri).path)))
             self._add_params(run, record)
             self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))
         return self._runs[record.uid]

@@ -6,12 +6,15 @@ import fcntl
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
 import sqlite3
 import struct
 import subprocess
 import sys
 import termios
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -183,3 +186,91 @@ def test_store_that_is_only_to_be_read_is_read(tmp_path: Path, stepwise: Callabl
     assert "MLF001" in tracked.stderr and "readonly database" in tracked.stderr
     refused = read_only("run", tmp_path / "job.toml")
     assert refused.returncode == 2 and "STO004" in refused.stderr
+
+
+def obeyed(text: str) -> list[str]:
+    """The characters of a text that a terminal obeys, but for ends of lines."""
+    return [char for char in text if char in "\u202e\x7f" or (char != "\n" and unicodedata.category(char) == "Cc")]
+
+
+def test_text_of_others_moves_no_cursor(tmp_path: Path, stepwise: Callable) -> None:
+    store = trained(tmp_path, HOSTILE)
+    named = tmp_path / "\x1b[2J<b>.jsonl"
+    named.write_text((tmp_path / "train.jsonl").read_text())
+    for words in (
+        ("doctor", tmp_path / "job.toml", f"task.train={json.dumps(str(named))}"),
+        ("doctor", tmp_path / "job.toml", "--json"),
+        ("predict", "sums", f"{HOSTILE} 1 + 1 + 1"),
+        ("predict", "sums", f"{HOSTILE} 1 + 1 + 1", "--json"),
+        ("status", "sums"),
+        ("report", "sums"),
+        ("run", HOSTILE),
+        ("doctor", tmp_path / "job.toml", 'task.train="\x1b[2Jgone.jsonl"'),
+    ):
+        done = stepwise(*words, "--store", store.root)
+        assert not obeyed(done.out + done.err), words
+    shown = stepwise("predict", "sums", f"{HOSTILE} 1 + 1 + 1", "--store", store.root)
+    assert r"\x1b]0;owned\x07\x1b[2J\u202e<img" in shown.out and shown.code == 0
+    assert HOSTILE in process("data", tmp_path / "job.toml").stdout.decode()
+
+
+def test_text_of_others_is_text_on_a_card(tmp_path: Path, stepwise: Callable) -> None:
+    store = trained(tmp_path, HOSTILE, "<img src=x>|`a`.jsonl")
+    assert stepwise("export", "sums", tmp_path / "home", "--store", store.root).code == 0
+    card = (tmp_path / "home/README.md").read_text()
+    assert not obeyed(card)
+    outside_code = re.sub(r"```.*?```|(`+).*?\1", "", card.replace("\\`", ""), flags=re.DOTALL)
+    assert "<img" not in outside_code.replace("\\<", "") and r"\<img src=x\>\|" in card
+
+
+@pytest.mark.parametrize("what", ["stage", "jobs", "report", "job.json", "data"])
+def test_link_does_not_lead_out_of_a_store(tmp_path: Path, stepwise: Callable, what: str) -> None:
+    """A store that somebody else wrote: what it links to is neither read, nor written, nor removed."""
+    store = trained(tmp_path)
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "mine.txt").write_text("mine")
+    at = {
+        "stage": next(store.stages.iterdir()),
+        "jobs": store.root / "jobs",
+        "report": store.root / "jobs/sums/report",
+        "job.json": store.root / "jobs/sums/job.json",
+        "data": store.root / "data",
+    }[what]
+    there = private / at.name if at.exists() else private
+    if at.exists():
+        at.rename(there)
+    at.symlink_to(there)
+    before = {path: path.stat().st_mtime_ns for path in private.rglob("*")}
+    words = ("doctor", tmp_path / "job.toml") if what == "data" else ("report", "sums")
+    refused = stepwise(*words, "--store", store.root)
+    assert refused.code == 2 and "STO009" in refused.err and "leads out of the store" in refused.err, refused
+    stepwise("fsck", "--repair", "--store", store.root)
+    assert {path: path.stat().st_mtime_ns for path in private.rglob("*")} == before and at.is_symlink()
+
+
+@pytest.mark.parametrize("what", ["huge", "deep", "fifo"])
+@pytest.mark.parametrize("record", ["manifest", "job"])
+def test_record_that_is_none_is_refused(tmp_path: Path, stepwise: Callable, record: str, what: str) -> None:
+    store = trained(tmp_path)
+    file = next(store.stages.glob("*/manifest.json")) if record == "manifest" else store.root / "jobs/sums/job.json"
+    file.unlink()
+    if what == "huge":
+        with file.open("wb") as sparse:
+            sparse.truncate(1 << 40)
+    elif what == "deep":
+        file.write_text("[" * 200_000)
+    else:
+        os.mkfifo(file)
+    refused = stepwise("report", "sums", "--store", store.root)
+    assert refused.code == 2 and str(file) in refused.err and "Traceback" not in refused.err, refused
+
+
+def test_hints_can_be_typed(tmp_path: Path, stepwise: Callable) -> None:
+    store = trained(tmp_path)
+    moved = tmp_path / "a store; with $blanks"
+    store.root.rename(moved)
+    shutil.rmtree(next((moved / "stages").iterdir()))
+    shown = stepwise("status", "sums", "--store", moved)
+    [hint] = re.findall("`(stepwise run .*)` goes on", shown.out)
+    assert shlex.split(hint) == ["stepwise", "run", "sums", "--store", str(moved)]
