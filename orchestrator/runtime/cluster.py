@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestrator.config import Resources
 from orchestrator.errors import InputError, Problem, StepwiseError, first_line
@@ -78,6 +79,33 @@ class Placement:
     """How often a driver may be lost with its node."""
 
 
+LONGEST_SOCKET = "/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
+"""What Ray adds to its folder. The kernel takes 107 bytes of a socket's path."""
+MOST_FOLDER_BYTES = 107 - len(LONGEST_SOCKET)
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+"""Where a folder for Ray's sockets may be made."""
+
+
+@contextmanager
+def socket_folder() -> Iterator[str | None]:
+    """Where Ray keeps its sockets for a while: None where it chooses well itself, else a short folder for us alone.
+
+    Slurm and others name a TMPDIR that is too long. Raises ``InputError`` where no short folder can be made.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    chosen = os.environ.get(variable or "", "")
+    if chosen.isascii() and len(chosen) <= MOST_FOLDER_BYTES:
+        yield None
+        return
+    place = next((place for place in SHORT_FOLDERS if os.access(place, os.W_OK | os.X_OK)), None)
+    if place is None:
+        found = f"{chosen!r} takes {len(os.fsencode(chosen))} bytes; Ray's sockets have room for {MOST_FOLDER_BYTES}"
+        fix = f"set RAY_TMPDIR to a folder of at most {MOST_FOLDER_BYTES} ASCII characters"
+        raise InputError(Problem("RAY002", str(variable), found, fix))
+    with TemporaryDirectory(prefix="stepwise-", dir=place, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 @contextmanager
 def local_ray(resources: Resources) -> Iterator[Placement]:
     """Ray with all cores of this machine, token-protected, without dashboard. Raises ``StepwiseError``."""
@@ -88,9 +116,21 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 
+    with socket_folder() as folder:
+        _start(folder)
+        try:
+            yield Placement(concurrent_trials(resources), {DRIVER: 1})
+        finally:
+            ray.shutdown()
+
+
+def _start(folder: str | None) -> None:
+    import ray
+
     try:
         ray.init(
             address="local",
+            _temp_dir=folder,
             num_cpus=_cores(),
             num_gpus=_gpus(),
             resources={DRIVER: 1_000},
@@ -105,10 +145,6 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
             Problem("RAY001", "Ray", f"did not start: {found}", "run the same command again")
         ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        yield Placement(concurrent_trials(resources), {DRIVER: 1})
-    finally:
-        ray.shutdown()
 
 
 def concurrent_trials(resources: Resources) -> int:

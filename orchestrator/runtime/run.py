@@ -22,7 +22,7 @@ from orchestrator.report.ending import ending
 from orchestrator.report.findings import Findings
 from orchestrator.report.words import count
 from orchestrator.runtime.attach import Attachment, check_address
-from orchestrator.runtime.cluster import concurrent_trials
+from orchestrator.runtime.cluster import concurrent_trials, socket_folder
 from orchestrator.runtime.drift import other_fields, refuse_drift, refuse_other_job, refuse_other_origin
 from orchestrator.runtime.mirroring import Mirroring
 from orchestrator.runtime.notify import Webhook
@@ -316,6 +316,8 @@ def _check_room(job: Job, at: Attachment | None) -> None:
         check_address(at)
     else:
         concurrent_trials(job.resources)
+        with socket_folder():  # can be had, or is refused
+            pass
 
 
 def print_report(plan: Plan, store: StageStore, console: Console) -> None:
