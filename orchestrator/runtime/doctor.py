@@ -63,6 +63,11 @@ def _data(job: Job, store: StageStore) -> JobData:
         return prepare_data(job, StageStore(Path(aside)))
 
 
+def _from_here(place: str) -> str:
+    """A place as a person would type it in this folder."""
+    return place.removeprefix(f"{Path.cwd()}/")
+
+
 def _splits(job: Job) -> tuple[Split, ...]:
     tested = not isinstance(job.task, ExampleSource) or job.task.test is not None
     return ("train", "validation", "test") if tested else ("train", "validation")
@@ -91,7 +96,7 @@ def _leaks(questions: dict[Split, _Questions], task: Task) -> Iterator[Leak]:
         common = questions[split].rows.keys() & questions[other].rows.keys()
         if common:
             first = min(questions[split].rows[question] for question in common)
-            yield Leak(split=split, other=other, questions=len(common), first=task.place(split, first))
+            yield Leak(split=split, other=other, questions=len(common), first=_from_here(task.place(split, first)))
 
 
 def _cot_lengths(table: TokenTable) -> NDArray[np.int32]:
@@ -127,7 +132,7 @@ def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:
     tokens = _texts(table.tokens[begin:end], data.tokenizer)
     start, stop = int(table.cot_start[row]), int(table.cot_end[row])
     return Shown(
-        place=data.task.place("train", row),
+        place=_from_here(data.task.place("train", row)),
         question=tokens[: start - 1],
         cot=tokens[start:stop],
         answer=tokens[stop + 1 : -1],
