@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import start
 from commands import stepwise as in_a_process
 from mlflow import MlflowClient
 
@@ -127,3 +128,11 @@ def test_variables_that_count_are_listed(stepwise: Callable) -> None:
     for name in ("STEPWISE_STORE", "STEPWISE_MIRROR", "STEPWISE_WEBHOOK", "RAY_ADDRESS", "RAY_TMPDIR", "HTTPS_PROXY"):
         assert name in told
     assert "MLFLOW_TRACKING_URI" in told and "not used" in told
+
+
+def test_two_commands_at_once_on_a_fresh_store_say_nothing_of_it(tmp_path: Path) -> None:
+    trained(tmp_path, tmp_path / "s")
+    both = [start("track", "small", "--store", tmp_path / "s", cwd=tmp_path) for _ in range(2)]
+    for command in both:
+        said, _ = command.communicate(timeout=200)
+        assert command.returncode == 0 and "error" not in said, said
