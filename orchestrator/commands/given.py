@@ -13,8 +13,11 @@ from orchestrator.config import NAME, Job, load_job
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan, build_plan
 from orchestrator.ray.joined import Attachment, check_address
+from orchestrator.ray.local import socket_folder
 from orchestrator.ray.placement import concurrent_trials
-from orchestrator.store import StageStore, jobs_like, plan_for, saved_plan
+from orchestrator.store import StageStore, is_fork, jobs_like, plan_for, saved_plan
+from orchestrator.trials.drift import refuse_other_origin
+from orchestrator.trials.order import open_trials
 
 FOLDERS = ("stages", "jobs", "data", "ray")
 """Of a store: what a run writes into."""
@@ -28,19 +31,37 @@ QUIET = {
 
 
 def whole_plan(
-    path: Path, overrides: tuple[str, ...], store: StageStore, mirroring: Mirroring, at: Attachment | None = None
+    path: Path,
+    overrides: tuple[str, ...],
+    store: StageStore,
+    mirroring: Mirroring,
+    at: Attachment | None = None,
+    *,
+    extends: bool = False,
 ) -> Plan:
-    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``."""
+    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``.
+
+    Of a saved job with nothing left to train as it was remembered, unless the command ``extends`` it.
+    """
     if is_name(path):
         check_writable(store.root)
         mirroring.bring_records(str(path))
     if plan := named_plan(path, overrides, store):
         check_room(plan.job, at)
-    else:
-        job = checked_job(path, overrides, store.root, at)
-        mirroring.bring_records(job.name)
-        plan = _prepared_plan(job, store)
+        mirroring.bring_stages(plan)
+        return _with_its_data(plan, store) if extends or plan.to_propose or open_trials(plan, store) else plan
+    job = checked_job(path, overrides, store.root, at)
+    mirroring.bring_records(job.name)
+    plan = _prepared_plan(job, store)
     mirroring.bring_stages(plan)
+    return plan
+
+
+def _with_its_data(plan: Plan, store: StageStore) -> Plan:
+    """The plan of a saved job that is to train, with its data and model as they are now. Raises ``InputError``."""
+    if not is_fork(plan.job.name, store):
+        return _prepared_plan(plan.job, store)
+    refuse_other_origin(plan)
     return plan
 
 
@@ -86,6 +107,8 @@ def check_room(job: Job, at: Attachment | None) -> None:
         check_address(at)
     else:
         concurrent_trials(job.resources)
+        with socket_folder():  # can be had, or is refused
+            pass
 
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orchestrator.commands.given import QUIET, is_name, short, whole_plan
 from orchestrator.commands.mirroring import Mirroring
-from orchestrator.commands.report import print_report, report_folder
+from orchestrator.commands.report import findings_of, print_ending, report_folder, written_report
 from orchestrator.commands.webhook import Webhook
 from orchestrator.errors import INTERRUPTED, StepwiseError, TrialError
 from orchestrator.labels import count
@@ -19,8 +19,9 @@ from orchestrator.ray.joined import Attachment
 from orchestrator.ray.tune import run_trials
 from orchestrator.report.terminal.live import Watch
 from orchestrator.results.frontier import frontier
-from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, save_job, sweep
-from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.shown import command
+from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, save_job, saved_job, sweep
+from orchestrator.tracking import BackgroundTracker, Tracker, unused_uri
 from orchestrator.trials.chain import replay_all
 from orchestrator.trials.drift import other_fields, refuse_drift
 from orchestrator.trials.order import open_trials
@@ -53,12 +54,18 @@ def run_job(
     mirroring = Mirroring(mirror_url, store, console)
     plan = whole_plan(path, overrides, store, mirroring, at)
     refuse_drift(plan, store, accept=accept_drift)
-    if not is_name(path):
+    if not is_name(path) or _read_anew(plan, store):
         if lines := other_fields(plan, store):
             console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
             console.print("what it had trained stays, and whoever runs it as it was has it back")
         save_job(plan, store)
     return run_plan(plan, store, console, mirroring, at)
+
+
+def _read_anew(plan: Plan, store: StageStore) -> bool:
+    """Whether the plan was made of other data, or another model, than the saved job of its name remembers."""
+    saved = saved_job(plan.job.name, store)
+    return saved is not None and not saved.chain and saved.read != plan.content
 
 
 def run_plan(
@@ -68,7 +75,7 @@ def run_plan(
     mirroring: Mirroring,
     at: Attachment | None = None,
 ) -> int:
-    started, job = time.time(), plan.job
+    started, job, unused = time.time(), plan.job, unused_uri(plan.job.tracking.uri)
     sweep(store.root)
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
@@ -90,20 +97,26 @@ def run_plan(
     upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
         plan, code = _train(plan, store, tracker, mirroring, webhook, console, started, at)
-        if frontier(plan, store):
-            print_report(plan, store, console)
-            tracker.finish(report_folder(plan, store))
         upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
+        if frontier(plan, store):
+            findings = findings_of(plan, store)
+            said = written_report(findings, report_folder(plan, store))
+            tracker.finish(report_folder(plan, store))
+            # last: whatever becomes of what is printed, the records are complete
+            print_ending(findings, said, console)
     except BaseException as error:
         code = _code_of(error)
         raise
     finally:
         mirroring.close(upload)
         if not tracker.close(tracking):
-            later = f"stepwise track {job.name} --store {short(store.root)}"
+            later = command("track", job.name, "--store", short(store.root))
             console.print(f"MLflow has not got everything; later: {later}")
         webhook.end(code)
-    console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {short(store.root)}'}")
+    ui = command("ui", "--store", short(store.root))
+    console.print(f"MLflow   {records.page() or job.tracking.uri or ui}")
+    if unused:
+        console.print(unused)
     return code
 
 

@@ -23,7 +23,7 @@ from orchestrator.config.fields import (
     Training,
 )
 from orchestrator.config.job import NAME, Job, Task
-from orchestrator.config.reading import load_job, parse_setting, valid_job
+from orchestrator.config.reading import load_job, parse_setting, placed, read_job, valid_job
 from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.template import job_toml, template
@@ -58,6 +58,8 @@ __all__ = [
     "load_cluster",
     "load_job",
     "parse_setting",
+    "placed",
+    "read_job",
     "reference",
     "template",
     "valid_cluster",

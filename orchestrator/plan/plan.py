@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from orchestrator.method.stage import NEEDS, StageSpec, first_steps
 from orchestrator.method.stepwise import explicit_cot_stages, no_cot_stages, stepwise_stages
 from orchestrator.plan import grid
 from orchestrator.plan.checks import job_problems
-from orchestrator.plan.content import epoch_steps, model_content
+from orchestrator.plan.content import Content
 from orchestrator.plan.grid import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
@@ -103,8 +103,8 @@ class Plan:
     """Configurations that Optuna has not proposed yet."""
     estimated: bool = False
     """Whether ``total_tokens`` is a guess, without a tokenizer; a run counts, and has its last stages by that."""
-    content: dict[str, Any] = field(default_factory=dict)
-    """What says which examples, and which model, its stages are made of, before a search sets anything."""
+    content: Content | None = None
+    """What its stages are made of; of a fork that was saved by an older version, not known."""
 
     @property
     def groups(self) -> dict[Settings, tuple[Trial, ...]]:
@@ -135,11 +135,18 @@ def estimated_total_tokens(job: Job) -> int:
     return task.cot_pieces if isinstance(job.model, PretrainedModel) else task.cot_symbols
 
 
-def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()) -> Plan:
+def build_plan(
+    job: Job,
+    total_tokens: int | None = None,
+    proposed: Sequence[Settings] = (),
+    content: Content | None = None,
+) -> Plan:
     """The plan of a job. ``total_tokens`` as measured on the tokens, else estimated.
 
-    ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial.
+    ``proposed``: what Optuna has proposed so far. A chain that two configurations share is one trial. ``content``: of
+    its data and model as they were read before; without it they are read.
     """
+    content = content or Content.of(job)
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
     estimated = total_tokens is None and isinstance(job.model, PretrainedModel) and job.task.type != "multiplication"
     known: Sequence[Settings] = [()]
@@ -148,27 +155,23 @@ def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Set
         known = grid.configurations(job.search) or proposed
         to_propose = (job.search.configurations or 0) - len(proposed) if job.search.type == "optuna" else 0
         if to_propose:
-            _variants(job, grid.extremes(job.search), total, estimated)
-    content = model_content(job.model)
+            _variants(job, grid.extremes(job.search), total, estimated, content)
     trials: dict[tuple[Method, str], Trial] = {}
-    for settings, variant in _variants(job, known, total, estimated).items():
+    for settings, variant in _variants(job, known, total, estimated, content).items():
         common = common_identity(variant, content)
-        specs = {method: _specs(variant, method, total) for method in job.methods}
+        specs = {method: _specs(variant, method, total, content.epoch_steps(variant)) for method in job.methods}
         for seed in job.seeds:
             for method in job.methods:
                 trial = _trial(variant, method, seed, settings, specs[method], common)
                 trials.setdefault((method, trial.stages[-1].key), trial)
-    whole = common_identity(job, content)
-    made_of = {name: whole[name] for name in ("task", "model")}
-    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, made_of)
+    return Plan(job, total, tuple(trials.values()), max(0, to_propose), estimated, content)
 
 
-def common_identity(job: Job, content: dict[str, str]) -> dict[str, Any]:
+def common_identity(job: Job, content: Content) -> dict[str, Any]:
     """What all stages of a trial have in common and what changes their numbers."""
     return {
         "method_version": METHOD_VERSION,
-        "task": make_task(job.task).identity,
-        "model": non_default(job.model) | content,
+        **content.document(job),
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
     }
@@ -225,14 +228,16 @@ def _judging(job: Job, spec: StageSpec) -> dict[str, Any]:
     return {"stability": judging} if judging else {}
 
 
-def _variants(job: Job, known: Iterable[Settings], total: int, estimated: bool) -> dict[Settings, Job]:
+def _variants(
+    job: Job, known: Iterable[Settings], total: int, estimated: bool, content: Content
+) -> dict[Settings, Job]:
     """The job of every configuration. Raises ``InputError`` with every problem of any of them, once."""
     variants: dict[Settings, Job] = {}
     problems: dict[Problem, None] = {}
     for settings in known:
         try:
             variants[settings] = grid.applied(job, settings) if settings else job
-            problems |= dict.fromkeys(job_problems(variants[settings], total, estimated))
+            problems |= dict.fromkeys(job_problems(variants[settings], total, estimated, content))
         except InputError as error:
             problems |= dict.fromkeys(error.problems)
     if problems:
@@ -255,10 +260,10 @@ def _trial(
     )
 
 
-def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
+def _specs(job: Job, method: Method, total: int, epoch_steps: int) -> tuple[StageSpec, ...]:
     """The stages of every seed: they differ in nothing else."""
     if method == "icot_kd":
         scratch = isinstance(job.model, ScratchModel)
-        return parts.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
-    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
+        return parts.stages(job.icot_kd, job.schedule, 0, total, epoch_steps, scratch=scratch)
+    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps)
     return specs if job.max_steps is None else first_steps(specs, job.max_steps)
