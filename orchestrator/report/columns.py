@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.results.frontier import FrontierPoint
+from orchestrator.shown import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +22,7 @@ def frontier_csv(points: Sequence[FrontierPoint]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FIELDS, *_searched(points)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_records(points))
+    writer.writerows({key: cell(value) for key, value in record.items()} for record in _records(points))
     return text.getvalue()
 
 

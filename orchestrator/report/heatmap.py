@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from orchestrator.shown import cell
+
 if TYPE_CHECKING:
     from orchestrator.method.probing.linear_probe import Grid, ProbeScores
 
@@ -55,7 +57,7 @@ class ProbeReport:
         for score, model in product(self.scores, ("trained", "untrained")):
             for layer, row in enumerate(getattr(score, model)):
                 for position, value in enumerate(row):
-                    place = [layer, position, self.positions[position]]
+                    place = [layer, position, cell(self.positions[position])]
                     facts = [round(value, 4), round(score.constant, 4), round(score.skill(value), 4)]
                     writer.writerow([model, score.target.name, score.target.family, *place, *facts])
         return text.getvalue()

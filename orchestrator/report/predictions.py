@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import labels
 from orchestrator.config import MultiplicationTask, Task
 from orchestrator.results.find import Place
+from orchestrator.shown import visible
 
 if TYPE_CHECKING:
     from orchestrator.method.predict import Prediction
@@ -23,9 +24,9 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
     )
     for prediction in predictions:
         yield ""
-        yield f"question  {prediction.question}"
-        yield f"writes    {prediction.written}"
-        yield f"answer    {prediction.answer or '(none: it wrote no ####)'}"
+        yield f"question  {visible(prediction.question)}"
+        yield f"writes    {visible(prediction.written)}"
+        yield f"answer    {visible(prediction.answer or '(none: it wrote no ####)')}"
         if note := _unlike_training(place.trial.job.task, prediction.question):
             yield f"note      {note}"
 

@@ -77,7 +77,8 @@ def forecast(plan: Plan, store: StageStore) -> Forecast:
     chains = replay_all(plan, store)
     manifests = standing_manifests(chains)
     job_of = {stage.key: trial.job for trial in plan.trials for stage in trial.stages}
-    work = {key: _work(job_of[key], stage) for key, stage in unique.items()}
+    symbols = _example_symbols(plan)
+    work = {key: _work(job_of[key], stage, symbols) for key, stage in unique.items()}
     rate = _seconds_per_work(plan.job, work, manifests)
 
     def stage_forecast(stage: PlannedStage) -> StageForecast:
@@ -117,9 +118,11 @@ def _proposal(plan: Plan, rate: float | None) -> ProposalForecast | None:
     corners = grid.corners(plan.job.search) if plan.to_propose and plan.job.search else ()
     if not corners:
         return None
-    plans = [build_plan(grid.applied(plan.job, settings), plan.total_tokens) for settings in corners]
-    steps = sorted(_steps(each.unique_stages.values()) for each in plans)
-    work = sorted(sum(_work(each.job, stage) for stage in each.unique_stages.values()) for each in plans)
+    plans = [
+        build_plan(grid.applied(plan.job, settings), plan.total_tokens, content=plan.content) for settings in corners
+    ]
+    steps, symbols = sorted(_steps(each.unique_stages.values()) for each in plans), _example_symbols(plan)
+    work = sorted(sum(_work(each.job, stage, symbols) for stage in each.unique_stages.values()) for each in plans)
     seconds = None if rate is None else (round(rate * work[0]), round(rate * work[-1]))
     return ProposalForecast(steps=(steps[0], steps[-1]), seconds=seconds)
 
@@ -128,9 +131,14 @@ def _steps(stages: Iterable[PlannedStage]) -> int:
     return sum(stage.spec.steps for stage in stages)
 
 
-def _work(job: Job, stage: PlannedStage) -> int:
+def _example_symbols(plan: Plan) -> int:
+    """Symbols of the longest example, as they were counted when the plan was made."""
+    return plan.content.example_symbols if plan.content else make_task(plan.job.task).example_symbols
+
+
+def _work(job: Job, stage: PlannedStage, example_symbols: int) -> int:
     """Tokens that pass through the model while the stage trains, about, times its weights where they are known."""
-    length = make_task(job.task).example_symbols + 3 - (stage.spec.removed_from + stage.spec.removed_to) // 2
+    length = example_symbols + 3 - (stage.spec.removed_from + stage.spec.removed_to) // 2
     return stage.spec.steps * job.training.batch_size * length * (_parameters(job) or 1)
 
 

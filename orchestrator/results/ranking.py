@@ -44,8 +44,18 @@ def trial_value(search: Search, trial: Trial, points: Sequence[FrontierPoint], p
         return None
     last_at = {point.removed_tokens: point.exact_match for point in points}
     if search.objective == "area":
-        return _area(last_at, trial.stages[0].spec.total_tokens)
+        return area(last_at, trial.stages[0].spec.total_tokens)
     return float(max((removed for removed, match in last_at.items() if match >= search.min_accuracy), default=0))
+
+
+def area(last_at: Mapping[int, float], total: int) -> float:
+    """Return the area under exact match over the share of removed tokens, by trapezoids: at most 1.
+
+    ``last_at``: exact match by removed tokens, of ``total``. What was not reached counts as nothing. A search ranks
+    by it, and MLflow has it as ``score/auc``.
+    """
+    trapezoids = ((b - a) * (at_a + at_b) / 2 for (a, at_a), (b, at_b) in pairwise(sorted(last_at.items())))
+    return sum(trapezoids) / total
 
 
 def best_line(plan: Plan, ranked: Sequence[Standing]) -> str:
@@ -86,10 +96,3 @@ def _standing(
     known = [value for value in values if value is not None]
     together = (fmean(known) if search.aggregate == "mean" else min(known)) if len(known) == len(values) else None
     return Standing(settings, tuple(t.seed for t in trials), together, any(t.name in pruned for t in trials))
-
-
-def _area(last_at: Mapping[int, float], total: int) -> float:
-    """By trapezoids, over all of the CoT; what was not reached counts as nothing."""
-    reached = sorted(last_at.items())
-    trapezoids = ((b - a) * (at_a + at_b) / 2 for (a, at_a), (b, at_b) in pairwise(reached))
-    return sum(trapezoids) / total

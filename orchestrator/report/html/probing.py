@@ -51,7 +51,7 @@ class ProbedStage:
 
 def probe_folder(store: Path, job: str) -> Path:
     """Where ``stepwise probe`` leaves what it found in a job's stages."""
-    return job_folder(store, job) / "probe"
+    return job_folder(store, job, "probe")
 
 
 def probe_name(trial: str, stage: int, key: str) -> str:

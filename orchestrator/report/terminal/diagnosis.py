@@ -10,6 +10,7 @@ from rich.text import Text
 
 from orchestrator.labels import count
 from orchestrator.method.stage import Record
+from orchestrator.shown import visible
 from orchestrator.tasks import Split
 
 PERCENTILES = (50, 90, 99, 100)
@@ -123,7 +124,7 @@ def _examples(diagnosis: Diagnosis) -> Iterator[Text | str]:
     for shown in diagnosis.shown:
         yield ""
         tokens = len(shown.question) + len(shown.cot) + len(shown.answer) + 3
-        yield Text(f"{shown.place}: {tokens} tokens with 3 separators, {len(shown.cot)} of CoT", style="bold")
+        yield Text(f"{visible(shown.place)}: {tokens} tokens with 3 separators, {len(shown.cot)} of CoT", style="bold")
         yield f"  question  {_visible(shown.question)}"
         yield f"  CoT       {_visible(shown.cot)}"
         for removed in shown.removed:
@@ -132,7 +133,7 @@ def _examples(diagnosis: Diagnosis) -> Iterator[Text | str]:
 
 
 def _visible(tokens: tuple[str, ...]) -> str:
-    return " ".join(token.replace(" ", "␣").replace("\n", "↵") or "(nothing)" for token in tokens)
+    return " ".join(visible(token.replace(" ", "␣").replace("\n", "↵")) or "(nothing)" for token in tokens)
 
 
 def _kept(diagnosis: Diagnosis) -> Iterator[str]:
