@@ -43,23 +43,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """Fail a test that leaves a thread which may print into the next: one that goes on, or an open delivery."""
+def no_thread_of_ours_is_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of the package: what it prints would stand in the output of the next."""
     before = set(threading.enumerate())
     yield
-    new = set(threading.enumerate()) - before
-    open_deliveries = [thread for thread in new if (owner := _background(thread)) and not owner.closed]
-    assert not open_deliveries
-    for thread in new:
-        if not thread.daemon:
+    for thread in set(threading.enumerate()) - before:
+        target = getattr(thread, "_target", None)  # gone once the thread has ended
+        owner = getattr(target, "__self__", None)
+        if isinstance(owner, Background):
+            assert owner.closed, f"{thread.name} may still say something"
+        elif getattr(target, "__module__", None) and target.__module__.startswith("orchestrator"):
             thread.join(SECONDS_TO_END)
-    assert not [thread for thread in new if thread.is_alive() and not thread.daemon]
-
-
-def _background(thread: threading.Thread) -> Background | None:
-    """Return the delivery that works in a thread."""
-    owner = getattr(getattr(thread, "_target", None), "__self__", None)
-    return owner if isinstance(owner, Background) else None
+            assert not thread.is_alive(), thread
 
 
 class Finished(NamedTuple):

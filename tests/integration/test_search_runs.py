@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, manifests, stepwise
 
-pytestmark = pytest.mark.timeout(30 * 60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(30 * 60)]
 
 JOB = f"""
 name = "{{name}}"
@@ -82,7 +82,6 @@ def test_mlflow_has_settings_and_objective(grid: Path) -> None:
     assert job.data.tags["stepwise.best"].startswith("best: learning_rate=0.00")
 
 
-@pytest.mark.slow
 def test_extended_search_keeps_every_stage_and_a_fork_shares_its_beginning(grid: Path) -> None:
     before = committed(grid)
     extended = stepwise("extend", "grid.toml", "--seeds", "1", cwd=grid)
@@ -99,7 +98,6 @@ def test_extended_search_keeps_every_stage_and_a_fork_shares_its_beginning(grid:
     )
 
 
-@pytest.mark.slow
 def test_optuna_proposes_once_and_the_plan_knows_what_is_left(tmp_path: Path) -> None:
     job = write_job(tmp_path, "optuna", OPTUNA)
     first = stepwise("run", job, cwd=tmp_path)

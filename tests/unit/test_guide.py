@@ -91,7 +91,9 @@ def defined(file: Path, wanted: str) -> bool:
 
 def test_things_are_where_the_front_page_says() -> None:
     rows = re.findall(
-        r"^\| (.+?) \| `(\S+)` \| `(\S+)` \|$", section(REPOSITORY / "README.md", "Where things are"), re.M
+        r"^\| (.+?) \| \[`\S+`\]\((\S+)\) \| `(\S+)` \|$",
+        section(REPOSITORY / "README.md", "Where things are"),
+        re.MULTILINE,
     )
     for thing in ("Δ", "λ", "label mask", "optimizer reset", "Muon", "spot check", "commit", "restart"):
         assert any(thing in what for what, _, _ in rows)
