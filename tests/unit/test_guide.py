@@ -91,7 +91,7 @@ def defined(file: Path, wanted: str) -> bool:
 
 def test_things_are_where_the_front_page_says() -> None:
     rows = re.findall(
-        r"^\| (.+?) \| \[`\S+`\]\((\S+)\) \| `(\S+)` \|$",
+        r"^\| (.+?) \| \[\S+\]\((\S+)\) \| `(\S+)` \|$",
         section(REPOSITORY / "README.md", "Where things are"),
         re.MULTILINE,
     )
