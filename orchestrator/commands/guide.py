@@ -6,6 +6,7 @@ their text in the links' places.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,8 @@ TOPICS = {
 
 def show(topic: Topic, console: Console) -> None:
     """Print a topic, wrapped to the terminal."""
-    page = Markdown(topic.text(), hyperlinks=False)
+    text = re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r"\1", topic.text())  # a link within the page leads nowhere here
+    page = Markdown(text, hyperlinks=False)
     console.print(page, width=min(console.width, WIDEST), soft_wrap=False)
 
 
