@@ -185,7 +185,7 @@ class Schedule(Section):
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
     ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before (knows
-    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 70 % of the
+    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 80 % of the
     answers are right or the loss has levelled off, or ends at stability.min_exact_match where there is no cooldown
     (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8

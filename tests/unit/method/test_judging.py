@@ -19,7 +19,7 @@ from orchestrator.plan import build_plan
 from orchestrator.store import StageStore, save_job
 from orchestrator.tasks.text import same_number
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,7 +89,7 @@ def trained(folder: Path, model: dict[str, Any], **task: str) -> None:
     data = prepare_data(job, store)
     plan = build_plan(job, data.total_tokens)
     save_job(plan, store)
-    next(walk(plan.trials[0], StageRunner(job, data, store, torch.device("cpu"), lambda *_: None)))
+    next(walk(plan.trials[0], StageRunner(Workplace(job, data, store))))
 
 
 def exact_match(stepwise: Any, folder: Path) -> float:

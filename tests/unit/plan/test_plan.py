@@ -233,7 +233,7 @@ def test_plan_and_dry_run_print_every_trial(repository, stepwise, tmp_path):
     words = (repository / "jobs/quickstart.toml", "--store", tmp_path / "none")
     planned, dry = stepwise("plan", *words), stepwise("run", "--dry-run", *words)
     assert planned == dry
-    assert all(f"{method}-seed1" in planned.out for method in METHODS)
+    assert all(f"{method}-seed1" in planned.out for method in ("no_cot", "stepwise"))
     assert not (tmp_path / "none").exists()
 
 
