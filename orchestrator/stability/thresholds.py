@@ -41,6 +41,8 @@ class Thresholds(BaseModel):
     """The stages to go beyond which consolidation does not get there (B3). Four runs that ended well had 1.8 to go,
     or less, after two; four that stood at an exact match of 0.03 or less had 12 to 28 after two or three
     (jobs/studies/detectors)."""
+    solved_from: float = 0.7
+    """B3: the exact match at which consolidation has succeeded. B3's limits were measured with it."""
     recovery_factor: float = 1.5
     """The factor of the best good stage or the target within which a loss has recovered (R §1.5 level R, without its
     3 MAD: at the end of a stage that still learns these measure the slope, not the noise)."""
