@@ -18,6 +18,7 @@ import typer.main
 from orchestrator.cli.verbs import app
 from orchestrator.commands.guide import PACKAGE, TOPICS
 from orchestrator.config import Job
+from orchestrator.stability import Thresholds
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = ("jobs", "clusters", "docker", "orchestrator", "tests")
@@ -250,6 +251,20 @@ def test_snippets_of_job_files_have_the_fields_that_there_are() -> None:
     for block in ALL_BLOCKS:
         if block.language == "toml":
             assert Job.model_validate(whole | tomllib.loads(block.text)), block.page
+
+
+def test_pages_have_the_thresholds_that_there_are() -> None:
+    numbers = Thresholds()
+    restarts = " ".join((REPOSITORY / "orchestrator/stability/README.md").read_text("utf-8").split())
+    for words in (
+        f"{numbers.floor_share:g} of their entropy",
+        f"less than {numbers.flat:g} a stage",
+        f"within {numbers.recovery_factor:g} times",
+        f"{numbers.solved_from * 100:g} % right answers",
+    ):
+        assert words in restarts
+    jobs = " ".join((REPOSITORY / "jobs/README.md").read_text("utf-8").split())
+    assert f"until {numbers.cooldown_from * 100:g} % of the answers are right" in jobs
 
 
 def test_guide_lists_its_topics_in_a_line_each(stepwise: Callable) -> None:
