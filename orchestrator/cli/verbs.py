@@ -406,6 +406,22 @@ def ui(
     )
 
 
+@app.command()
+def guide(
+    topic: Annotated[str | None, typer.Argument(help="As `data`. Default: the list of topics.")] = None,
+    store: UnusedStore = DEFAULT_STORE,
+) -> None:
+    """Show a page about a topic; without TOPIC the list of topics."""
+    from orchestrator.commands.guide import TOPICS, list_topics, show
+
+    if topic is None:
+        list_topics(console())
+    elif topic in TOPICS:
+        show(TOPICS[topic], console())
+    else:
+        raise typer.BadParameter(f"no topic {topic!r}; there are {', '.join(TOPICS)}")
+
+
 def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:
     from orchestrator.commands.given import named_plan
     from orchestrator.config import load_job
