@@ -32,7 +32,7 @@ def findings_of(plan: Plan, store: StageStore) -> Findings:
     findings = Findings.of(plan, store)
     if not findings.points:
         found = f"holds no stage of {plan.job.name} with this configuration"
-        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
+        raise InputError(Problem("STO010", str(store.root), found, "run the job first"))
     return findings
 
 

@@ -162,7 +162,7 @@ class StageStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             fetch(file, path)
         if tuple(_described(attempt)) != manifest.files:
-            raise StoreError(Problem("CKP004", manifest.key, "what came is not what was committed", _NOT_COPIED))
+            raise StoreError(Problem("MIR004", manifest.key, "what came is not what was committed", _NOT_COPIED))
 
     def _publish(self, attempt: Path, manifest: Manifest) -> None:
         """Write the manifest beside the attempt's files and link it to its place, unless one stands there."""
@@ -229,7 +229,7 @@ class StageStore:
             return list(self._damage(manifest))
         except (OSError, ValueError) as error:
             found = f"names a file that cannot be read: {error}"
-            return [Problem("CKP010", str(self._manifest(manifest.key)), found, _REPAIR)]
+            return [Problem("CKP015", str(self._manifest(manifest.key)), found, _REPAIR)]
 
     def stage_keys(self) -> list[str]:
         """Every stage that has a folder, committed or not. A folder of another name is not ours to look at."""

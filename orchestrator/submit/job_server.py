@@ -209,7 +209,7 @@ def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:
     )
     if answer.status_code in (401, 403):
         fix = f"RAY_AUTH_TOKEN and {cluster.token_file} are where it is looked for"
-        raise InputError(Problem("CLU004", cluster.address, "refuses the token", fix))
+        raise InputError(Problem("CLU018", cluster.address, "refuses the token", fix))
     there, here = document(answer).get("ray_version"), version("ray")
     if there is None:
         found = f"is no Ray dashboard (HTTP {answer.status_code})"

@@ -136,7 +136,7 @@ def job_name(text: Path) -> str:
 def _latest(server: JobServer, job: str) -> Submission:
     known = server.submissions(job)
     if not known:
-        raise InputError(Problem("CLU013", server.cluster.address, f"knows of no run of {job}", "submit it first"))
+        raise InputError(Problem("CLU019", server.cluster.address, f"knows of no run of {job}", "submit it first"))
     return known[-1]
 
 

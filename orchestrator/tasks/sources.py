@@ -39,7 +39,7 @@ def read(task: TextTask | Gsm8kTask, split: Split) -> Iterator[Raw]:
     name = getattr(task, split)
     if name is None:
         fix = "name a file or a split there; a job that has run is run again with it, and trains nothing twice"
-        raise InputError(Problem("DAT001", f"task.{split}", "not given", fix))
+        raise InputError(Problem("DAT015", f"task.{split}", "not given", fix))
     if task.dataset:
         return _from_dataset(task, name)
     path = Path(name)
@@ -103,9 +103,9 @@ def _from_json_lines(path: Path, task: TextTask | Gsm8kTask) -> Iterator[Raw]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             found = f"not JSON: {error}"
-            raise InputError(Problem("DAT004", place, found, "write one object a line")) from None
+            raise InputError(Problem("DAT016", place, found, "write one object a line")) from None
         if not isinstance(row, dict):
-            raise InputError(Problem("DAT004", place, "not a JSON object", "write one object a line"))
+            raise InputError(Problem("DAT016", place, "not a JSON object", "write one object a line"))
         _check_columns(task, row.keys(), place)
         yield _picked(task, row, place)
 
@@ -120,7 +120,7 @@ def _from_parquet(path: Path, task: TextTask | Gsm8kTask) -> Iterator[Raw]:
                 yield _picked(task, row, f"{path}:{number}")
     except (pa.ArrowException, OSError) as error:
         found = f"not a Parquet file: {first_line(error)}"
-        raise InputError(Problem("DAT004", str(path), found, "write it again")) from None
+        raise InputError(Problem("DAT017", str(path), found, "write it again")) from None
 
 
 def _from_dataset(task: TextTask | Gsm8kTask, split: str) -> Iterator[Raw]:
@@ -173,7 +173,7 @@ def _text(row: dict[str, Any], column: str, place: str) -> str:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     found = f"column {column!r} holds {'nothing' if value is None else f'a {type(value).__name__}'}"
-    raise InputError(Problem("DAT007", place, found, "it must hold a text, a number or a list of texts"))
+    raise InputError(Problem("DAT018", place, found, "it must hold a text, a number or a list of texts"))
 
 
 _READERS: dict[str, Callable[[Path, TextTask | Gsm8kTask], Iterator[Raw]]] = {

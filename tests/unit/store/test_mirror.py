@@ -113,7 +113,7 @@ def test_damaged_copy_is_refused_and_nothing_of_it_is_kept(tmp_path, url):
     (weights,) = files.glob(f"{url.removeprefix('memory:/')}/stages/{first}/*/model.safetensors")
     files.pipe_file(weights, b"other weights")
     new = StageStore(tmp_path / "new")
-    with pytest.raises(StoreError, match="CKP004"):
+    with pytest.raises(StoreError, match="MIR004"):
         bring(plan, Mirror(url, new))
     assert new.read(first) is None
     assert new.leftovers(first) == []
