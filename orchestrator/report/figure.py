@@ -60,7 +60,7 @@ def save_figure(figure: Figure, path: Path, kind: Literal["png", "svg"]) -> None
 def _draw_removal(axes: Axes, findings: Findings) -> None:
     total = findings.points[0].total_tokens
     axes.set(xlabel=f"CoT tokens removed, of {total}", ylabel="exact match")
-    axes.set_xlim(-0.03 * total, 1.03 * total)
+    axes.set_xlim(-0.03 * max(1, total), 1.03 * max(1, total))
     axes.set_ylim(-0.03, 1.04)
     axes.set_xticks(ticks(total))
     for group in findings.others:

@@ -12,7 +12,7 @@ from orchestrator.method.stage import StageMetrics
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import HALF
 from orchestrator.results.ranking import of_configuration
-from orchestrator.trials.chain import Chain, Tried
+from orchestrator.trials.chain import Attempt, Chain
 
 QUESTION = "Did it internalize?"
 
@@ -113,7 +113,7 @@ def _together(outcomes: Sequence[Outcome], chains: Sequence[Chain]) -> Outcome:
     )
 
 
-def _removed(attempt: Tried) -> str:
+def _removed(attempt: Attempt) -> str:
     metrics = attempt.manifest.metrics
     if metrics.removed_tokens == metrics.total_tokens:
         return f"all {metrics.total_tokens} CoT tokens removed"
@@ -127,7 +127,7 @@ def _still_rises(before: StageMetrics, last: StageMetrics) -> bool:
     return last.validation_loss <= FALLS * before.validation_loss or share - before.exact_match > noise
 
 
-def _lost(answering: Sequence[Tried]) -> str:
+def _lost(answering: Sequence[Attempt]) -> str:
     """Where the trial was lost: the first stage after the last one that got half of the answers right."""
     right = [i for i, attempt in enumerate(answering) if attempt.manifest.metrics.exact_match >= HALF]
     if not right:

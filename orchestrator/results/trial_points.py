@@ -10,7 +10,7 @@ from orchestrator.method.stage import RemovalPoint, Verdict
 from orchestrator.plan import Trial
 from orchestrator.plan.grid import symbols
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.trials.chain import Chain, Tried
+from orchestrator.trials.chain import Attempt, Chain
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def failed_attempts(chains: Iterable[Chain]) -> tuple[FailedAttempt, ...]:
     return tuple(_failed(chain.trial, tried) for chain in chains for tried in chain.failures)
 
 
-def _failed(trial: Trial, tried: Tried) -> FailedAttempt:
+def _failed(trial: Trial, tried: Attempt) -> FailedAttempt:
     metrics = tried.manifest.metrics
     last = metrics.blocks[-1] if metrics.blocks else None
     return FailedAttempt(

@@ -62,11 +62,11 @@ class Drawing:
 
 def removal_svg(drawing: Drawing, name: str, description: str, height: int = HEIGHT, *, reachable: bool = True) -> str:
     """Exact match against removed tokens. ``reachable``: every stage can be reached with the keyboard."""
-    total = drawing.total
-    across = [(tick / total, str(tick)) for tick in ticks(total)]
+    total = max(1, drawing.total)  # data without CoT have their points at the left
+    across = [(tick / total, str(tick)) for tick in ticks(drawing.total)]
     removals = [r for trial in drawing.each for r in drawing.after_removal.get(trial.last.trial, ())]
     parts = [
-        *_axes(across, f"CoT tokens removed, of {total}", height),
+        *_axes(across, f"CoT tokens removed, of {drawing.total}", height),
         *(line for group in drawing.faint for line in _curve(group, total, height, "faint")),
         *(_band(group, [p.middle for p in group.curve], total, height) for group in drawing.groups if group.crowded),
         *(_band(group, [(p.low, p.high) for p in group.curve], total, height) for group in drawing.groups),

@@ -128,7 +128,7 @@ JOB_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "25 no layer": (job("model", "layers = 0"), ["model.layers"]),
     "25 pretrained without name": (job("model", 'type = "pretrained"'), ["CFG007", "model.name", "missing"]),
     "26 too large": (GOOD + "#" * (1 << 20), ["CFG026", "1 MiB"]),
-    "26 too deep": ("a = " + "[" * 50_000, ["CFG038", "deep"]),
+    "26 too deep": ("a = " + "[" * 50_000, ["CFG040", "deep"]),
     "26 deep keys": ("name." + "a." * 3000 + "a = 1\n[task]\ndigits = [2, 2]\n", ["name"]),
     "28 trust_remote_code": (
         job("model", 'type = "pretrained"\nname = "m"\ntrust_remote_code = true'),
@@ -229,8 +229,8 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     "port": ("ui --port 99999", ["CLI002", "--port"]),
     "init over a file": ("init job.toml", ["CLI003", "job.toml", "exists already"]),
     "init over a folder": ("init folder", ["CLI003", "folder"]),
-    "init in a missing folder": ("init none/job.toml", ["CLI008", "none/job.toml", "No such"]),
-    "init name too long": ("init " + "x" * 300, ["CLI008", "too long"]),
+    "init in a missing folder": ("init none/job.toml", ["CLI009", "none/job.toml", "No such"]),
+    "init name too long": ("init " + "x" * 300, ["CLI009", "too long"]),
     "63 plan, store is a file": ("plan job.toml --store job.toml", ["--store", "job.toml", "is a file"]),
     "63 run, store is a file": ("run job.toml --store job.toml", ["--store", "job.toml", "is a file"]),
     "63 report, store is a file": ("report job.toml --store job.toml", ["--store", "job.toml", "is a file"]),
@@ -257,7 +257,7 @@ ARGUMENTS: dict[str, tuple[str, list[str]]] = {
     "ui without a store": ("ui --store none", ["STO001", "none", "no such store"]),
     "report without a store": ("report job.toml --store none", ["STO0", "none", "run"]),
     "track without a store": ("track job.toml --store none", ["STO0", "none", "run"]),
-    "report of a job never run": ("report job.toml --store folder", ["STO010", "folder", "run the job first"]),
+    "report of a job never run": ("report job.toml --store folder", ["STO012", "folder", "run the job first"]),
     "model folder missing": (
         'run job.toml model={type="pretrained",name="/no/such/folder"} --store none',
         ["MOD015", "model.name", "/no/such/folder"],
