@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, first_line, without_password
-from orchestrator.files import replace_file
+from orchestrator.files import SUFFIX, replace_file
 from orchestrator.store.folders import job_folder
 from orchestrator.store.jobs import SavedJob
-from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
+from orchestrator.store.manifest import MANIFEST, Manifest, StoredFile, parsed
+from orchestrator.store.stages import StageStore
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -126,8 +127,8 @@ class Mirror:
             self._files.pipe_file(target, text.encode())
             return
         self._make_parent(target)
-        self._files.pipe_file(f"{target}.partial", text.encode())
-        self._files.mv(f"{target}.partial", target)
+        self._files.pipe_file(target + SUFFIX, text.encode())
+        self._files.mv(target + SUFFIX, target)
 
     def _make_parent(self, path: str) -> None:
         """Asked for it, s3fs would make a bucket that is missing."""

@@ -23,6 +23,7 @@ from orchestrator.plan.fork import fork_plan
 from orchestrator.results.frontier import frontier
 from orchestrator.store import StageStore, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
+from orchestrator.store.leftovers import leftovers
 from orchestrator.store.mirror import Mirror
 from orchestrator.store.searches import record_proposal
 from orchestrator.tracking import BackgroundTracker
@@ -116,7 +117,7 @@ def test_damaged_copy_is_refused_and_nothing_of_it_is_kept(tmp_path, url):
     with pytest.raises(StoreError, match="MIR004"):
         bring(plan, Mirror(url, new))
     assert new.read(first) is None
-    assert new.leftovers(first) == []
+    assert leftovers(new, first) == []
 
 
 def test_what_a_search_decided_comes_with_it(tmp_path, url):
