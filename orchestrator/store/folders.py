@@ -1,4 +1,4 @@
-"""Where things that belong to a job and not to a stage are, and what killed commands left there."""
+"""The folders of jobs, beside those of stages, and what killed commands left in them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from orchestrator.files import abandoned
 
 
 def job_folder(root: Path, name: str) -> Path:
-    """Where the report and the progress of a job are."""
+    """Return the folder with the report and the records of a job."""
     return root / "jobs" / name
 
 
 def sweep(root: Path) -> None:
-    """Remove the half-written files of killed commands; what they left of stages, their claims' holders remove."""
+    """Remove the partial files of killed commands. Partial stages are removed by the next holder of their claim."""
     for folder in (root / "jobs", root / "data"):
         for path in abandoned(folder):
             path.unlink(missing_ok=True)

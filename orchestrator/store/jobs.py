@@ -1,4 +1,4 @@
-"""What was run on a store: each job as it last ran, for reports and MLflow, and for plans that count."""
+"""The jobs that ran on a store, each as it last ran: for reports, for MLflow, and for plans with counted tokens."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from orchestrator.store.stages import StageStore
 
 
 class SavedJob(Record):
-    """A resolved job as it last ran, and the CoT tokens that were counted on its data."""
+    """A resolved job as it last ran, and the CoT tokens of its longest example."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
     job: Job
     total_tokens: int
     content: dict[str, Any] = Field(default_factory=dict)
-    """What its examples and model were, whatever their files hold now."""
+    """The hashes of its examples and its model, whatever their files hold now."""
     chains: tuple[tuple[str, ...], ...] = ()
-    """The keys of every trial's stages as they were planned with that."""
+    """The keys of every trial's stages, as they were planned with that content."""
     added_seeds: tuple[int, ...] = ()
-    """Seeds that `stepwise extend` added to those of the job file."""
+    """The seeds that `stepwise extend` added to those of the job file."""
     chain: tuple[dict[str, Any], ...] = ()
-    """Of a fork: the identities of its stages, which its job alone does not say."""
+    """The identities of a fork's stages, which its job alone does not determine. Empty for other jobs."""
 
     def plan(self, store: StageStore) -> Plan:
         if self.chain:
@@ -45,7 +45,7 @@ class SavedJob(Record):
 
 
 def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -> None:
-    """Remember the job of a plan whose tokens were counted; seeds once added stay."""
+    """Save the job of a plan whose tokens were counted. Seeds that were added before stay."""
     file = _file(store.root, plan.job.name)
     added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
     chains = tuple(tuple(stage.key for stage in trial.stages) for trial in plan.trials)
@@ -64,7 +64,7 @@ def check_fork_name(plan: Plan, store: StageStore) -> None:
 
 
 def save_fork(plan: Plan, store: StageStore) -> None:
-    """Remember a job that is one given chain. Raises ``InputError`` if its name means other work."""
+    """Save a job that is one given chain. Raises ``InputError`` if its name means other work."""
     check_fork_name(plan, store)
     chain = tuple(stage.identity for stage in plan.trials[0].stages)
     saved = SavedJob(job=plan.job, total_tokens=plan.total_tokens, chain=chain)
@@ -72,19 +72,19 @@ def save_fork(plan: Plan, store: StageStore) -> None:
 
 
 def saved_plan(name: str, store: StageStore) -> Plan | None:
-    """The plan of a job that was run on this store, by its name."""
+    """Return the plan of the job of this name that ran on the store, or None."""
     file = _file(store.root, name)
     return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
 
 
 def saved_job(name: str, store: StageStore) -> SavedJob | None:
-    """A job as it was remembered, without a plan of it."""
+    """Return a job as it was saved, or None. No plan is made of it."""
     file = _file(store.root, name)
     return _read(file) if file.exists() else None
 
 
 def saved_names(store: StageStore) -> list[str]:
-    """The names of all jobs that were run on a store."""
+    """Return the names of all jobs that ran on a store."""
     try:
         with os.scandir(store.root / "jobs") as folders:
             return sorted(folder.name for folder in folders if _file(store.root, folder.name).exists())
@@ -93,26 +93,26 @@ def saved_names(store: StageStore) -> list[str]:
 
 
 def jobs_like(name: str, store: StageStore) -> str:
-    """What to give instead of ``name``: the saved job that it nearly is, or those there are."""
+    """Return a hint for a wrong name: the saved job that it is close to, or all saved jobs."""
     names = saved_names(store)
     near = difflib.get_close_matches(name, names, 1)
     return f'did you mean "{near[0]}"?' if near else f"jobs here: {', '.join(names) or 'none'}"
 
 
 def is_fork(name: str, store: StageStore) -> bool:
-    """Whether a saved job is one given chain."""
+    """Return whether a saved job is one given chain."""
     file = _file(store.root, name)
     return file.exists() and bool(_read(file).chain)
 
 
 def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
-    """The seeds that were added to a job's own."""
+    """Return the seeds that were added to a job's own."""
     file = _file(store.root, name)
     return _read(file).added_seeds if file.exists() else ()
 
 
 def saved_plans(store: StageStore) -> list[Plan]:
-    """The plans of all jobs that were run on a store, by name; but of those whose data cannot be read from here."""
+    """Return the plans of all jobs that ran on a store, by name, without those whose data cannot be read from here."""
     plans = []
     for name in saved_names(store):
         saved = _read(_file(store.root, name))
@@ -122,9 +122,9 @@ def saved_plans(store: StageStore) -> list[Plan]:
 
 
 def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Plan:
-    """The plan of a job on this store: with added seeds and Optuna's proposals.
+    """Return the plan of a job on this store, with added seeds and Optuna's proposals.
 
-    Without ``total_tokens``, as counted when it ran on this store; else with an estimate.
+    Without ``total_tokens``, the plan takes the count of the job's last run here, else an estimate.
     """
     file = _file(store.root, job.name)
     saved = _read(file) if file.exists() else None
