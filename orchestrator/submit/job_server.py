@@ -105,15 +105,13 @@ class JobServer:
         return self._start(name, words, file, metadata)
 
     def ask_json(self, words: Sequence[str], file: Path | None = None) -> Any:
-        """Return the document that ``stepwise WORDS`` prints on the head node. Takes some seconds; leaves nothing behind."""
+        """Return the JSON that ``stepwise WORDS`` prints on the head node. Takes seconds and leaves nothing there."""
         name = self._start(f"stepwise-ask-{uuid.uuid4().hex[:12]}", words, file, {})
         try:
             ended = self.wait(name, ASK_SECONDS)
             if ended.alive:
                 raise StepwiseError(Problem("CLU008", self.cluster.address, "did not answer in time", _ASK_RAY))
-            said = (
-                self.logs(name) if ended.exit_code is not None else ""
-            )  # a command that never ran, or was lost, has a message
+            said = self.logs(name) if ended.exit_code is not None else ""  # a lost command has no log but a message
         finally:
             self._forget(name)
         if (document := printed_json(said)) is None:

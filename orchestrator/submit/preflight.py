@@ -39,14 +39,10 @@ def check_from_here(path: Path, overrides: Sequence[str], cluster: Cluster) -> l
         server = JobServer.connect(cluster)
     except StepwiseError as error:
         return [_failed("cluster", error)]
-    there = (
-        "answers and takes this machine's token"
-        if not cluster.allow_unauthenticated
-        else "answers and asks for no token, as the cluster file allows"
-    )
+    access = "a token is not asked for" if cluster.allow_unauthenticated else "takes this machine's token"
     words = ["doctor", path.name, *overrides, "--store", cluster.store, "--address", "auto", "--json"]
     words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated
-    checks = [Check(name="cluster", sound=True, found=f"{cluster.address} {there}, same Ray")]
+    checks = [Check(name="cluster", sound=True, found=f"{cluster.address} answers, {access}, same Ray")]
     try:
         return checks + [Check.model_validate(check) for check in server.ask_json(words, path)]
     except StepwiseError as error:
@@ -74,11 +70,8 @@ def _room(job: Job) -> Check:
         fits = placement(job.resources)
     except InputError as error:
         return _failed("resources", error)
-    where = (
-        "on the nodes with stepwise_driver"
-        if fits.driver_retries == 0
-        else "on any node, also one that may be taken away"
-    )
+    pinned = fits.driver_retries == 0
+    where = "on the nodes with stepwise_driver" if pinned else "on any node, also one that may be taken away"
     now = min(room_now(job.resources), fits.concurrent)
     full = "" if now else " (others use it; a trial waits up to an hour for room)"
     found = f"{count(fits.concurrent, 'trial')} at a time, {now} of them now{full}; their drivers {where}"
