@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "orchestrator"
 PAGE = (PACKAGE / "ERRORS.md").read_text()
 CODE = re.compile(r"([A-Z]{3}[0-9]{3})|error\[([A-Z]{3}[0-9]{3})\].*")
-SHARED = {"DAT004", "DAT005", "DAT007", "DAT012", "FRK005", "STO002"}
+SHARED = {"CKP009", "CKP010", "DAT004", "DAT005", "DAT007", "DAT012", "FRK005", "STO002"}
 """The codes that two modules use. A further one is nearly always a second meaning."""
 
 
