@@ -1,7 +1,6 @@
-"""What should stand in MLflow: a pure function of a plan and its committed stages.
+"""Projects a plan and its committed stages onto the runs that should stand in MLflow. All functions are pure.
 
-A value is part of a record only once it can no longer change, because MLflow keeps a second value
-at a step beside the first.
+A value is part of a record only once it can no longer change: MLflow keeps a second value of a step beside the first.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from orchestrator.tracking.records import RunRecord, Status, Value
 from orchestrator.trials.chain import Chain
 
 Losses = Mapping[str, Sequence[LossPoint]]
-"""Training loss by stage key."""
+"""The training losses by stage key."""
 OUTCOME = "stepwise.outcome"
 """The tag of a job's run that says whether it internalized."""
 
@@ -39,7 +38,7 @@ def trial_records(
     losses: Losses,
     pruned: Mapping[str, Pruned],
 ) -> list[RunRecord]:
-    """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
+    """Return a run for every trial with a committed stage, in plan order. ``pruned`` is by trial name."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
     # A speed is the best of all stages that do the same work: it stands once the last of them is measured.
     speed_known = not plan.to_propose and all(
@@ -50,20 +49,19 @@ def trial_records(
         for chain in chains
         if chain.trial.name in by_trial
     ]
-    return [_stopped(record, pruned[record.name]) if record.name in pruned else record for record in records]
-
-
-def _stopped(record: RunRecord, pruned: Pruned) -> RunRecord:
-    tags = {"stepwise.verdict": "pruned", "stepwise.pruned": pruned.reason}
-    return replace(record, status="KILLED", tags=record.tags | tags)
+    for index, record in enumerate(records):
+        if record.name in pruned:
+            tags = record.tags | {"stepwise.verdict": "pruned", "stepwise.pruned": pruned[record.name].reason}
+            records[index] = replace(record, status="KILLED", tags=tags)
+    return records
 
 
 def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
-    """The run beside the trials: whether they internalized, the best exact match of any of them at every removed
-    count, and the cost of all.
+    """Return the job's run, which stands beside those of its trials.
 
-    A search's run also has its winner. FAILED as soon as one of its ``trials`` is, KILLED if one did not come to its
-    end.
+    It says whether they internalized, the best exact match of all at every number of removed tokens, what all cost,
+    and a search's winner. Its status is FAILED if that of one of its ``trials`` is, else KILLED if a trial did not
+    come to its end.
     """
     plan, points, ranked, outcome = findings.plan, findings.points, findings.ranked, outcome_of(findings)
     best: dict[int, FrontierPoint] = {}
@@ -91,7 +89,7 @@ def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
 
 
 def _cost(job: Job, cost: Cost, time: int) -> Iterator[Value]:
-    """Steps and seconds as in the report. GPU-hours: those seconds on the GPUs that the job gives a trial."""
+    """Yield steps and seconds as in the report, and GPU-hours: the seconds times the GPUs of a trial."""
     gpus = job.resources.workers * job.resources.gpus_per_worker
     spent = {
         "steps": cost.total.steps,
@@ -156,7 +154,7 @@ def _status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
 
 
 def _params(job: Job, trial: Trial) -> dict[str, str]:
-    """What a run is found and grouped by. Baselines remove nothing and have no removal params."""
+    """Return what a run is found and grouped by. Baselines remove nothing and have no params of removal."""
     params = {
         "method": trial.method,
         "seed": str(trial.seed),
@@ -179,14 +177,14 @@ def _params(job: Job, trial: Trial) -> dict[str, str]:
 
 
 def _label(section: Section) -> str:
-    """A section in short: its type, and what is not default: ``multiplication digits=[4,4]``."""
+    """Return a section in short, its type and what is not default: ``multiplication digits=[4,4]``."""
     fields = names_only(non_default(section))
     kind = fields.pop("type")
     return " ".join([kind, *(f"{key}={canonical_json(value)}" for key, value in fields.items())])
 
 
 def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoint]:
-    """Per removed count the last good point, once no later stage of the trial can replace it."""
+    """Yield the last good point of every number of removed tokens, once no later stage of the trial can replace it."""
     committed = {point.stage: point for point in points}
     over = _status(trial, points) != "RUNNING"
     for _, stages in groupby(trial.stages, lambda stage: stage.spec.removed_to):
@@ -198,7 +196,7 @@ def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoin
 
 def _progress(point: FrontierPoint, losses: Sequence[LossPoint]) -> Iterator[Value]:
     time = _timestamp(point)
-    if point.passed:  # nobody measures a model that failed
+    if point.passed:  # a failed model is not measured
         yield Value("stage/exact_match", point.exact_match, time, point.step)
     yield Value("stage/removed_tokens", point.removed_tokens, time, point.step)
     for loss in losses:
@@ -225,7 +223,7 @@ def _frontier(point: FrontierPoint, speed_known: bool) -> Iterator[Value]:
 
 
 def _flat(last: Sequence[FrontierPoint]) -> Iterator[Value]:
-    """A baseline as a line to compare with: its end, drawn from no removed token to all of them."""
+    """Yield a baseline as a flat line to compare with: its end, at no removed token and at all of them."""
     for point in last:
         for removed in (0, point.total_tokens):
             yield Value("baseline/accuracy", point.exact_match, _timestamp(point), removed)
@@ -233,7 +231,7 @@ def _flat(last: Sequence[FrontierPoint]) -> Iterator[Value]:
 
 
 def _scores(trial: Trial, settled: list[FrontierPoint]) -> Iterator[Value]:
-    """One number per run, at step 0: tables show a metric at its largest step, the worst model."""
+    """Yield one number a run, at step 0. Tables show a metric at its largest step, which is the worst model."""
     last = settled[-1]
     if last.removed_tokens == last.total_tokens:
         yield Value("score/exact_match_all_removed", last.exact_match, _timestamp(last), 0)
