@@ -1,4 +1,4 @@
-"""How files are written, named and hashed.
+"""Writes, names, removes and hashes files.
 
 A file is written beside its place under its writer's name and then renamed. It therefore appears whole or not at all,
 and what a killed process left can be told from what a living one is writing.

@@ -1,4 +1,4 @@
-"""What killed processes left among the stages of a store, and how it is removed without harm to a living writer."""
+"""Finds what killed processes left among the stages of a store, and removes it without harm to a living writer."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -91,29 +90,26 @@ def _no_constant(name: str) -> float:
 
 def damage(folder: Path, manifest: Manifest) -> list[Problem]:
     """Return a problem for every committed file of an attempt's folder that is not as it was committed."""
+    record, problems = folder.parent / MANIFEST, []
     try:
-        return list(_damage(folder, manifest))
+        stages, folder = folder.parents[1].resolve(), folder.resolve()
+        if not folder.is_relative_to(stages):  # a link in the place of the stage's or the attempt's folder
+            return [Problem("CKP010", str(folder), "lies outside the store", REPAIR)]
+        for file in manifest.files:
+            path = folder / file.path
+            if not path.resolve().is_relative_to(folder) or path.is_symlink():
+                problems.append(Problem("CKP010", str(path), "leaves the stage's folder", REPAIR))
+            elif not path.is_file():
+                problems.append(Problem("CKP001", str(path), "missing", REPAIR))
+            elif path.stat().st_size != file.size:
+                found = f"{path.stat().st_size:,} bytes, {file.size:,} committed"
+                problems.append(Problem("CKP002", str(path), found, REPAIR))
+            elif sha256(path) != file.sha256:
+                problems.append(Problem("CKP004", str(path), "its SHA-256 differs from the committed one", REPAIR))
     except (OSError, ValueError) as error:
         found = f"names a file that cannot be read: {error}"
-        return [Problem("CKP015", str(folder.parent / MANIFEST), found, REPAIR)]
-
-
-def _damage(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    stages, folder = folder.parents[1].resolve(), folder.resolve()
-    if not folder.is_relative_to(stages):  # a link in the place of the stage's or the attempt's folder
-        yield Problem("CKP010", str(folder), "lies outside the store", REPAIR)
-        return
-    for file in manifest.files:
-        path = folder / file.path
-        if not path.resolve().is_relative_to(folder) or path.is_symlink():
-            yield Problem("CKP010", str(path), "leaves the stage's folder", REPAIR)
-        elif not path.is_file():
-            yield Problem("CKP001", str(path), "missing", REPAIR)
-        elif path.stat().st_size != file.size:
-            found = f"{path.stat().st_size:,} bytes, {file.size:,} committed"
-            yield Problem("CKP002", str(path), found, REPAIR)
-        elif sha256(path) != file.sha256:
-            yield Problem("CKP004", str(path), "its SHA-256 differs from the committed one", REPAIR)
+        return [Problem("CKP015", str(record), found, REPAIR)]
+    return problems
 
 
 def foreign(folder: Path, manifest: Manifest) -> list[Path]:

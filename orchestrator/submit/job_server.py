@@ -113,20 +113,16 @@ class JobServer:
             if ended.alive:
                 raise StepwiseError(Problem("CLU008", self.cluster.address, "did not answer in time", _ASK_RAY))
             said = self.logs(name) if ended.exit_code is not None else ""  # a lost command has no log but a message
-        finally:
-            self._forget(name)
+        finally:  # end it and delete it, if the server allows that
+            with suppress(StepwiseError):
+                if self.submission(name).alive:
+                    self.stop(name)
+                with _answering(self.cluster.address):
+                    self._client.delete_job(name)
         if (document := printed_json(said)) is None:
             last, *_ = [*said.strip().splitlines()[-1:], *ended.message.splitlines(), ended.status]
             raise StepwiseError(Problem("CLU008", self.cluster.address, f"could not answer: {last}", _ASK_RAY))
         return document
-
-    def _forget(self, name: str) -> None:
-        """End a submission and delete it, if the server allows that."""
-        with suppress(StepwiseError):
-            if self.submission(name).alive:
-                self.stop(name)
-            with _answering(self.cluster.address):
-                self._client.delete_job(name)
 
     def wait(self, name: str, seconds: float) -> Submission:
         """Return a submission once it has ended, or as it is after a number of seconds."""

@@ -85,7 +85,11 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
         except Unreachable as error:
             note = f"{error.problems[0].where} {error.problems[0].found}; the store says:"
     here = StageStore(root)
-    state = _asked(server, job) if server and not saved_plan(job, here) else job_state(job, here)
+    if server and not saved_plan(job, here):
+        document = server.ask_json(["status", job, "--store", server.cluster.store, "--json"])
+        state = JobState.model_validate({key: value for key, value in document.items() if key != "submission"})
+    else:
+        state = job_state(job, here)
     if as_json:
         submission = {"id": latest.id, "status": latest.status, "exit_code": latest.exit_code} if latest else None
         print(json.dumps(state.model_dump(mode="json") | {"submission": submission}, indent=1))
@@ -144,9 +148,3 @@ def _latest(server: JobServer, job: str) -> Submission:
 def _line(submission: Submission, server: JobServer) -> str:
     code = f", exit code {submission.exit_code}" if submission.exit_code else ""
     return f"{submission.id}: {submission.status.lower()}{code}; {server.page(submission.id)}"
-
-
-def _asked(server: JobServer, job: str) -> JobState:
-    """Return the search's state, read on the head node, where the store is."""
-    document = server.ask_json(["status", job, "--store", server.cluster.store, "--json"])
-    return JobState.model_validate({key: value for key, value in document.items() if key != "submission"})

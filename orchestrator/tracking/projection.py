@@ -42,7 +42,7 @@ def trial_records(
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
     # A speed is the best of all stages that do the same work: it stands once the last of them is measured.
     speed_known = not plan.to_propose and all(
-        trial.name in pruned or _status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
+        trial.name in pruned or _trial_status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
     )
     records = [
         _trial_record(chain, by_trial[chain.trial.name], losses, speed_known)
@@ -77,7 +77,7 @@ def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
     return RunRecord(
         uid=digest(tags),
         name=plan.job.name,
-        status=_together(plan, trials),
+        status=_job_status(plan, trials),
         started=min(map(_started, points)),
         ended=ended,
         params={},
@@ -101,7 +101,7 @@ def _cost(job: Job, cost: Cost, time: int) -> Iterator[Value]:
     yield from (Value(f"cost/{key}", value, time, 0) for key, value in spent.items())
 
 
-def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
+def _job_status(plan: Plan, trials: Sequence[RunRecord]) -> Status:
     pruned = sum("stepwise.pruned" in record.tags for record in trials)
     if any(record.status == "FAILED" for record in trials):
         return "FAILED"
@@ -112,7 +112,7 @@ def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
 def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
     trial = chain.trial
     params = _params(trial.job, trial)
-    status = _status(trial, points)
+    status = _trial_status(trial, points)
     settled = list(_settled(trial, points))
     values = [value for point in points for value in _progress(point, losses[point.stage_key])]
     values += [value for point in settled for value in _frontier(point, speed_known)]
@@ -147,7 +147,7 @@ def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, spe
     )
 
 
-def _status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
+def _trial_status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
     if not all(point.passed for point in points):
         return "FAILED"
     return "FINISHED" if len(points) == sum(stage.spec.answers for stage in trial.stages) else "RUNNING"
@@ -186,7 +186,7 @@ def _label(section: Section) -> str:
 def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoint]:
     """Yield the last good point of every number of removed tokens, once no later stage of the trial can replace it."""
     committed = {point.stage: point for point in points}
-    over = _status(trial, points) != "RUNNING"
+    over = _trial_status(trial, points) != "RUNNING"
     for _, stages in groupby(trial.stages, lambda stage: stage.spec.removed_to):
         indices = [stage.index for stage in stages]
         good = [committed[i] for i in indices if i in committed and committed[i].passed]
