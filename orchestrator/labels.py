@@ -102,13 +102,27 @@ COLOURS: dict[Method, str] = {
     "no_cot": "#D55E00",
     "icot_kd": "#CC79A7",
 }
-"""Of Okabe and Ito's palette, which colour-blind readers can tell apart. On white."""
+"""The methods' colours on white, from Okabe and Ito's palette: colour-blind readers can tell them apart."""
 
+LIGHT: dict[str, str] = {
+    "paper": "#fff",
+    "ink": "#20242b",
+    "soft": "#5c6470",
+    "line": "#e3e6ea",
+    "tint": "#f5f6f8",
+    **COLOURS,
+}
+"""The colours of a light page and of pictures on paper."""
 
-ON_DARK: dict[Method, str] = {
+DARK: dict[str, str] = {
+    "paper": "#14171c",
+    "ink": "#e6e9ee",
+    "soft": "#a0a8b4",
+    "line": "#2c313a",
+    "tint": "#1c2027",
     "stepwise": "#56B4E9",
     "explicit_cot": "#19B98D",
     "no_cot": "#E69F00",
     "icot_kd": "#E3A3C6",
 }
-"""Lighter ones, for a dark page."""
+"""The colours of a dark page."""

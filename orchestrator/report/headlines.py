@@ -45,11 +45,10 @@ def headlines(findings: Findings) -> tuple[Headline, ...]:
 
 def _model(findings: Findings, pick: FrontierPoint) -> Headline:
     left = "no CoT left" if pick.removed_tokens == pick.total_tokens else _removed(pick)
-    folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
     settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
     detail = f"exact match with {left}: {labels.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
     question = "Which model, so far?" if findings.unfinished else "Which model?"
-    return Headline(question, labels.exact(pick.exact_match), detail, folder)
+    return Headline(question, labels.exact(pick.exact_match), detail, findings.model_folder(pick))
 
 
 def _removed(point: FrontierPoint) -> str:

@@ -100,6 +100,10 @@ class Findings:
         """The configurations of a search that came off worse."""
         return tuple(group for group in self.groups if group not in self.shown and group.method == "stepwise")
 
+    def model_folder(self, point: FrontierPoint) -> str:
+        """Return where a stage's weights are, below the store."""
+        return self.store.folder(self.manifests[point.stage_key]).relative_to(self.store.root).as_posix()
+
     def crosses(self, groups: Iterable[Group]) -> tuple[FailedAttempt, ...]:
         """The failed attempts of these groups that a picture has a place for: those with a spot check."""
         names = {trial.last.trial for group in groups for trial in group.trials}

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from orchestrator.report.html.markup import Column, paragraph, section, table
+from orchestrator.report.html.sections import Column, PageTable
 from orchestrator.results.findings import Findings
 from orchestrator.store import job_folder
-
-CELL = 13
-"""Width and height of a cell of a map, in SVG's units."""
-MARGIN = 14
-"""For the names of layers and positions."""
 
 Skills = tuple[tuple[float, ...], ...]
 """Layer x position: 0 no better than a constant, 1 perfect."""
@@ -92,79 +86,58 @@ def _contents(file: Path) -> tuple[tuple[str, ...], tuple[Read, ...]]:
     return tuple(positions.values()), tuple(reads)
 
 
-def thoughts(stages: Sequence[ProbedStage]) -> Iterator[str]:
-    """The section of the page, if any stage was probed."""
-    if stages:
-        parts = [part for _, of_trial in groupby(stages, lambda s: s.trial) for part in _trial(list(of_trial))]
-        yield section("Where did the thought go?", *parts)
+@dataclass(frozen=True)
+class ProbeMap:
+    """How well the results of one kind are read from a stage: the mean, layer by layer and position by position."""
+
+    title: str
+    positions: tuple[str, ...]
+    skills: Skills
+    best: str
 
 
-def _trial(stages: Sequence[ProbedStage]) -> Iterator[str]:
-    yield _when(stages)
-    yield paragraph(
-        "The maps: how well they are read after each layer (0: the embeddings, at the bottom), position by position, "
-        "the mean over a kind; a: first factor, b: second, E: separator, z: what is left of the CoT, c: answer. "
-        "The answer is given up to each position. What an untrained model shows too, training did not put there.",
-        "note",
-    )
-    cells = max(len(stage.positions) for stage in stages)
-    for kind in dict.fromkeys(read.family for read in stages[0].reads):
-        maps = "\n".join(_map(stage, kind) for stage in stages)
-        yield f'<div class="maps" style="--cells:{cells}">\n{maps}\n</div>'
+@dataclass(frozen=True)
+class ProbedTrial:
+    """The probed stages of a trial side by side."""
+
+    readings: PageTable
+    """The best reading of every result."""
+    maps: Sequence[Sequence[ProbeMap]]
+    """A row for each kind of result, with a map for each stage."""
+    most_positions: int
 
 
-def _when(stages: Sequence[ProbedStage]) -> str:
-    """The best reading of every result, stage by stage."""
+def probed_trials(findings: Findings) -> list[ProbedTrial]:
+    """Return what the page shows of the trials that have a probed stage."""
+    by_trial = groupby(probed_stages(findings), lambda stage: stage.trial)
+    return [_probed_trial(list(stages)) for _, stages in by_trial]
+
+
+def _probed_trial(stages: Sequence[ProbedStage]) -> ProbedTrial:
     columns = [Column("intermediate result", "text")]
     columns += [Column(f"stage {stage.stage}: {stage.removed_tokens} removed", "share") for stage in stages]
     columns.append(Column("untrained", "share"))
-    rows = [
-        [reads[0].target, *(_best(read.trained) for read in reads), _best(reads[-1].untrained)]
-        for reads in zip(*(stage.reads for stage in stages), strict=True)
-    ]
+    rows = []
+    for reads in zip(*(stage.reads for stage in stages), strict=True):
+        grids = [*(read.trained for read in reads), reads[-1].untrained]
+        rows.append([reads[0].target, *(f"{max(map(max, grid)):.2f}" for grid in grids)])
     says = (
         f"{stages[0].trial}: how well a linear probe reads a result at its best layer and position, "
         "0 as a constant, 1 without error"
     )
-    return table(says, columns, rows)
+    kinds = dict.fromkeys(read.family for read in stages[0].reads)
+    return ProbedTrial(
+        PageTable(says, columns, rows),
+        [[_map(stage, kind) for stage in stages] for kind in kinds],
+        max(len(stage.positions) for stage in stages),
+    )
 
 
-def _best(grid: Skills) -> str:
-    return f"{max(map(max, grid)):.2f}"
-
-
-def _map(stage: ProbedStage, kind: str) -> str:
+def _map(stage: ProbedStage, kind: str) -> ProbeMap:
     grids = [read.trained for read in stage.reads if read.family == kind]
-    mean = [[fmean(cells) for cells in zip(*layers, strict=True)] for layers in zip(*grids, strict=True)]
-    title = f"{kind}, {stage.words}"
+    mean = tuple(tuple(map(fmean, zip(*layers, strict=True))) for layers in zip(*grids, strict=True))
     best, layer, position = max(
         (skill, layer, position) for layer, line in enumerate(mean) for position, skill in enumerate(line)
     )
-    says = f"{title}: read best after layer {layer} at {stage.positions[position]}, {best:.2f}"
-    width, height = MARGIN + CELL * len(stage.positions), CELL * len(mean) + MARGIN
-    return (
-        f'<figure><p>{escape(title)}</p><svg class="map" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(says)}">'
-        f'<rect class="ground" x="{MARGIN}" width="{width - MARGIN}" height="{height - MARGIN}"/>'
-        f"{''.join(_cells(mean))}{''.join(_names(len(mean), stage.positions))}</svg></figure>"
-    )
-
-
-def _cells(mean: Sequence[Sequence[float]]) -> Iterator[str]:
-    for layer, line in enumerate(mean):
-        y = CELL * (len(mean) - 1 - layer)
-        for position, skill in enumerate(line):
-            if skill >= 0.01:
-                yield (
-                    f'<rect x="{MARGIN + CELL * position}" y="{y}" width="{CELL}" height="{CELL}" '
-                    f'fill-opacity="{skill:.2f}"/>'
-                )
-
-
-def _names(layers: int, positions: Iterable[str]) -> Iterator[str]:
-    for layer in {0, layers - 1}:
-        yield f'<text x="{MARGIN - 4}" y="{CELL * (layers - layer) - 3}" text-anchor="end">{layer}</text>'
-    for number, name in enumerate(positions):
-        at = MARGIN + CELL * number + CELL / 2
-        short = "#" if name == "####" else name
-        yield f'<text x="{at:g}" y="{CELL * layers + 10}" text-anchor="middle">{escape(short)}</text>'
+    at = f"read best after layer {layer} at {stage.positions[position]}, {best:.2f}"
+    return ProbeMap(f"{kind}, {stage.words}", stage.positions, mean, at)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from orchestrator import labels
 from orchestrator.config import Method
-from orchestrator.report.html.svg import ticks
+from orchestrator.report.picture import ticks
 from orchestrator.results.findings import Findings
 from orchestrator.results.groups import NOTHING, Group
 

@@ -168,7 +168,7 @@ def ended(findings: Findings) -> str:
 
 
 def test_csv_has_every_field_of_every_point(finished: Finished) -> None:
-    rows = list(csv.DictReader(finished.files.csv.open()))
+    rows = list(csv.DictReader(io.StringIO(finished.files.csv.read_text())))
     assert list(rows[0]) == [name for name in FrontierPoint.model_fields if name != "settings"]
     assert len(rows) == sum(len(trial.stages) for trial in finished.plan.trials)
     last = rows[-1]
@@ -221,7 +221,7 @@ def test_several_seeds_give_mean_and_range(store: StageStore) -> None:
     assert lead(html) == (
         "Stepwise Internalization, 3 seeds: 10 of 10 CoT tokens removed, exact match 0.920 on average (0.910 to 0.930)."
     )
-    assert html.count("<li>") == len(("stage end", "right after a removal", "earlier stage"))
+    assert html.count("<li>") == len(("stage end", "95 % interval", "right after a removal", "earlier stage"))
 
 
 def test_partial_run_says_how_far_it_is(store: StageStore) -> None:
@@ -346,7 +346,7 @@ def test_restart_is_counted_before_its_next_attempt_is_committed(store: StageSto
     commit(store, trial, trial.stages[2:3], "stuck")
     html = html_of(plan, store)
     assert "(after 1 restart)" in lead(html)
-    assert answered(plan, store)["What went wrong?"].value == "1 trial missed the goal, 1 restart"
+    assert answered(plan, store)["What went wrong?"].value == "1 restart"
 
 
 def test_failed_attempt_without_a_spot_check_has_no_cross(store: StageStore) -> None:
@@ -573,9 +573,9 @@ def test_page_of_many_seeds_has_their_mean_and_the_middle_of_them(
     files = write_report(Findings.of(plan, store), tmp_path / "r")
     html = files.html.read_text("utf-8")
     counts = len({point.removed_tokens for point in frontier(plan, store)})
-    assert len(re.findall('class="end stepwise"><title>', html)) == 2 * counts
+    assert len(re.findall('class="end stepwise"[^>]*><title>', html)) == 2 * counts
     assert "40 seeds: 10 removed, exact match 0.735 on average, nine in ten from 0.560 to 0.910" in html
-    assert "Of more than 30 seeds only the mean is marked" in html and 'class="removal' not in html
+    assert "more than 30 seeds only the mean is marked" in html and 'class="removal' not in html
     assert html.count("<caption>") == html.count("first 100 of 280, frontier.csv has all</caption>") + 4
     assert "nine in ten seeds" in files.svg.read_text()
 
