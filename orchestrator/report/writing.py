@@ -15,7 +15,7 @@ from orchestrator.results.findings import Findings
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report was written."""
+    """The files of a report."""
 
     csv: Path
     parquet: Path
@@ -25,6 +25,7 @@ class ReportFiles:
 
     @classmethod
     def within(cls, folder: Path) -> ReportFiles:
+        """Return the files of a report in ``folder``."""
         names = ("frontier.csv", "frontier.parquet", "frontier.png", "frontier.svg", "report.html")
         return cls(*(folder / name for name in names))
 

@@ -1,4 +1,4 @@
-"""Where the thought went: what linear probes read off the stages that ``stepwise probe`` was asked about."""
+"""Shows where the thought went: the results that linear probes read off the stages of ``stepwise probe``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.results.findings import Findings
 from orchestrator.store import job_folder
 
 Skills = tuple[tuple[float, ...], ...]
-"""Layer x position: 0 no better than a constant, 1 perfect."""
+"""The skills by layer x position: 0 no better than a constant, 1 perfect."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """How well one intermediate result is read from a stage's model, and from an untrained one."""
+    """One intermediate result: how well it is read from a stage's model, and from an untrained one."""
 
     target: str
     family: str
@@ -29,7 +29,7 @@ class Read:
 
 @dataclass(frozen=True)
 class ProbedStage:
-    """A stage that stands, and what linear probes read off it."""
+    """A stage that stands, and the results that linear probes read off it."""
 
     trial: str
     stage: int
@@ -40,21 +40,22 @@ class ProbedStage:
 
     @property
     def words(self) -> str:
+        """The stage and its removed tokens, for people."""
         return f"stage {self.stage}, {self.removed_tokens} of {self.total_tokens} removed"
 
 
 def probe_folder(store: Path, job: str) -> Path:
-    """Where ``stepwise probe`` leaves what it found in a job's stages."""
+    """Return where ``stepwise probe`` leaves its results for a job's stages."""
     return job_folder(store, job) / "probe"
 
 
 def probe_name(trial: str, stage: int, key: str) -> str:
-    """Of a stage's files there: a stage made anew has another key, and what was read off the old one is not shown."""
+    """Return the name of a stage's files there. A stage made anew has another key: the old results are not shown."""
     return f"{trial}-{stage}-{key[:8]}"
 
 
 def probed_stages(findings: Findings) -> tuple[ProbedStage, ...]:
-    """The probed stages among those that stand, by trial and in order."""
+    """Return the probed stages among those that stand, by trial and in order."""
     folder = probe_folder(findings.store.root, findings.plan.job.name)
     if not folder.is_dir():
         return ()
@@ -70,7 +71,7 @@ def probed_stages(findings: Findings) -> tuple[ProbedStage, ...]:
 
 
 def _contents(file: Path) -> tuple[tuple[str, ...], tuple[Read, ...]]:
-    """The names of the positions, and every intermediate result."""
+    """Return the names of the positions, and every intermediate result."""
     with file.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     skills: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
@@ -88,12 +89,13 @@ def _contents(file: Path) -> tuple[tuple[str, ...], tuple[Read, ...]]:
 
 @dataclass(frozen=True)
 class ProbeMap:
-    """How well the results of one kind are read from a stage: the mean, layer by layer and position by position."""
+    """The mean skill over the results of one kind in a stage."""
 
     title: str
     positions: tuple[str, ...]
     skills: Skills
     best: str
+    """The best site, in words."""
 
 
 @dataclass(frozen=True)

@@ -419,7 +419,7 @@ def test_six_questions_are_answered_first(finished: Finished) -> None:
     model, speed = found["Which model?"], found["How fast?"]
     assert (model.value, speed.value) == ("0.930", "2.25x")
     assert (finished.store.root / model.code / "config.json").is_file()
-    assert "8 tokens instead of 19; 1.00x that of No CoT" in speed.detail
+    assert "8 tokens instead of 19; 1.00x the speed of No CoT" in speed.detail
     assert found["How sure?"].value == "0.912 to 0.944"
     assert found["Did it internalize?"].value == "Not yet"
     assert "still rising: 0.930 with all 10 CoT tokens removed" in found["Did it internalize?"].detail
@@ -447,6 +447,16 @@ def test_model_to_use_so_far_has_the_most_tokens_removed(store: StageStore) -> N
     save_job(plan, store)
     assert answered(plan, store)["Which model, so far?"].value == f"{LEARNED['stepwise'][3]:.3f}"
     assert find_stage("mult-3x2", store).tried.stage.index == 3
+
+
+def test_speed_of_a_model_that_writes_its_whole_cot_is_said_in_words(store: StageStore) -> None:
+    plan = make_plan(methods=("explicit_cot", "stepwise"))
+    commit(store, plan.trials[0], plan.trials[0].stages)
+    speed = answered(plan, store)["How fast?"]
+    assert (speed.value, speed.detail) == (
+        "11.1 examples/s",
+        "at batch 1: it writes its whole CoT, 19 tokens an answer",
+    )
 
 
 def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
@@ -516,13 +526,13 @@ def test_equal_seeds_leave_open_what_their_examples_do() -> None:
 
 def test_frontier_is_a_data_frame(finished: Finished) -> None:
     save_job(finished.plan, finished.store)
-    of_job = orchestrator.Frontier.load(finished.store.root / "jobs" / finished.plan.job.name)
-    for frame in (of_job, *(orchestrator.Frontier.load(f) for f in (finished.files.parquet, finished.files.csv))):
+    of_job = orchestrator.load_frontier(finished.store.root / "jobs" / finished.plan.job.name)
+    for frame in (of_job, *(orchestrator.load_frontier(f) for f in (finished.files.parquet, finished.files.csv))):
         assert list(frame.columns) == list(of_job.columns)
         assert frame[frame.trial == "stepwise-seed0"].exact_match.tolist() == LEARNED["stepwise"]
         assert frame.pareto.dtype == bool
     with pytest.raises(InputError, match="holds no frontier"):
-        orchestrator.Frontier.load(finished.store.root)
+        orchestrator.load_frontier(finished.store.root)
 
 
 def test_parquet_has_searched_fields_as_numbers(store: StageStore, tmp_path: Path) -> None:
