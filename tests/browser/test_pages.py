@@ -103,7 +103,7 @@ def opened(browser: Any, url: str, own: str, **options: Any) -> tuple[Any, list[
 
 def picture(page: Any, name: str) -> None:
     if folder := os.environ.get("STEPWISE_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        (Path(folder) / f"{name}.png").write_bytes(page.screenshot())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -120,7 +120,7 @@ def test_report_answers_before_the_second_scroll_and_loads_nothing(
     ends = [trial.last.exact_match for trial in finished.findings.trials if trial.method == best.method]
     assert shown["How sure?"] == f"{min(ends):.3f} to {max(ends):.3f}"
     assert shown["What went wrong?"] == "2 trials missed the goal, 1 restart"
-    assert shown["Did it internalize?"] == "Not yet"
+    assert shown["Did it internalize?"] == "No"
     about_model = ["Which model?", "How fast?", "How sure?"]
     assert list(shown) == ["Did it internalize?", *about_model, "What went wrong?", "What did it cost?"]
     last = page.locator(".answers > div").last.bounding_box()
