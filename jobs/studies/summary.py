@@ -21,7 +21,8 @@ from orchestrator.results.cost import cost_of
 from orchestrator.results.frontier import FrontierPoint, points_of
 from orchestrator.results.intervals import interval, wilson
 from orchestrator.store import StageStore, saved_plan
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import replay_all
 
 
 def trial_figures(chain: Chain, end: FrontierPoint) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +15,22 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 160
 """Where nobody's terminal cuts: a search's trial has a long name."""
 
+
+def local_path(text: str | Path) -> Path:
+    """A path in which ``~`` is the home folder, also where no shell has seen to it."""
+    expanded = Path(os.path.expanduser(text))
+    if str(expanded).startswith("~"):
+        raise typer.BadParameter(f"{expanded.parts[0]} is no user's home folder; ./{text} is a folder of that name")
+    return expanded
+
+
 JobFile = Annotated[
     Path,
-    typer.Argument(help="A job file, as jobs/quickstart.toml, or the name of a job in the store.", show_default=False),
+    typer.Argument(
+        parser=local_path,
+        help="A job file, as jobs/quickstart.toml, or the name of a job in the store.",
+        show_default=False,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -31,9 +45,9 @@ def _folder(text: str | Path) -> Path:
         raise typer.BadParameter("it is empty; name a folder")
     if "://" in str(text):
         raise typer.BadParameter("it is a URL; name a folder that all nodes share")
-    if Path(text).is_file():
+    if local_path(text).is_file():
         raise typer.BadParameter(f"{text} is a file; name a folder")
-    return Path(text)
+    return local_path(text)
 
 
 StoreFolder = Annotated[

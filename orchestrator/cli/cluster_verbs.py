@@ -19,13 +19,15 @@ from orchestrator.cli.arguments import (
     Overrides,
     StoreFolder,
     console,
+    local_path,
 )
 
 if TYPE_CHECKING:
     from orchestrator.config import Cluster
 
 ClusterFile = Annotated[
-    Path | None, typer.Option("--cluster", metavar="FILE", help="A cluster file, as clusters/local.yaml.")
+    Path | None,
+    typer.Option("--cluster", parser=local_path, metavar="FILE", help="A cluster file, as clusters/local.yaml."),
 ]
 JobServerUrl = Annotated[
     str | None,
@@ -58,7 +60,9 @@ def submit(
 
 
 def status(
-    job: Annotated[Path | None, typer.Argument(help="A job file, or a job's name. Default: every job.")] = None,
+    job: Annotated[
+        Path | None, typer.Argument(parser=local_path, help="A job file, or a job's name. Default: every job.")
+    ] = None,
     cluster: ClusterFile = None,
     address: JobServerUrl = None,
     store: StoreFolder = DEFAULT_STORE,

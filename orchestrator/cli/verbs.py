@@ -24,6 +24,7 @@ from orchestrator.cli.arguments import (
     StoreFolder,
     UnusedStore,
     console,
+    local_path,
 )
 from orchestrator.errors import InputError, Problem
 
@@ -61,7 +62,9 @@ def _all_verbs(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.toml"),
+    path: Annotated[Path, typer.Argument(parser=local_path, metavar="[PATH]", help="The file to write.")] = Path(
+        "job.toml"
+    ),
     store: UnusedStore = DEFAULT_STORE,
 ) -> None:
     """Write a job file to begin with: the fields of a multiplication job, explained. All fields: schema --markdown."""
@@ -314,7 +317,9 @@ def evaluate(
 @app.command()
 def export(
     stage: StageName,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it may not exist.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=local_path, metavar="DIR", help="The folder to write; it may not exist.")
+    ],
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Write a stage's model as a plain Hugging Face folder with a model card."""
@@ -329,7 +334,8 @@ def export(
 def probe(
     stage: StageName,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where table and picture go. Default: the job's folder.")
+        Path | None,
+        typer.Option(parser=local_path, metavar="DIR", help="Where table and picture go. Default: the job's folder."),
     ] = None,
     examples: Annotated[int, typer.Option(min=100, help="Training examples that the probes learn from.")] = 3000,
     store: StoreFolder = DEFAULT_STORE,
@@ -429,10 +435,15 @@ def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
 
 def _questions_on_stdin() -> Iterator[str]:
     asked = False
-    for line in sys.stdin:
-        if question := line.strip():
-            asked = True
-            yield question
+    try:
+        for line in sys.stdin:
+            line.encode()  # under some locales what is no text comes through, as halves of characters
+            if question := line.removeprefix("\ufeff").strip():  # Windows begins its files with it
+                asked = True
+                yield question
+    except UnicodeError as error:
+        found = f"is no {sys.stdin.encoding} text: {error.reason}"
+        raise InputError(Problem("CLI008", "standard input", found, "save the questions as UTF-8")) from None
     if not asked:
         raise typer.BadParameter("no question: give one, or one a line on standard input")
 

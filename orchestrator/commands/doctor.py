@@ -5,22 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
+from unicodedata import combining, normalize
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config import ExampleSource, Job
 from orchestrator.labels import count
+from orchestrator.method.encoding import ANSWER_MARK, added_before, written_mark, written_text
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.stepwise import stepwise_stages
 from orchestrator.method.tokens import TokenTable
 from orchestrator.plan import Trial, build_plan
 from orchestrator.plan.content import epoch_steps
 from orchestrator.plan.grid import symbols
-from orchestrator.report.terminal.diagnosis import PERCENTILES, Diagnosis, Leak, Lengths, Shown, SplitSize, StageRemoval
+from orchestrator.report.terminal.diagnosis import (
+    PERCENTILES,
+    Diagnosis,
+    Leak,
+    Lengths,
+    Lost,
+    Shown,
+    SplitSize,
+    StageRemoval,
+)
 from orchestrator.store import StageStore
 from orchestrator.tasks import Split, Task
+from orchestrator.tasks.text import TextExamples, number
 from orchestrator.trials.data import JobData, prepare_data
 
 LONG_TAIL = 1.5
@@ -29,8 +42,9 @@ LONG_TAIL = 1.5
 
 def diagnose(job: Job, store: StageStore) -> Diagnosis:
     """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
-    plan = build_plan(job)
+    build_plan(job)  # what needs no tokenizer is refused before anything is written
     data = prepare_data(job, store)
+    plan = build_plan(job, data.total_tokens)
     first = next((trials[0] for settings, trials in plan.groups.items() if settings), None)
     own = first.job if first else job
     tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}
@@ -45,8 +59,9 @@ def diagnose(job: Job, store: StageStore) -> Diagnosis:
         lengths=tuple(lengths for split, table in tables.items() for lengths in _lengths(split, table)),
         shown=tuple(_shown(data, row, _specs(own, data)) for row in _typical(data.train)),
         unseen=_unseen(data),
+        lost=tuple(lost for split, table in tables.items() for lost in _lost(split, table, data)),
         leaks=tuple(_leaks(questions, data.task)),
-        remarks=(*_searched(job, first), *_remarks(own, data)),
+        remarks=(*_searched(job, first), *_remarks(own, data), *_not_numbers(data.task)),
     )
 
 
@@ -71,6 +86,73 @@ def _questions(task: Task, split: Split) -> _Questions:
         examples += 1
         without_cot += not example.cot
     return _Questions(examples, without_cot, rows)
+
+
+def _lost(split: Split, table: TokenTable, data: JobData) -> Iterator[Lost]:
+    """What the tokenizer does not keep of a split's examples, by part and kind. One of whole words keeps all."""
+    backend = data.tokenizer.backend_tokenizer
+    if isinstance(backend.model, WordLevel) and backend.normalizer is None:
+        return
+    tokenizer, task = data.tokenizer, data.task
+    before, mark = len(added_before(tokenizer)), written_mark(tokenizer)
+    found: dict[tuple[str, str], tuple[int, int, str, str]] = {}
+    for row, example in enumerate(task.examples(split)):
+        ids = table.tokens[table.offsets[row] : table.offsets[row + 1]].tolist()
+        start, end = int(table.cot_start[row]), int(table.cot_end[row])
+        whole = written_text(ids[before:], tokenizer).replace(mark, ANSWER_MARK)
+        if whole.split() == f"{example.question} {example.cot} {ANSWER_MARK} {example.answer}".split():
+            continue
+        parts = {
+            "question": (example.question, ids[before : start - 1]),
+            "CoT": (example.cot, ids[start:end]),
+            "answer": (f"{ANSWER_MARK} {example.answer}", ids[end + 1 :]),
+        }
+        for part, (stood, tokens) in parts.items():
+            kept = written_text(tokens, tokenizer)
+            if part == "answer":
+                kept = kept.replace(mark, ANSWER_MARK, 1)
+            if stood.split() != kept.split():
+                key = part, _kind_of_loss(stood, kept)
+                times, first, *shown = found.get(key, (0, row, *_difference(stood, kept)))
+                found[key] = (times + 1, first, *shown)
+    for (part, what), (times, first, stood, kept) in found.items():
+        place = task.place(split, first)
+        yield Lost(split=split, part=part, what=what, examples=times, first=place, stood=stood, kept=kept)
+
+
+def _kind_of_loss(stood: str, kept: str) -> str:
+    """The first of a few forms in which the two are the same."""
+    a, b = ("".join(text.split()) for text in (stood, kept))
+    if a == b:
+        return "blanks"
+    a, b = normalize("NFKC", a), normalize("NFKC", b)
+    if a == b:
+        return "Unicode form"
+    if a.casefold() == b.casefold():
+        return "capitals"
+    a, b = ("".join(c for c in normalize("NFD", text.casefold()) if not combining(c)) for text in (a, b))
+    return "accents" if a == b else "characters"
+
+
+def _difference(stood: str, kept: str) -> tuple[str, str]:
+    """Both texts from a little before where they part; in escapes what looks the same."""
+    begin = next((i for i, (a, b) in enumerate(zip(stood, kept, strict=False)) if a != b), min(len(stood), len(kept)))
+    begin = stood.rfind(" ", 0, begin) + 1
+    shown = ascii if normalize("NFC", stood) == normalize("NFC", kept) else repr
+    return shown(stood[begin : begin + 24]), shown(kept[begin : begin + 24])
+
+
+def _not_numbers(task: Task) -> Iterator[str]:
+    """Of a task whose answers are numbers: how many are none."""
+    if not isinstance(task, TextExamples) or not task.numbers:
+        return
+    for split in ("train", "validation"):
+        odd = [row for row, example in enumerate(task.examples(split)) if number(example.answer) is None]
+        if odd:
+            yield (
+                f"{count(len(odd), 'answer')} of {split} {'is' if len(odd) == 1 else 'are'} no number, "
+                f"the first at {task.place(split, odd[0])}: right if the same is written"
+            )
 
 
 def _leaks(questions: dict[Split, _Questions], task: Task) -> Iterator[Leak]:

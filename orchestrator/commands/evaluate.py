@@ -26,7 +26,7 @@ def evaluate_stage(place: Place, store: StageStore, split: Split, limit: int | N
     import torch
 
     from orchestrator.method.models.model import set_attention
-    from orchestrator.trials.runner import evaluator
+    from orchestrator.trials.measuring import evaluator
 
     table, removed = _examples(trained, split, limit), removed_by(place)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

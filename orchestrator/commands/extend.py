@@ -16,7 +16,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, is_fork, plan_for, save_job, saved_added_seeds
 from orchestrator.trials.drift import refuse_drift
-from orchestrator.trials.order import open_trials
+from orchestrator.trials.running import RunningJob
 
 
 def extend_job(
@@ -39,10 +39,11 @@ def extend_job(
     plan = whole_plan(path, (), store, mirroring)
     if is_fork(plan.job.name, store):
         raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
+    running = RunningJob(plan, store)
     if not (dry_run and accept_drift):  # a dry run records nothing
-        refuse_drift(plan, store, accept=accept_drift, joins=True)
+        refuse_drift(running, accept=accept_drift, joins=True)
     added = saved_added_seeds(plan.job.name, store)
-    unfinished = {trial.seed for trial in open_trials(plan, store)}
+    unfinished = {chain.trial.seed for chain in running.open_chains}
     if plan.to_propose or not unfinished <= set(added):
         raise InputError(Problem("RUN003", plan.job.name, "is not finished", f"`stepwise run {path}` first"))
     new: tuple[int, ...] = ()
@@ -55,4 +56,4 @@ def extend_job(
     if dry_run:
         return plan
     save_job(plan, store, new)
-    return run_plan(plan, store, console, mirroring)
+    return run_plan(RunningJob(plan, store, running.chains), console, mirroring)

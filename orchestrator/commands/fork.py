@@ -19,6 +19,7 @@ from orchestrator.ray.placement import concurrent_trials
 from orchestrator.results.find import find_stage
 from orchestrator.store import StageStore, check_fork_name, save_fork
 from orchestrator.trials.drift import refuse_drift
+from orchestrator.trials.running import RunningJob
 
 
 def fork_stage(
@@ -43,10 +44,11 @@ def fork_stage(
     check_fork_name(plan, store)
     if dry_run:
         return plan
-    refuse_drift(plan, store, accept=accept_drift, joins=True)
+    running = RunningJob(plan, store)
+    refuse_drift(running, accept=accept_drift, joins=True)
     save_fork(plan, store)
     console.print(f"fork of {trial.job.name}, {trial.name}, after stage {after.index} ({after.key})")
-    return run_plan(plan, store, console, mirroring)
+    return run_plan(running, console, mirroring)
 
 
 def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.commands.mirroring import Mirroring
 from orchestrator.config import NAME, Job, load_job
 from orchestrator.errors import InputError, Problem
-from orchestrator.plan import Plan, build_plan
+from orchestrator.plan import Plan, configured_jobs
 from orchestrator.ray.joined import Attachment, check_address
 from orchestrator.ray.placement import concurrent_trials
 from orchestrator.store import StageStore, jobs_like, plan_for, saved_plan
@@ -74,7 +74,7 @@ def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan 
 def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachment | None = None) -> Job:
     """The job, if it can run here; nothing is written. Raises ``InputError``."""
     job = load_job(path, overrides)
-    build_plan(job)
+    configured_jobs(job)
     check_room(job, at)
     check_writable(root)
     return job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
@@ -13,7 +13,8 @@ from orchestrator.labels import count
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, saved_job
 from orchestrator.store.mirror import Mirror
-from orchestrator.trials.chain import replay, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import advanced, replay, replay_all
 
 
 class Mirroring:
@@ -41,10 +42,10 @@ class Mirroring:
                 if came := bring(plan, self._mirror):
                     self._console.print(f"{count(came, 'stage')} came from {self._mirror.url}")
 
-    def begin(self, plan: Plan) -> None:
-        """Copy what is committed from now on, and at once what was before."""
+    def begin(self, plan: Plan, known: Iterable[Chain] = ()) -> None:
+        """Copy what is committed from now on, and at once what was before. ``known``: chains replayed before."""
         if self._mirror:
-            self._copying = BackgroundMirror(self._mirror, plan, self._console.print)
+            self._copying = BackgroundMirror(self._mirror, plan, self._console.print, known)
             self._copying.start()
             self._copying.notify()
 
@@ -87,14 +88,18 @@ def bring(plan: Plan, mirror: Mirror) -> int:
     for trial in plan.trials:
         chain = replay(trial, mirror.store)
         while chain.next and mirror.pull_stage(chain.next.key):
-            chain, came = chain.advanced(mirror.store), came + 1
+            chain, came = advanced(chain, mirror.store), came + 1
     return came
 
 
-def send(plan: Plan, mirror: Mirror) -> None:
-    """Copy every committed stage of a plan's trials that the mirror has not, and what the search decided."""
-    manifests = [tried.manifest for chain in replay_all(plan, mirror.store) for tried in chain.attempts]
-    mirror.push(plan.job.name, manifests)
+def send(plan: Plan, mirror: Mirror, known: Iterable[Chain] = ()) -> tuple[Chain, ...]:
+    """Copy every committed stage of a plan's trials that the mirror has not, and what the search decided.
+
+    ``known``: chains replayed before. Returns them with what was committed since.
+    """
+    chains = replay_all(plan, mirror.store, known)
+    mirror.push(plan.job.name, [attempt.manifest for chain in chains for attempt in chain.attempts])
+    return chains
 
 
 class BackgroundMirror(Background[Plan]):
@@ -102,13 +107,14 @@ class BackgroundMirror(Background[Plan]):
 
     behind = "the mirror is behind; the store has everything"
 
-    def __init__(self, mirror: Mirror, plan: Plan, say: Callable[[str], None]) -> None:
+    def __init__(self, mirror: Mirror, plan: Plan, say: Callable[[str], None], known: Iterable[Chain] = ()) -> None:
+        """``known``: chains replayed before."""
         super().__init__(plan, say)
-        self._mirror = mirror
+        self._mirror, self._chains = mirror, tuple(known)
 
     def _deliver(self, closing: bool) -> None:
         try:
-            send(self._plan, self._mirror)
+            self._chains = send(self._plan, self._mirror, self._chains)
         except Exception:
             if closing:  # nobody waits for a mirror that is away
                 self._abandoned.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -13,12 +14,13 @@ from orchestrator.report import write_report
 from orchestrator.report.terminal.ending import ending
 from orchestrator.results.findings import Findings
 from orchestrator.store import StageStore, job_folder
+from orchestrator.trials.chain import Chain
 from orchestrator.trials.drift import refuse_other_job
 
 
-def print_report(plan: Plan, store: StageStore, console: Console) -> None:
-    """Write the report's files; print the frontier and where they are."""
-    findings, folder = findings_of(plan, store), report_folder(plan, store)
+def print_report(plan: Plan, store: StageStore, console: Console, known: Iterable[Chain] = ()) -> None:
+    """Write the report's files; print the frontier and where they are. ``known``: chains replayed before."""
+    findings, folder = findings_of(plan, store, known), report_folder(plan, store)
     write_report(findings, folder)
     console.print()
     for part in ending(findings):
@@ -26,10 +28,10 @@ def print_report(plan: Plan, store: StageStore, console: Console) -> None:
     console.print(f"report   {short(folder / 'report.html')}")
 
 
-def findings_of(plan: Plan, store: StageStore) -> Findings:
+def findings_of(plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> Findings:
     """What is to be reported. Raises ``InputError`` if it is nothing, or if another job ran under this name."""
     refuse_other_job(plan, store)
-    findings = Findings.of(plan, store)
+    findings = Findings.of(plan, store, known)
     if not findings.points:
         found = f"holds no stage of {plan.job.name} with this configuration"
         raise InputError(Problem("STO002", str(store.root), found, "run the job first"))

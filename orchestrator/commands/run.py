@@ -14,16 +14,14 @@ from orchestrator.commands.report import print_report, report_folder
 from orchestrator.commands.webhook import Webhook
 from orchestrator.errors import INTERRUPTED, StepwiseError, TrialError
 from orchestrator.labels import count
-from orchestrator.plan import Plan
 from orchestrator.ray.joined import Attachment
 from orchestrator.ray.tune import run_trials
 from orchestrator.report.terminal.live import Watch
-from orchestrator.results.frontier import frontier
-from orchestrator.store import StageStore, plan_for, proposals, pruned_trials, save_job, sweep
+from orchestrator.results.frontier import points_of
+from orchestrator.store import StageStore, pruned_trials, save_job, sweep
 from orchestrator.tracking import BackgroundTracker, Tracker
-from orchestrator.trials.chain import replay_all
 from orchestrator.trials.drift import other_fields, refuse_drift
-from orchestrator.trials.order import open_trials
+from orchestrator.trials.running import RunningJob
 
 DONE, FAILED, PARTIAL = 0, 1, 3
 INTERRUPTED_SECONDS = 10.0
@@ -52,23 +50,19 @@ def run_job(
     store = StageStore(root)
     mirroring = Mirroring(mirror_url, store, console)
     plan = whole_plan(path, overrides, store, mirroring, at)
-    refuse_drift(plan, store, accept=accept_drift)
+    running = RunningJob(plan, store)
+    refuse_drift(running, accept=accept_drift)
     if not is_name(path):
         if lines := other_fields(plan, store):
             console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
             console.print("what it had trained stays, and whoever runs it as it was has it back")
         save_job(plan, store)
-    return run_plan(plan, store, console, mirroring, at)
+    return run_plan(running, console, mirroring, at)
 
 
-def run_plan(
-    plan: Plan,
-    store: StageStore,
-    console: Console,
-    mirroring: Mirroring,
-    at: Attachment | None = None,
-) -> int:
-    started, job = time.time(), plan.job
+def run_plan(running: RunningJob, console: Console, mirroring: Mirroring, at: Attachment | None = None) -> int:
+    """Train what a job's plan lacks, record it, report it. Returns the exit code."""
+    started, plan, store, job = time.time(), running.plan, running.store, running.plan.job
     sweep(store.root)
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
@@ -76,23 +70,23 @@ def run_plan(
     )
     if plan.to_propose:
         console.print(f"{count(plan.to_propose, 'configuration')} more to be proposed")
-    if open_trials(plan, store) or plan.to_propose:
+    if running.left:
         doing = f"attaching to the Ray at {at.address}" if at else "starting Ray"
         console.print(f"{doing}; the first step comes in about half a minute")
-    records = Tracker(plan, store)
+    records = Tracker(plan, store, running.chains)
     tracker = BackgroundTracker(records, console.print)
     tracker.start()
-    if frontier(plan, store):
+    if points_of(running.chains):
         tracker.notify()
-    webhook = Webhook(plan, store, console.print)
+    webhook = Webhook(plan, store, console.print, running.chains)
     webhook.start()
-    mirroring.begin(plan)
+    mirroring.begin(plan, running.chains)
     upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
-        plan, code = _train(plan, store, tracker, mirroring, webhook, console, started, at)
-        if frontier(plan, store):
-            print_report(plan, store, console)
-            tracker.finish(report_folder(plan, store))
+        code = _train(running, tracker, mirroring, webhook, console, started, at)
+        if points_of(running.chains):
+            print_report(running.plan, store, console, running.chains)
+            tracker.finish(report_folder(running.plan, store))
         upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
     except BaseException as error:
         code = _code_of(error)
@@ -115,47 +109,41 @@ def _code_of(error: BaseException) -> int:
 
 
 def _train(
-    plan: Plan,
-    store: StageStore,
+    running: RunningJob,
     tracker: BackgroundTracker,
     mirroring: Mirroring,
     webhook: Webhook,
     console: Console,
     started: float,
     at: Attachment | None,
-) -> tuple[Plan, int]:
-    """Run the trials; return the plan with what was proposed meanwhile, and the exit code."""
-    seen, proposed = 0, None
+) -> int:
+    """Run the trials. Returns the exit code."""
+    seen, followed = 0, running.plan
 
     def tick() -> None:
-        nonlocal seen, proposed
-        if watch.plan.to_propose and (now := proposals(plan.job, store.root)) != proposed:
-            proposed, watch.plan = now, plan_for(plan.job, store, plan.total_tokens)
-            tracker.follow(watch.plan)
-            webhook.follow(watch.plan)
+        nonlocal seen, followed
         watch.refresh()
-        if watch.committed > seen:
-            seen = watch.committed
+        if running.plan is not followed:
+            followed = running.plan
+            tracker.follow(followed)
+            webhook.follow(followed)
+        if (committed := sum(len(chain.attempts) for chain in running.chains)) > seen:
+            seen = committed
             tracker.notify()
             webhook.notify()
-            mirroring.follow(watch.plan)
+            mirroring.follow(running.plan)
 
     try:
-        with Watch(plan, store, console, started) as watch:
-            run_trials(plan, store, tick, at)
+        with Watch(running, console, started) as watch:
+            run_trials(running, tick, at)
     except TrialError as error:
         console.print(str(error), style="red")
-    for chain in replay_all(watch.plan, store):
+    for chain in running.chains:
         if chain.given_up:
             console.print(f"{chain.trial.name} gave up: {chain.given_up.reason}. What was tried:")
             for line in chain.given_up.ladder_tried:
                 console.print(f"  {line}", soft_wrap=True)
-    return watch.plan, _exit_code(watch.plan, store)
-
-
-def _exit_code(plan: Plan, store: StageStore) -> int:
-    pruned = pruned_trials(plan, store.root)
-    chains = replay_all(plan, store)
-    if not plan.to_propose and all(chain.finished or chain.trial.name in pruned for chain in chains):
+    pruned = pruned_trials(running.plan, running.store.root)
+    if not running.plan.to_propose and all(c.finished or c.trial.name in pruned for c in running.chains):
         return DONE
-    return PARTIAL if any(chain.standing for chain in chains) else FAILED
+    return PARTIAL if any(chain.standing for chain in running.chains) else FAILED

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 Method = Literal["no_cot", "explicit_cot", "stepwise", "icot_kd"]
@@ -44,21 +45,35 @@ class MultiplicationTask(Section):
     """Train on the first n examples only. Default: all (808,000, or the whole smaller space)."""
 
 
+def _home_expanded(place: str) -> str:
+    """A path or a file's URI in which ``~`` or ``~user`` is the home folder that it stands for."""
+    before, tilde, behind = place.partition("~")
+    if not tilde or before not in ("", "sqlite:///", "file:", "file://", "file:///"):
+        return place
+    expanded = os.path.expanduser(tilde + behind)
+    if expanded.startswith("~"):
+        raise PydanticCustomError("home", "~ stands for no home folder here; give the whole path")
+    return before.replace("file:///", "file://") + expanded
+
+
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+Location = Annotated[Text, AfterValidator(_home_expanded)]
+"""Of a file or a folder, or an id. ``~`` is the home folder."""
 
 
 class ExampleSource(Section):
     """Where the examples of a task lie: local files, or the splits of a Hugging Face dataset."""
 
-    train: Annotated[Text, Field(examples=["train.jsonl"])]
+    train: Annotated[Location, Field(examples=["train.jsonl"])]
     """Training examples: a file (``.txt`` in the reference format ``question||cot #### answer``, ``.jsonl`` or
     ``.parquet``), or with ``dataset`` the name of a split, as ``train`` or ``train[:-500]``."""
-    validation: Annotated[Text, Field(examples=["valid.jsonl"])]
+    validation: Annotated[Location, Field(examples=["valid.jsonl"])]
     """Examples that stages are measured on: a file, or a split."""
-    test: Text | None = None
+    test: Location | None = None
     """Examples that no run reads; for ``stepwise evaluate``, ``data`` and ``doctor``."""
-    dataset: Text | None = None
-    """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, instead of files."""
+    dataset: Location | None = None
+    """Hugging Face dataset id (``openai/gsm8k``) or the path of a local folder, as one with ``train.csv``, instead of
+    files."""
     subset: Text | None = None
     """The dataset's configuration, as ``main``."""
     revision: Text | None = None
@@ -83,16 +98,19 @@ class TextTask(ExampleSource):
     type: Literal["text"] = "text"
     """The task. Its examples are read."""
     cot_column: Text = "cot"
-    """The column with the chain of thought: a text, or a list of texts, which a blank joins."""
+    """The column with the chain of thought: a text, or a list of texts, which a blank joins. Data in which no example
+    has a column ``cot`` have no CoT, which is for ``methods = ["no_cot"]``."""
     answers: Literal["text", "number"] = "text"
-    """``text``: an answer is right if it is the same but for blanks and commas. ``number``: the same number."""
+    """``text``: an answer is right if it is the same, but for how wide its blanks are. ``number``: if it is the same
+    number, whose thousands may stand apart (1,234, 1 234, 1’234), with a currency sign or without; tuples, lists and
+    ranges are no number."""
 
 
 class Gsm8kTask(ExampleSource):
     """Grade-school mathematics (GSM8K): ``question||steps #### answer``, augmented as in the paper or plain."""
 
     type: Literal["gsm8k"] = "gsm8k"
-    """The task. Its examples are read; an answer is right if it is the same number."""
+    """The task. Its examples are read; an answer is right if it is the same number, as with ``answers = "number"``."""
     cot_column: Text | None = None
     """The column with the steps. Default: the answer's column holds ``steps #### answer``, as published."""
     cot: Literal["written", "equations"] = "written"
@@ -127,7 +145,7 @@ class PretrainedModel(Section):
 
     type: Literal["pretrained"] = "pretrained"
     """A model with trained weights."""
-    name: Annotated[str, Field(min_length=1, max_length=500, examples=["gpt2"])]
+    name: Annotated[Location, Field(examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
     revision: Text | None = None
     """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change. Whoever loads a
@@ -167,7 +185,7 @@ class Schedule(Section):
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
     ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before (knows
-    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 70 % of the
+    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 80 % of the
     answers are right or the loss has levelled off, or ends at stability.min_exact_match where there is no cooldown
     (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8
@@ -351,7 +369,7 @@ class Resources(Section):
 class Tracking(Section):
     """Where MLflow records the frontier."""
 
-    uri: Annotated[str, Field(min_length=1)] | None = None
+    uri: Annotated[str, Field(min_length=1), AfterValidator(_home_expanded)] | None = None
     """MLflow tracking URI. Default: an SQLite file in the store."""
     experiment: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Experiment name. Default: ``stepwise/<job name>``."""

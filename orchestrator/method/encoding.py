@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.tasks import Example
+
+ANSWER_MARK = "####"
 
 
 def training_text(example: Example, separator: str) -> str:
@@ -50,6 +53,24 @@ def prompt_ids(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         found = f"holds the separator {tokenizer.eos_token!r}"
         raise InputError(Problem("PRE001", repr(question), found, "it is added to every question; leave it out"))
     return ids
+
+
+def written_text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """Tokens as text, without separators: all that the tokenizer keeps. Words that are tokens stand apart."""
+    ids = [token for token in ids if token != tokenizer.eos_token_id]
+    if isinstance(tokenizer.backend_tokenizer.model, WordLevel):
+        return " ".join(token or "\ufffd" for token in tokenizer.convert_ids_to_tokens(ids))  # a model may have more
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
+
+
+def written_mark(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the tokenizer makes of ``####``: BERT's writes ``# # # #``."""
+    return written_text(tokenizer(ANSWER_MARK, add_special_tokens=False)["input_ids"], tokenizer) or ANSWER_MARK
+
+
+def extract_answer(text: str, mark: str = ANSWER_MARK) -> str:
+    """What follows the mark, a blank for any; a text without the mark is taken whole."""
+    return " ".join(text.split(mark, 1)[-1].split())
 
 
 def unknown_words(text: str, ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:

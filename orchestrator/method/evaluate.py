@@ -27,11 +27,11 @@ from transformers.cache_utils import DynamicCache
 
 from orchestrator.config import Evaluation
 from orchestrator.method.decoding import Writing, beginnings, greedy, whole_cache, write_on
+from orchestrator.method.encoding import ANSWER_MARK, extract_answer, written_mark, written_text
 from orchestrator.method.models.hub import positions_of
 from orchestrator.method.removal import IGNORED, CutBatch, cut
 from orchestrator.method.tokens import TokenTable
 
-ANSWER_MARK = "####"
 SPEED_REPETITIONS = 3
 OVERTIME = 16
 """Tokens a generation may write beyond the longest target before it is cut off."""
@@ -96,7 +96,7 @@ class Evaluator:
         self.table, self.tokenizer, self.is_correct, self.config = table, tokenizer, is_correct, config
         self.token_is_symbol = token_is_symbol
         self.size = config.examples or len(table)
-        self.mark_tokens = mark_tokens(table, tokenizer)
+        self.mark_tokens, self.mark = mark_tokens(table, tokenizer), written_mark(tokenizer)
 
     @torch.inference_mode()
     def accuracy(
@@ -233,14 +233,8 @@ class Evaluator:
         return int((np.diff(table.offsets[: n + 1]) - table.cot_start[:n] - cut).max())
 
     def _is_right(self, output: list[int], row: int) -> bool:
-        text = self.tokenizer.decode([token for token in output if token != self.tokenizer.eos_token_id])
-        return self.is_correct(extract_answer(text), extract_answer(self.table.answers[row]))
-
-
-def extract_answer(text: str) -> str:
-    """What follows ``####``, without commas and blanks; a text without the mark is compared whole."""
-    answer = text.split(ANSWER_MARK, 1)[1] if ANSWER_MARK in text else text
-    return "".join(answer.replace(",", "").split())
+        written = written_text(output, self.tokenizer)
+        return self.is_correct(extract_answer(written, self.mark), self.table.answers[row])
 
 
 def mark_tokens(table: TokenTable, tokenizer: PreTrainedTokenizerBase) -> int:

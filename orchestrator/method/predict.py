@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem
 from orchestrator.method.decoding import greedy
-from orchestrator.method.encoding import prompt_ids
+from orchestrator.method.encoding import prompt_ids, written_mark, written_text
 from orchestrator.method.models.hub import positions_of
 
 MAX_NEW_TOKENS = 800
@@ -53,13 +52,6 @@ def predict(
         tokenizer.eos_token_id,
         [limit],
     )
-    written = readable([token for token in output if token != tokenizer.eos_token_id], tokenizer)
-    answer = written.partition("####")[2].strip() if "####" in written else None
+    written, mark = written_text(output, tokenizer), written_mark(tokenizer)
+    answer = written.partition(mark)[2].strip() if mark in written else None
     return Prediction(question, written, answer, len(output))
-
-
-def readable(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """Text for people: the symbols of a tokenizer of whole words stand apart."""
-    if isinstance(tokenizer.backend_tokenizer.model, WordLevel):
-        return " ".join(tokenizer.convert_ids_to_tokens(ids))
-    return tokenizer.decode(ids).strip()

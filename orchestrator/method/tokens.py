@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,16 @@ from transformers import PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem, StoreError
 from orchestrator.files import partial, sha256
-from orchestrator.method.encoding import added_before, encode, separators, training_text, unknown_words
+from orchestrator.method.encoding import (
+    added_before,
+    encode,
+    extract_answer,
+    separators,
+    training_text,
+    unknown_words,
+    written_mark,
+    written_text,
+)
 from orchestrator.method.removal import Batch
 from orchestrator.tasks import Example, Split, Task
 
@@ -32,7 +41,7 @@ class TokenTable:
     cot_start: NDArray[np.int32]
     cot_end: NDArray[np.int32]
     answers: list[str] | None = None
-    """Answers as text; for the splits that are evaluated."""
+    """What the tokenizer makes of every answer, as text; for the splits that are evaluated."""
 
     def __len__(self) -> int:
         return len(self.cot_start)
@@ -82,12 +91,24 @@ def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, pa
             sealed.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
-    return _read(path, with_answers=split != "train")
+    table = _read(path)
+    return table if split == "train" else replace(table, answers=_answers(table, tokenizer))
+
+
+def _answers(table: TokenTable, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A model is judged by what it was taught: a tokenizer may not keep capitals, or one of two ways to write é."""
+    mark = written_mark(tokenizer)
+    ends = zip(table.cot_end + 1, table.offsets[1:], strict=True)
+    begins = table.offsets[:-1]
+    return [
+        extract_answer(written_text(table.tokens[begin + first : end].tolist(), tokenizer), mark)
+        for begin, (first, end) in zip(begins, ends, strict=True)
+    ]
 
 
 def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     examples = iter(task.examples(split))
-    rows, answers, starts, ends = [], [], [], []
+    rows, starts, ends = [], [], []
     before = len(added_before(tokenizer))
     while chunk := list(islice(examples, CHUNK)):
         texts = [training_text(example, tokenizer.eos_token) for example in chunk]
@@ -96,14 +117,12 @@ def _write(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, path: P
             rows.append(np.array(ids, np.int32))
             starts.append(first + 1)
             ends.append(second)
-            answers.append(example.answer)
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
     table = pa.table(
         {
             "input_ids": pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows))),
             "cot_start": pa.array(starts, pa.int32()),
             "cot_end": pa.array(ends, pa.int32()),
-            "answer": answers,
         }
     )
     with path.open("wb") as file:
@@ -132,7 +151,7 @@ def _digest_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _read(path: Path, *, with_answers: bool) -> TokenTable:
+def _read(path: Path) -> TokenTable:
     digest = _digest_file(path)
     if not digest.exists() or digest.read_text() != sha256(path):
         again = f"delete {path.parent}, the next run makes it again"
@@ -145,7 +164,6 @@ def _read(path: Path, *, with_answers: bool) -> TokenTable:
         offsets=ids.offsets.to_numpy(),
         cot_start=table.column("cot_start").to_numpy(),
         cot_end=table.column("cot_end").to_numpy(),
-        answers=table.column("answer").to_pylist() if with_answers else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a job only in the light of its task."""
+"""Finds what is wrong with a job only in the light of its task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.tasks import make_task
 
 
 def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
-    """What its taught parts do not know: they read whole examples in one pass, through networks of their own."""
+    """Yield the fields that taught parts do not know: they read whole examples in one pass, through own networks."""
     fields = {
         "max_steps": job.max_steps,
         "model.lora_rank": getattr(job.model, "lora_rank", None),
@@ -27,12 +27,17 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
             yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
 
 
-def job_problems(job: Job, total: int) -> Iterator[Problem]:
-    """What is wrong with a job only in the light of its task."""
+def job_problems(job: Job, total: int, estimated: bool) -> Iterator[Problem]:
+    """Yield what is wrong with a job whose longest CoT has ``total`` tokens. An ``estimated`` total refuses nothing."""
     task, schedule = make_task(job.task), job.schedule
     train, validation = task.size("train"), task.size("validation")
     stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
-    if schedule.tokens_per_stage > total:
+    reasoning = [method for method in job.methods if method != "no_cot"]
+    if not task.cot_symbols and reasoning:
+        found = f"no example has a CoT, and {', '.join(reasoning)} cannot do without"
+        fix = 'give methods = ["no_cot"], or say where the CoT is (task.cot_column, of gsm8k task.cot)'
+        yield Problem("CFG038", "methods", found, fix)
+    elif task.cot_symbols and not estimated and schedule.tokens_per_stage > total:
         found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
         yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
     if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
@@ -55,6 +60,6 @@ def job_problems(job: Job, total: int) -> Iterator[Problem]:
         teacher = parts.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs
-        if longest < round(wanted * epoch_steps(job)):
+        if not estimated and longest < round(wanted * epoch_steps(job)):
             found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
             yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")

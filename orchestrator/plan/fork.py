@@ -13,42 +13,37 @@ from orchestrator.identity import digest
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import StageSpec
 from orchestrator.plan import grid
-from orchestrator.plan.content import epoch_steps, model_content
+from orchestrator.plan.content import epoch_steps
 from orchestrator.plan.grid import Settings
-from orchestrator.plan.plan import STAGES_OF, Plan, PlannedStage, Trial, build_plan, common_identity, keyed
+from orchestrator.plan.plan import STAGES_OF, Plan, PlannedStage, Trial, common_identity, configured_jobs, keyed
 
 
 def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | None) -> Plan:
-    """The plan of a fork: the trial's chain up to ``after``, then the rest anew with ``changes``.
+    """Return the plan of a fork: the trial's chain up to ``after``, then the rest anew with ``changes``.
 
     While the schedule is unchanged the remaining stages keep their steps. A changed schedule starts again with
-    what is left: its next removal comes at once, as it would have, and pretraining is over.
+    what is left: its next removal comes at once, as it would have, and pretraining is over. Raises ``InputError``.
     """
-    _check_fields(changes)
+    allowed = [field for field in SEARCHABLE if not field.startswith("model.")]
+    if wrong := [field for field, _ in changes if field not in allowed]:
+        raise InputError(*(_unknown(field, allowed) for field in wrong))
     total = after.spec.total_tokens
     name = name or f"{trial.job.name[:40]}-fork-{digest([after.key, changes])[:8]}"
     job = grid.applied(trial.job.model_copy(update={"name": name}), changes, "--set")
-    build_plan(job, total)  # raises what is wrong with the changed job
+    configured_jobs(job, total)  # raises what is wrong with the changed job
     rest = _rest(trial, after, job)
     if not rest:
         found = "is the last stage of its chain"
         raise InputError(Problem("FRK003", trial.stage_words(after), found, "name an earlier stage"))
-    stages = keyed(rest, common_identity(job, model_content(job.model)), job, trial.stages[: after.index + 1])
+    stages = keyed(rest, common_identity(job), job, trial.stages[: after.index + 1])
     chain = (*trial.stages[: after.index + 1], *stages)
     return chain_plan(job, total, chain)
 
 
 def chain_plan(job: Job, total_tokens: int, chain: Sequence[PlannedStage]) -> Plan:
-    """The plan of a job that is one given chain."""
+    """Return the plan of a job that is one given chain."""
     method, seed = job.methods[0], job.seeds[0]
     return Plan(job, total_tokens, (Trial(f"{method}-seed{seed}", method, seed, tuple(chain), job),))
-
-
-def _check_fields(changes: Settings) -> None:
-    allowed = [field for field in SEARCHABLE if not field.startswith("model.")]
-    wrong = [field for field, _ in changes if field not in allowed]
-    if wrong:
-        raise InputError(*(_unknown(field, allowed) for field in wrong))
 
 
 def _unknown(field: str, allowed: Sequence[str]) -> Problem:
@@ -58,6 +53,7 @@ def _unknown(field: str, allowed: Sequence[str]) -> Problem:
 
 
 def _rest(trial: Trial, after: PlannedStage, job: Job) -> list[StageSpec]:
+    """Return the stages after ``after``, as ``job`` would have them."""
     if job.schedule == trial.job.schedule:
         return [stage.spec for stage in trial.stages[after.index + 1 :]]
     if trial.method != "stepwise":
@@ -82,7 +78,7 @@ def _rest(trial: Trial, after: PlannedStage, job: Job) -> list[StageSpec]:
 
 
 def _moved(spec: StageSpec, steps: int, removed: int, total: int) -> StageSpec:
-    """A stage of the chain over what is left, in its place in the whole chain."""
+    """Return a stage of the chain over what is left, in its place in the whole chain."""
     return replace(
         spec,
         first_step=spec.first_step + steps,

@@ -13,10 +13,10 @@ from orchestrator.config import MAX_CONFIGURATIONS, Job, Range, Scalar, Search, 
 Setting = tuple[str, Scalar]
 """A dotted job field and its value."""
 Settings = tuple[Setting, ...]
-"""A configuration, in the order of the search's space."""
+"""The settings of a configuration, in the order of the search's space."""
 
 STEPWISE_ONLY = frozenset({"schedule.smoothing_lambda", "schedule.removal_side", "schedule.keep_position"})
-"""Fields that change nothing in a baseline, which removes no token."""
+"""The fields that change nothing in a baseline, which removes no token."""
 
 _NAMES = {"schedule.type": "schedule", "schedule.smoothing_lambda": "lambda", "schedule.removal_side": "side"}
 _SYMBOLS = {"tokens_per_stage": "Δ", "lambda": "λ", "learning_rate": "rate"}
@@ -24,7 +24,7 @@ _DIGITS = 4
 
 
 def configurations(search: Search) -> tuple[Settings, ...]:
-    """Every configuration that is known before anything runs: none if Optuna is to propose them."""
+    """Return every configuration that is known before anything runs: none if Optuna is to propose them."""
     if search.type == "grid":
         return tuple(_combined(search, [values for values in search.space.values() if isinstance(values, tuple)]))
     if search.type == "optuna":
@@ -36,13 +36,13 @@ def configurations(search: Search) -> tuple[Settings, ...]:
 
 
 def corners(search: Search) -> tuple[Settings, ...]:
-    """All choices and ends of ranges, combined; none if those are too many."""
+    """Return all choices and ends of ranges, combined; none if those are too many."""
     axes = _axes(search)
     return tuple(_combined(search, axes)) if math.prod(map(len, axes)) <= MAX_CONFIGURATIONS else ()
 
 
 def extremes(search: Search) -> tuple[Settings, ...]:
-    """Configurations that show whether Optuna may propose any: the corners, or what varies one field at a time."""
+    """Return configurations that show whether Optuna may propose any: the corners, or one field varied at a time."""
     if combined := corners(search):
         return combined
     axes = _axes(search)
@@ -52,7 +52,7 @@ def extremes(search: Search) -> tuple[Settings, ...]:
 
 
 def applied(job: Job, settings: Settings, where: str = "search.space") -> Job:
-    """The job with these settings and without the search. Raises ``InputError`` if there can be no such job."""
+    """Return the job with these settings and without the search. Raises ``InputError`` if there can be no such job."""
     document = job.model_dump(exclude={"search"})
     for field, value in settings:
         section, key = field.split(".")
@@ -61,24 +61,24 @@ def applied(job: Job, settings: Settings, where: str = "search.space") -> Job:
 
 
 def rounded(value: Scalar, values: Range | tuple[Scalar, ...]) -> Scalar:
-    """A drawn float with four digits, so that names and reports show exactly what was trained."""
+    """Return a drawn float with four digits, so that names and reports show exactly the value that was trained."""
     if not isinstance(values, Range) or not isinstance(value, float):
         return value
     return min(max(float(f"{value:.{_DIGITS}g}"), values.low), values.high)
 
 
 def key_of(field: str) -> str:
-    """A field without its section."""
+    """Return a field without its section."""
     return field.rsplit(".", 1)[-1]
 
 
 def name_of(field: str) -> str:
-    """A field in a trial's name: its last part, or a shorter word."""
+    """Return a field as a trial's name has it: its last part, or a shorter word."""
     return _NAMES.get(field, key_of(field))
 
 
 def path_name(settings: Settings) -> str:
-    """``tokens_per_stage2-lambda4-``: safe in a path, different for different settings."""
+    """Return ``tokens_per_stage2-lambda4-``: safe in a path, different for different settings."""
     joined = (
         name_of(field) + ("_" if isinstance(value, bool | str) else "") + text(value) for field, value in settings
     )
@@ -86,17 +86,17 @@ def path_name(settings: Settings) -> str:
 
 
 def symbols(settings: Settings) -> str:
-    """``Δ 2, λ 4``: for tables."""
+    """Return ``Δ 2, λ 4``: for tables."""
     return ", ".join(f"{_SYMBOLS.get(name_of(field), name_of(field))} {text(value)}" for field, value in settings)
 
 
 def sentence(settings: Settings) -> str:
-    """``tokens_per_stage=2, smoothing_lambda=4``: for people who will type it."""
+    """Return ``tokens_per_stage=2, smoothing_lambda=4``: for people who will type it."""
     return ", ".join(f"{key_of(field)}={text(value)}" for field, value in settings)
 
 
 def text(value: Scalar) -> str:
-    """A value as a job file has it, in few characters and without loss."""
+    """Return a value as a job file has it, in few characters and without loss."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Who may use a cluster: its token, the file it lies in, and whether the cluster asks for one at all."""
+"""Sees to it that a cluster is not open to all: its token, the token's file, and whether the cluster asks for one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 10
 AUTHENTICATION_MODE = "/api/authentication_mode"
-"""Public, on a cluster with authentication too."""
+"""The path that answers without a token, on a cluster with authentication too."""
 
 
 def token(file: Path) -> str:
-    """The cluster's token: RAY_AUTH_TOKEN, else what the file holds. Raises ``InputError``."""
+    """Return the cluster's token: RAY_AUTH_TOKEN, else the content of the file. Raises ``InputError``."""
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return given
     check_private(file)
@@ -28,7 +28,7 @@ def token(file: Path) -> str:
 
 
 def check_private(file: Path) -> None:
-    """Raises ``InputError`` unless the file is there and its owner alone can read it."""
+    """Raise ``InputError`` unless the file is there and its owner alone can read it."""
     try:
         mode = file.stat().st_mode & 0o777
     except OSError as error:
@@ -39,7 +39,7 @@ def check_private(file: Path) -> None:
 
 
 def document(answer: requests.Response) -> dict[str, Any]:
-    """The JSON object of an answer, empty if it is none: whatever listens there need not be Ray."""
+    """Return the JSON object of an answer, empty if it is none: the program that listens there need not be Ray."""
     try:
         found = answer.json()
     except ValueError:
@@ -48,7 +48,7 @@ def document(answer: requests.Response) -> dict[str, Any]:
 
 
 def check_asks_for_token(dashboard: str, allow_unauthenticated: bool, allowed_by: str) -> bool:
-    """Whether the cluster asks for a token. Raises ``InputError`` if it does not and nothing allows that.
+    """Return whether the cluster asks for a token. Raises ``InputError`` if it does not and nothing allows that.
 
     Raises ``OSError`` if the dashboard does not answer.
     """
@@ -62,24 +62,20 @@ def check_asks_for_token(dashboard: str, allow_unauthenticated: bool, allowed_by
 
 
 def check_turns_strangers_away(gcs: str, allowed_by: str) -> None:
-    """Raises ``InputError`` unless the Ray at this address refuses who shows no token, as we do here."""
+    """Raise ``InputError`` unless the Ray at this address refuses a call without a token."""
+    from orchestrator.ray.private import refusal_of_strangers
+
     try:
-        import grpc
-        from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
-        from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+        refusal = refusal_of_strangers(gcs, TIMEOUT_SECONDS)
     except ImportError:
         raise _open(gcs, f"{_UNKNOWN}: pip install 'stepwise[cluster]'", allowed_by) from None
-    with grpc.insecure_channel(gcs, [("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=TIMEOUT_SECONDS)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
-                raise _open(gcs, f"{_UNKNOWN}: {error.code().name}", allowed_by) from None
-            return
-    raise _open(gcs, _NO_TOKEN, allowed_by)
+    if refusal is None:
+        raise _open(gcs, _NO_TOKEN, allowed_by)
+    if refusal != "UNAUTHENTICATED":
+        raise _open(gcs, f"{_UNKNOWN}: {refusal}", allowed_by)
 
 
-_NO_TOKEN = "asks for no token: whoever reaches it can run code there"  # noqa: S105
+_NO_TOKEN = "asks for no token: anyone who reaches it can run code there"  # noqa: S105
 _UNKNOWN = "cannot be told whether it asks for a token"
 
 

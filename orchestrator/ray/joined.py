@@ -26,8 +26,8 @@ _OTHERWISE = (
 )
 CONNECT_SECONDS = 5.0
 _TRAIN = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "3600", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1"}
-"""A cluster that lost a node, or is full of others' work, may take a while to have room again; a spot machine says
-half a minute before that it goes."""
+"""Settings for a cluster: one that lost a node, or is full of others' work, may take an hour to have room again; a spot
+machine says half a minute before that it goes."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Attachment:
 
 
 def check_address(at: Attachment) -> None:
-    """Raises ``InputError`` if it can be told at once that nothing can be joined: RAY_ADDRESS may be a stray one."""
+    """Raise ``InputError`` if it can be told at once that nothing can be joined: RAY_ADDRESS may be a stray one."""
     if at.address != "auto":
         _check_listens(at.address)
     if not at.allow_unauthenticated:
@@ -59,7 +59,7 @@ def _check_listens(address: str) -> None:
 
 @contextmanager
 def attached_ray(at: Attachment, resources: Resources, store: Path) -> Iterator[Placement]:
-    """The running Ray. Raises ``InputError`` if it is open to everyone, too small, or does not share the store."""
+    """Join the running Ray for a block. Raises ``InputError`` if it is open to all, too small, or without the store."""
     connect(at)
     import ray
 
@@ -102,13 +102,13 @@ def connect(at: Attachment) -> None:
 
 
 def _check_token_file() -> None:
-    """Ray reads RAY_AUTH_TOKEN, then this file."""
+    """Check the file that Ray reads after RAY_AUTH_TOKEN. Raises ``InputError``."""
     if not os.environ.get("RAY_AUTH_TOKEN"):
         check_private(Path(default_token_file()).expanduser())
 
 
 def placement(resources: Resources) -> Placement:
-    """How trials go on the Ray we have joined. Raises ``InputError`` if none fits."""
+    """Return how trials go on the joined Ray. Raises ``InputError`` if none fits."""
     import ray
 
     from orchestrator.ray.private import most_resources
@@ -117,7 +117,7 @@ def placement(resources: Resources) -> Placement:
 
 
 def room_now(resources: Resources) -> int:
-    """How many trials would find room at once on the Ray we have joined, beside what others do there."""
+    """Return how many trials would find room at this moment on the joined Ray, beside other work there."""
     from orchestrator.ray.private import free_resources
 
     free = free_resources()
@@ -125,7 +125,7 @@ def room_now(resources: Resources) -> int:
 
 
 def _placement(resources: Resources, nodes: list[dict[str, Any]], most: dict[str, int]) -> Placement:
-    """As many trials as fit now, or once the cluster has grown as far as it may.
+    """Return as many trials as fit now, or once the cluster has grown as far as it may.
 
     A number in the job file counts as it is: a cluster may grow in ways that Ray does not know of.
     """

@@ -1,4 +1,4 @@
-"""A Ray of a command's own: started on this machine for nobody else and ended with it."""
+"""A Ray of a command's own: started on this machine for it alone and ended with it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from orchestrator.ray.placement import Placement, concurrent_trials, cores, gpus
 from orchestrator.store.claims import claim, held
 
 DRIVER = "stepwise_driver"
-"""Custom resource that Tune's light driver functions take, so that they never take a training core."""
+"""The custom resource that Tune's light driver functions take, so that they never take a training core."""
 
 LIVING = ".lock"
-"""Ends the name of the file beside a folder for Ray that its command holds as long as it lives."""
+"""The ending of the file beside a folder for Ray. Its command keeps it locked as long as it lives."""
 
 WORKER_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -34,7 +34,7 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
 }
-"""For every process of a search, wherever it runs."""
+"""The environment of every process of a search, wherever it runs."""
 
 DRIVER_ENVIRONMENT = WORKER_ENVIRONMENT | {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,24 +43,24 @@ DRIVER_ENVIRONMENT = WORKER_ENVIRONMENT | {
     "TUNE_DISABLE_AUTO_INIT": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
 }
-"""For the process that runs Tune."""
+"""The environment of the process that runs Tune."""
 
 OWN_RAY = "STEPWISE_OWN_RAY"
-"""Set for every process of a Ray that a command started for itself."""
+"""The variable that is set in every process of a Ray that a command started for itself."""
 
 _LOCAL_ENVIRONMENT = DRIVER_ENVIRONMENT | {
     OWN_RAY: "1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_worker_maximum_startup_concurrency": "16",
-    # Trials and their helpers are actors with processes of their own; nobody takes those that Ray has ready.
+    # Trials and their helpers are actors with processes of their own; those that Ray has ready would stay idle.
     "RAY_prestart_worker_first_driver": "0",
 }
 
 
 @contextmanager
 def local_ray(resources: Resources) -> Iterator[Placement]:
-    """Ray with all cores of this machine, token-protected, without dashboard. Raises ``StepwiseError``."""
-    # Ray reads these when it is imported, so they are set before.
+    """Start Ray for a block: all cores of this machine, a token, no dashboard. Raises ``StepwiseError``."""
+    # Ray reads these when it is imported.
     os.environ.update(_LOCAL_ENVIRONMENT)
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -92,7 +92,7 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, so that work ends between two steps; then Ctrl-C ends it at once.
+    """Yield an event that Ctrl-C or SIGTERM sets, so that work ends between two steps; then Ctrl-C ends it at once.
 
     Inside ``local_ray`` only: Ray sets a SIGTERM handler of its own, and an exception raised by a
     signal inside one of its callbacks would be lost.
@@ -114,12 +114,12 @@ def interruptible() -> Iterator[threading.Event]:
 
 @contextmanager
 def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
-    """An empty folder for what Ray's nodes share for a while, removed afterwards; what killed commands left goes."""
+    """Yield an empty folder that Ray's nodes share, and remove it afterwards, with those that killed commands left."""
     tidy_ray_storage(store)
     own = store / "ray" / f"{what}-{uuid.uuid4().hex[:8]}"
     own.parent.mkdir(parents=True, exist_ok=True)
     lock = own.with_suffix(LIVING)
-    while not (living := claim(lock)):  # somebody tidied it away before it was locked
+    while not (living := claim(lock)):  # another command tidied it away before it was locked
         pass
     own.mkdir()
     try:
@@ -131,7 +131,7 @@ def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
 
 
 def tidy_ray_storage(store: Path) -> None:
-    """Remove what killed commands left there, of this host or another."""
+    """Remove the folders that killed commands left, of this host or another."""
     for lock in (store / "ray").glob(f"*{LIVING}"):
         if not held(lock):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)

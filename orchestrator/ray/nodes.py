@@ -1,4 +1,4 @@
-"""What the nodes of a joined cluster see: asked on every one of them, with a task that takes no core."""
+"""Asks every node of a joined cluster what it sees, with a task that takes no core."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from orchestrator.store.claims import claim, held
 
 TIMEOUT_SECONDS = 60
 LOCK = "lock"
-"""The file in the folder that the nodes look at."""
+"""The name of the file in the folder that the nodes look at."""
 
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node's answer; of one that gave none, the problem alone.
-
-    ``problem``: why it cannot work in the store, empty if it can. ``skew``: seconds by which its clock is off for
-    sure. ``free_bytes`` of the store's disk.
-    """
+    """A node's answer, or the problem alone if it gave none."""
 
     name: str
     problem: str
+    """The reason why it cannot work in the store; empty if it can."""
     skew: float = 0.0
+    """The seconds by which its clock is off at least."""
     python: str = ""
+    """The version of its Python."""
     free_bytes: int = 0
+    """The free bytes of the store's disk."""
 
     @property
     def answered(self) -> bool:
+        """Return whether the node gave an answer."""
         return bool(self.python)
 
 
 def nodes_without(store: Path) -> list[str]:
-    """The nodes that cannot work in the store, each with its problem."""
+    """Return the nodes that cannot work in the store, each with its problem."""
     return [f"{view.name}: {view.problem}" for view in node_views(store) if view.problem]
 
 
 def node_views(store: Path) -> list[NodeView]:
-    """Every live node's view of the store and of itself."""
+    """Return every live node's view of the store and of itself."""
     with ray_storage(store, "seen") as folder:
         lock = claim(folder / LOCK)
         try:
@@ -63,23 +64,28 @@ def _view(answer: NodeAnswer) -> NodeView:
 
 
 def certain_skew(clock: float, asked: float, answered: float) -> float:
-    """How far a clock is off, whenever between ``asked`` and ``answered`` it was read. All in seconds of the epoch."""
+    """Return the seconds by which a clock is off at least, whenever between ``asked`` and ``answered`` it was read.
+
+    All three are in seconds since the epoch.
+    """
     return max(asked - clock, clock - answered, 0.0)
 
 
 @dataclass(frozen=True)
 class NodeAnswer:
-    """What a node returned, or why it did not; our clock when it was asked and when the answer came."""
+    """A node's return value, or the reason why there is none."""
 
     node: str
     value: Any
     asked: float
+    """The time here when it was asked, in seconds since the epoch."""
     answered: float
+    """The time here when the answer came, in seconds since the epoch."""
     error: str = ""
 
 
 def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[NodeAnswer]:
-    """What a function returns on every live node."""
+    """Return the answer of every live node to a function."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -104,23 +110,25 @@ def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[NodeAnswer]
 
 
 def _answer(node: str, task: Any, asked: float) -> NodeAnswer:
-    """What came of a task; of an error on the node Ray gives the whole traceback, whose last line says it."""
+    """Return the answer of a finished task."""
     import ray
 
     try:
         return NodeAnswer(node, ray.get(task), asked, time.time())
     except ray.exceptions.RayError as error:
-        return NodeAnswer(node, None, asked, time.time(), str(error).strip().splitlines()[-1])
+        said = str(error).strip().splitlines()[-1]  # Ray gives the whole traceback of the node
+        return NodeAnswer(node, None, asked, time.time(), said)
 
 
 def _look(folder: str) -> tuple[str, float, str, int]:
+    """Return, on a node: its problem, its clock in seconds since the epoch, its Python, the free bytes of the disk."""
     problem = trouble(Path(folder))
     version = ".".join(map(str, sys.version_info[:3]))
     return problem, time.time(), version, 0 if problem else shutil.disk_usage(folder).free
 
 
 def trouble(folder: Path) -> str:
-    """Why this node cannot work in a store that holds this folder, whose lock another node has taken."""
+    """Return why this node cannot work in a store that holds this folder, whose lock another node has taken."""
     if not folder.is_dir():
         return "does not see what this node writes"
     try:

@@ -1,4 +1,4 @@
-"""How the trials of a job go on a Ray: what a machine has, how many fit, and the refusal of one that never will."""
+"""Places the trials of a job on a Ray: what a machine has, how many fit, and the refusal of one that never will."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.errors import InputError, Problem
 
 @dataclass(frozen=True)
 class Node:
-    """What a machine has for training."""
+    """The CPUs and GPUs that a machine has for training."""
 
     cpus: float
     gpus: float
@@ -24,15 +24,15 @@ class Placement:
     """How the trials of a job go on the Ray at hand."""
 
     concurrent: int
-    """Trials at a time."""
+    """The number of trials at a time."""
     driver: dict[str, float]
-    """What Ray sets aside for a trial's driver function: never a core."""
+    """The resources that Ray sets aside for a trial's driver function: never a core."""
     driver_retries: int = 0
-    """How often a driver may be lost with its node."""
+    """The times that a driver may be lost with its node."""
 
 
 def concurrent_trials(resources: Resources) -> int:
-    """How many trials fit on this machine at a time. Raises ``InputError`` if not even one does."""
+    """Return how many trials fit on this machine at a time. Raises ``InputError`` if not even one does."""
     fitting = fitting_trials(resources, [Node(cores(), gpus())])
     if not fitting:
         raise does_not_fit(resources, f"this machine has {cores()} and {gpus()}")
@@ -40,25 +40,25 @@ def concurrent_trials(resources: Resources) -> int:
 
 
 def fitting_trials(resources: Resources, nodes: Sequence[Node]) -> int:
-    """How many trials fit on these nodes at a time. A worker lies on one node, a trial may lie on several."""
-    return sum(_workers_on(node, resources) for node in nodes) // resources.workers
-
-
-def _workers_on(node: Node, resources: Resources) -> int:
-    by_cpu = int(node.cpus / resources.cpus_per_worker)
-    # a worker lies on one GPU, so what is left of each is lost
-    return min(by_cpu, int(node.gpus) * int(1 / resources.gpus_per_worker)) if resources.gpus_per_worker else by_cpu
+    """Return how many trials fit on these nodes at a time. A worker lies on one node, a trial may lie on several."""
+    workers = 0
+    for node in nodes:
+        fitting = int(node.cpus / resources.cpus_per_worker)
+        if resources.gpus_per_worker:  # a worker lies on one GPU, so a remainder of each is lost
+            fitting = min(fitting, int(node.gpus) * int(1 / resources.gpus_per_worker))
+        workers += fitting
+    return workers // resources.workers
 
 
 def does_not_fit(resources: Resources, there_is: str) -> InputError:
-    """The refusal of a trial that could never start."""
+    """Return the refusal of a trial that could never start."""
     cpus, gpus = resources.workers * resources.cpus_per_worker, resources.workers * resources.gpus_per_worker
     found = f"a trial takes {cpus:g} CPUs and {gpus:g} GPUs, {there_is}"
     return InputError(Problem("CLU009", "resources", found, "lower workers, cpus_per_worker or gpus_per_worker"))
 
 
 def cores() -> int:
-    """The cores this process may use: by affinity, and by a container's quota."""
+    """Return the cores this process may use: by affinity, and by a container's quota."""
     allowed = len(os.sched_getaffinity(0))
     quota = Path("/sys/fs/cgroup/cpu.max")
     limit, period = (quota.read_text() if quota.exists() else "max 1").split()
@@ -66,7 +66,7 @@ def cores() -> int:
 
 
 def gpus() -> int:
-    """The GPUs this process may use: those of the machine, or those that CUDA_VISIBLE_DEVICES names."""
+    """Return the GPUs this process may use: those of the machine, or those that CUDA_VISIBLE_DEVICES names."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])

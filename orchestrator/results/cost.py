@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.trials.chain import Chain, Tried
+from orchestrator.trials.chain import Attempt, Chain
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Spent:
     seconds: float = 0.0
 
     @classmethod
-    def on(cls, attempts: Iterable[Tried]) -> Spent:
+    def on(cls, attempts: Iterable[Attempt]) -> Spent:
         tried = list(attempts)
         metrics = [attempt.manifest.metrics for attempt in tried]
         return cls(sum(t.steps for t in tried), sum(m.train_seconds + m.evaluate_seconds for m in metrics))

@@ -10,7 +10,8 @@ from orchestrator.plan import Plan, Trial
 from orchestrator.results.frontier import best_point, points_of
 from orchestrator.store.jobs import jobs_like, saved_plan, saved_plans
 from orchestrator.store.stages import StageStore
-from orchestrator.trials.chain import Chain, Tried, replay_all
+from orchestrator.trials.chain import Attempt, Chain
+from orchestrator.trials.walk import replay_all
 
 LEAST_KEY = 4
 """The fewest characters that name a stage: with fewer a typing error would ask another model."""
@@ -22,7 +23,7 @@ class Place:
 
     plan: Plan
     trial: Trial
-    tried: Tried
+    tried: Attempt
 
     @property
     def words(self) -> str:

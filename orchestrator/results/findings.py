@@ -15,7 +15,8 @@ from orchestrator.results.groups import Group, groups_of
 from orchestrator.results.ranking import Standing, standings
 from orchestrator.results.trial_points import FailedAttempt, TrialPoints, by_trial, failed_attempts, removals
 from orchestrator.store import Manifest, Pruned, StageStore, pruned_trials
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import replay_all
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Findings:
     pruned: Mapping[str, Pruned]
 
     @classmethod
-    def of(cls, plan: Plan, store: StageStore) -> Findings:
-        """Read whatever part of a job is committed."""
-        chains = replay_all(plan, store)
+    def of(cls, plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> Findings:
+        """Read whatever part of a job is committed. ``known``: chains replayed before."""
+        chains = replay_all(plan, store, known)
         return cls(plan, store, chains, points_of(chains), pruned_trials(plan, store.root))
 
     @cached_property

@@ -9,7 +9,8 @@ from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, PlannedStage, build_plan, grid
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
-from orchestrator.trials.chain import replay_all, standing_manifests
+from orchestrator.trials.chain import standing_manifests
+from orchestrator.trials.walk import replay_all
 
 TYPICAL_FLOPS_PER_CORE = 8e10
 """The FLOP/s of training on one CPU core in bf16, as measured here; replaced by the store's own figures."""

@@ -10,7 +10,8 @@ from orchestrator.config import Method, Scalar
 from orchestrator.method.stage import PASSED, Record, Verdict
 from orchestrator.plan import Plan, Trial
 from orchestrator.store.stages import Manifest, StageStore
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import replay_all
 
 Work = tuple[str, str, float]
 """The things that decoding speed depends on: the model as its job describes it, the kind of stage (a coupled model

@@ -79,6 +79,7 @@ def _of_trial(chain: Chain) -> Outcome:
     goal = f"{asked:g} asked"
     if chain.trial.method != "stepwise":  # the commands below are of the schedule, which ICoT-KD has not
         return Outcome("no", f"{_with(last)}; {goal}")
+    # Twice the consolidation adopts the stages before the cooldown, half the pace those before the first removal.
     longer = f"stepwise run {job.name} schedule.consolidation_stages={max(2, 2 * job.schedule.consolidation_stages)}"
     slower = f"stepwise run {job.name} schedule.tokens_per_stage={job.schedule.tokens_per_stage / 2:g}"
     if last.removed_tokens == last.total_tokens and not chain.given_up:

@@ -27,7 +27,8 @@ from orchestrator.config import Job
 from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import Settings, symbols
 from orchestrator.store import StageStore, plan_for, pruned_trials
-from orchestrator.trials.chain import replay_all, standing_manifests
+from orchestrator.trials.chain import standing_manifests
+from orchestrator.trials.walk import replay_all
 
 ETA = 3
 """The share of configurations that set the bar is one in so many."""

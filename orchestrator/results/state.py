@@ -11,8 +11,9 @@ from orchestrator.labels import count
 from orchestrator.method.stage import Record, StageMetrics
 from orchestrator.plan import Trial
 from orchestrator.store import Pruned, StageStore, jobs_like, pruned_trials, saved_plan
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
 from orchestrator.trials.progress import ProgressFile, TrialProgress
+from orchestrator.trials.walk import replay_all
 
 StateWord = Literal["done", "gave up", "pruned", "training", "waiting"]
 

@@ -1,13 +1,23 @@
 """From signals to a verdict to a restart: pure numbers, no torch, no ray, no store."""
 
 from orchestrator.stability.detect import Alarm, Judgement, consolidated, gate, judge, recovered
-from orchestrator.stability.policy import Attempt, Budget, GiveUp, Pace, Restart, next_move, next_pace, next_seed
+from orchestrator.stability.policy import (
+    AttemptFacts,
+    Budget,
+    GiveUp,
+    Onward,
+    Pace,
+    Restart,
+    next_move,
+    next_pace,
+    next_seed,
+)
 from orchestrator.stability.signals import Block, Blocks, History
 from orchestrator.stability.thresholds import Expected, Rule, Thresholds, target_loss
 
 __all__ = [
     "Alarm",
-    "Attempt",
+    "AttemptFacts",
     "Block",
     "Blocks",
     "Budget",
@@ -15,6 +25,7 @@ __all__ = [
     "GiveUp",
     "History",
     "Judgement",
+    "Onward",
     "Pace",
     "Restart",
     "Rule",

@@ -1,12 +1,12 @@
 """From the blocks of a stage to an alarm, and at its end to a verdict. Pure functions of numbers.
 
-What is measured and what is proposed. Measured, on 3x2 digits with models of 2 and 3 layers and a
+Measured, on 3x2 digits with models of 2 and 3 layers and a
 fixed schedule (D; train losses, one seed each): exact match does not recover between removals (0.31,
 0.10, 0.08, 0.15, 0.14 as ten tokens go) and the run still ends at 0.95, by the four consolidation
 stages after the last removal. In these the loss falls by factors of 1.6 to 2.6 a stage; in a seed
 that ended at 0.18 by 1.08 to 1.5, and on the plateau of No CoT by 1.01 to 1.04. Recovery speeds up as
 it goes, so a log-linear projection from its beginning came out up to twice too long. Proposed, and
-to be calibrated on labelled stages before anyone trusts them: every rule below and every number.
+to be calibrated on labelled stages before a result rests on them: every rule below and every number.
 
 Not recovered is therefore not yet failed, whatever the schedule: ten seeds of 3x2 digits that were lost
 between removals went on to the end (jobs/studies/restarts). A stage that *lags* (still learns, or is anywhere
@@ -29,21 +29,22 @@ from orchestrator.stability.thresholds import Expected, Thresholds
 
 @dataclass(frozen=True)
 class Alarm:
-    """Why a stage should not go on. ``block`` counts from 1."""
+    """The reason why a stage should not go on."""
 
     kind: Literal["diverged", "stuck"]
-    detector: Literal["A1", "A2", "B2", "B3", "C"]
+    detector: Literal["A1", "A2", "B2", "B3"]
     block: int
+    """The number of the block, from 1."""
     reason: str
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on a finished stage, in the store's words. ``suspect``: the chain goes on, but this is
-    neither a place to restart from nor a baseline. A good one may carry a warning of C as its reason.
-    """
+    """The verdict on a finished stage, in the store's words."""
 
     verdict: Literal["good", "suspect", "diverged", "stuck"]
+    """The verdict. After ``suspect`` the chain goes on, but this stage is neither a place to restart from nor one that
+    later ones are measured by."""
     reason: str = ""
     detector: str = ""
 
@@ -52,24 +53,27 @@ Detector = Callable[[Blocks, Expected, History, Thresholds], Alarm | None]
 
 
 def recovered(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
-    """Whether the last blocks know the answer again: under ``adaptive`` the next token may go."""
+    """Return whether the last blocks know the answer again: under ``adaptive`` the next token may go."""
     flags = _recoveries(blocks, expected, history, thresholds)
     return len(flags) >= thresholds.recovered_blocks and all(flags[-thresholds.recovered_blocks :])
 
 
 def consolidated(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
-    """Whether a consolidation stage has done what it can: the last blocks know the answer as well as is asked, or as
-    a cooldown needs; or the loss has levelled off at this rate, and a cooldown is to come.
+    """Return whether a consolidation stage has done what it can.
+
+    Its last blocks know the answer as well as is asked, or as a cooldown needs; or the loss has levelled off at this
+    rate, and a cooldown is to come.
     """
     last, asked = blocks[-thresholds.recovered_blocks :], expected.target_exact_match
     enough = min(asked, thresholds.cooldown_from) if expected.cools_down else asked
     if len(last) == thresholds.recovered_blocks and all(block.probe_exact_match >= enough for block in last):
         return True
-    return expected.cools_down and _levelled_off(blocks, expected, history, thresholds)
+    window = _consolidating(blocks, expected, history, thresholds.flat_stages)
+    return expected.cools_down and bool(window) and not _falls(window, expected, thresholds)
 
 
 def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """A1: a number of the last block is infinite or not a number (R §1.5 A1)."""
+    """Return alarm A1: a number of the last block is infinite or not a number (R §1.5 A1)."""
     if blocks[-1].finite:
         return None
     steps = f", {blocks[-1].non_finite} of its steps" if blocks[-1].non_finite else ""
@@ -78,7 +82,7 @@ def non_finite(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """A2: the model knows no more than answer frequencies and does not learn, where it once knew more."""
+    """Return alarm A2: the model knows no more than answer frequencies and does not learn, where it once knew more."""
     floor = math.log(thresholds.floor_share * expected.answer_entropy)
     window = blocks[-thresholds.floor_blocks :]
     if not _knew_more(expected, history, thresholds) or len(window) < thresholds.floor_blocks:
@@ -90,7 +94,7 @@ def at_floor(blocks: Blocks, expected: Expected, history: History, thresholds: T
 
 
 def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B2: recovered after the last removal, then lost for some blocks and not coming back."""
+    """Return alarm B2: recovered after the last removal, then lost for some blocks and not coming back."""
     level = _recovery_level(expected, history, thresholds)
     last = since_removal(blocks)[-thresholds.late_blocks :]
     if not _had_recovered(blocks, expected, history, thresholds) or not _is_lost(last, level, thresholds):
@@ -102,13 +106,14 @@ def lost_again(blocks: Blocks, expected: Expected, history: History, thresholds:
 
 
 def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """B3: consolidation that does not get to where the answers are known (where a cooldown could begin, or what is
-    asked if that is less), of a model that once knew something: as fast as over its last stages the loss would take
-    many more. Half as many are too many where they are stretched: a restart costs less. Looked at where one ends.
+    """Return alarm B3: at its pace over the last stages, consolidation would take many more to know the answers.
+
+    They are known where a cooldown could begin, or at what is asked if that is less. Half as many stages are too many
+    where they are stretched: a restart costs less. Looked at where a stage ends, for a model that once knew something.
     """
     if not expected.consolidation or len(blocks) < expected.planned or not _knew_more(expected, history, thresholds):
         return None
-    known = min(expected.target_exact_match, thresholds.cooldown_from)
+    known = min(expected.target_exact_match, thresholds.solved_from)
     window = _consolidating(blocks, expected, history, thresholds.pace_stages)
     if not window or blocks[-1].probe_exact_match >= known:
         return None
@@ -122,25 +127,6 @@ def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds
     return Alarm("stuck", "B3", len(blocks), f"{reason}: {as_before}")
 
 
-def off_envelope(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """C: CUSUM of the log loss against earlier good stages at the same block, from 0 at every removal."""
-    total, stages = 0.0, history.stages[-thresholds.envelope_stages :]
-    for at, block in enumerate(blocks):
-        if at and block.removed_tokens != blocks[at - 1].removed_tokens:
-            total = 0.0
-        levels = [stage[at].level for stage in stages if at < len(stage)]
-        if at < thresholds.cusum_skip or len(levels) < thresholds.envelope_least:
-            continue
-        centre = median(levels)
-        spread = max(1.4826 * median(abs(level - centre) for level in levels), thresholds.cusum_floor)
-        deviation = min((block.level - centre) / spread, thresholds.cusum_cap)
-        total = max(0.0, total + deviation - thresholds.cusum_slack)
-    if total <= thresholds.cusum_alarm:
-        return None
-    reason = f"{_loss(blocks, expected)}: CUSUM {total:.1f} against {len(stages)} good stages, limit "
-    return Alarm("diverged", "C", len(blocks), f"{reason}{thresholds.cusum_alarm:g}")
-
-
 _ACTING: dict[str, tuple[Detector, ...]] = {
     "hard": (non_finite,),
     "all": (non_finite, at_floor, lost_again, no_progress),
@@ -148,16 +134,15 @@ _ACTING: dict[str, tuple[Detector, ...]] = {
 
 
 def judge(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Alarm | None:
-    """The first alarm at the last block that ends the stage, or None. Call it after every block."""
-    acting = _ACTING[expected.rule] + ((off_envelope,) if thresholds.cusum_acts and expected.rule != "hard" else ())
-    alarms = (detector(blocks, expected, history, thresholds) for detector in acting)
+    """Return the first alarm at the last block, which ends the stage, or None. Call it after every block."""
+    alarms = (detector(blocks, expected, history, thresholds) for detector in _ACTING[expected.rule])
     return next((alarm for alarm in alarms if alarm), None)
 
 
 def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> Judgement:
-    """The verdict on a stage whose last block is the last of ``blocks``.
+    """Return the verdict on a stage whose last block is the last of ``blocks``.
 
-    It passes unless an alarm acts. ``suspect``: it had recovered since its last removal and ends in a rise too
+    It passes unless there is an alarm. ``suspect``: it had recovered since its last removal and ends in a rise too
     young for B2 (a spike to exact match 0.81 from 0.99, gone a stage later, was measured in Explicit CoT).
     """
     if alarm := judge(blocks, expected, history, thresholds):
@@ -168,12 +153,11 @@ def gate(blocks: Blocks, expected: Expected, history: History, thresholds: Thres
     if _had_recovered(blocks, expected, history, thresholds) and _is_lost(blocks[-1:], level, thresholds):
         reason = f"{_loss(blocks, expected)}, after it had recovered to {math.exp(level):.2g}"
         return Judgement("suspect", reason, "B2")
-    warning = off_envelope(blocks, expected, history, thresholds)
-    return Judgement("good", warning.reason, warning.detector) if warning else Judgement("good")
+    return Judgement("good")
 
 
 def _knew_more(expected: Expected, history: History, thresholds: Thresholds) -> bool:
-    """Than answer frequencies, at the end of a good stage. A model that never did is not one that lost it."""
+    """Return whether a good stage ended with more than answer frequencies. A model that never did lost nothing."""
     return history.best is not None and history.best < math.log(thresholds.known_share * expected.answer_entropy)
 
 
@@ -183,7 +167,7 @@ def _recovery_level(expected: Expected, history: History, thresholds: Thresholds
 
 
 def _recoveries(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> list[bool]:
-    """Per block since the last removal, whether loss or exact match is where it should be."""
+    """Return for each block since the last removal whether loss or exact match is where it should be."""
     level = _recovery_level(expected, history, thresholds)
     return [b.level <= level or b.probe_exact_match >= expected.target_exact_match for b in since_removal(blocks)]
 
@@ -198,7 +182,7 @@ def _is_lost(blocks: Blocks, level: float, thresholds: Thresholds) -> bool:
 
 
 def _slope(blocks: Blocks) -> float:
-    """Theil-Sen: the median slope of the log loss, per block, over all pairs with no removal between them."""
+    """Return the slope of the log loss per block, by Theil-Sen: the median over all pairs without a removal between."""
     slopes = [
         (b.level - a.level) / (j - i)
         for (i, a), (j, b) in combinations(enumerate(blocks), 2)
@@ -211,14 +195,8 @@ def _falls(blocks: Blocks, expected: Expected, thresholds: Thresholds) -> bool:
     return -_slope(blocks) * expected.planned >= thresholds.flat
 
 
-def _levelled_off(blocks: Blocks, expected: Expected, history: History, thresholds: Thresholds) -> bool:
-    """Whether the loss has not fallen over the last consolidation stages, this one included."""
-    window = _consolidating(blocks, expected, history, thresholds.flat_stages)
-    return bool(window) and not _falls(window, expected, thresholds)
-
-
 def _consolidating(blocks: Blocks, expected: Expected, history: History, stages: int) -> Blocks:
-    """The last blocks with nothing left to remove, as many as so many stages have; none while there are fewer.
+    """Return the last blocks with nothing left to remove, as many as so many stages have; none while there are fewer.
 
     A last removal at the first step of its stage makes that stage one of them.
     """

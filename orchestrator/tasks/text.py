@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,9 +24,17 @@ from orchestrator.tasks.base import Example, Split
 from orchestrator.tasks.sources import ANSWER_MARK, Raw, read, stamp
 
 EQUATION = re.compile(r"<<[^<>]*>>")
-PIECE = re.compile(r"\d+|[^\W\d]+|[^\w\s]+")
+_SYLLABIC = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+"""Kana, Chinese characters and Hangul, which stand without blanks."""
+PIECE = re.compile(rf"\d{{1,3}}|[{_SYLLABIC}]|[^\W\d{_SYLLABIC}]+|[^\w\s]+")
 """What a subword tokenizer makes about one token of."""
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
+_GROUPS = r"\d{1,3}(?P<by>[, '])\d{3}(?:(?P=by)\d{3})*"
+NUMBER = re.compile(rf"(?:[-+]?\$ ?|\$ ?[-+]|[-+])?(?P<digits>(?:{_GROUPS}|\d+)(?:\.\d*)?|\.\d+)(?: ?\$\.?)?")
+"""One number in the usual writings, once its characters are those of ``_plain``."""
+_KINDS = {"Sc": "$", "Zs": " "}
+_SIGNS = {"−": "-", "－": "-", "＋": "+", "，": ",", "．": ".", "’": "'"}
+THOUSANDS = re.compile(r"(?<![\d.,(\[{])\d{1,3}(?:,\d{3})+(?!,?\d)")
+"""A number with commas between its thousands; in brackets they may be those of a list."""
 
 
 class TextExamples:
@@ -80,8 +89,10 @@ class TextExamples:
         return next(islice(self._raw(split), row, None)).place
 
     def is_correct(self, predicted: str, answer: str) -> bool:
-        """The same text, or the same number where answers are numbers."""
-        return predicted == answer or (self.numbers and same_number(predicted, answer))
+        """The same text but for how wide its blanks are, or the same number where answers are numbers."""
+        if self.numbers and same_number(predicted, answer):
+            return True
+        return predicted.split() == answer.split()
 
     def _raw(self, split: Split) -> Iterator[Raw]:
         return islice(read(self.config, split), self.config.train_examples if split == "train" else None)
@@ -96,14 +107,27 @@ class TextExamples:
 
 
 def same_number(left: str, right: str) -> bool:
-    """Whether two texts are numbers of one value: ``18``, ``18.00`` and ``$18.`` are."""
-    a, b = _number(left), _number(right)
+    """Whether two texts are numbers of one value: ``1234``, ``1,234.00``, ``1 234`` and ``$1’234.`` are."""
+    a, b = number(left), number(right)
     return a is not None and a == b
 
 
-def _number(text: str) -> Decimal | None:
-    bare = text.strip("$€£%").rstrip(".")
-    return Decimal(bare) if NUMBER.fullmatch(bare) else None
+def number(text: str) -> Decimal | None:
+    """The one number that a text is; None for a tuple, a list, a range or anything else."""
+    plain = "".join(map(_plain, text.strip()))
+    found = NUMBER.fullmatch(plain)
+    if not found:
+        return None
+    value = Decimal(re.sub("[, ']", "", found["digits"]))
+    return -value if "-" in plain else value
+
+
+def _plain(character: str) -> str:
+    """One writing for many: ASCII for digits and signs of full width, a blank for any, ``$`` for every currency."""
+    kind = unicodedata.category(character)
+    if kind == "Nd":
+        return str(unicodedata.decimal(character))
+    return _KINDS.get(kind) or _SIGNS.get(character, character)
 
 
 @dataclass(frozen=True)
@@ -142,17 +166,19 @@ def _example(raw: Raw, config: TextTask | Gsm8kTask, *, numbers: bool) -> Exampl
     if isinstance(config, Gsm8kTask) and config.cot == "equations":
         cot = " ".join(EQUATION.findall(cot))
     if numbers:
-        answer = answer.replace(",", "")
+        answer = THOUSANDS.sub(lambda grouped: grouped[0].replace(",", ""), answer)
     example = Example(raw.question.strip(), cot.strip(), answer.strip())
-    _check(example, raw.place)
+    _check(example, raw.place, in_columns=raw.cot is not None)
     return example
 
 
-def _check(example: Example, place: str) -> None:
+def _check(example: Example, place: str, *, in_columns: bool) -> None:
+    """``in_columns``: whether the answer had a column of its own."""
     for name, text in example._asdict().items():
         if ANSWER_MARK in text:
             found = f"the {name} holds {ANSWER_MARK!r}, which stands before every answer"
-            raise InputError(Problem("DAT012", place, found, "remove it"))
+            published = 'remove it; a column that holds `steps #### answer`, as GSM8K\'s does, is for type = "gsm8k"'
+            raise InputError(Problem("DAT012", place, found, published if in_columns else "remove it"))
         if not text and name != "cot":
             raise InputError(Problem("DAT007", place, f"the {name} is empty", "remove the example or complete it"))
         if "\0" in text:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from orchestrator.identity import digest
 from orchestrator.tracking.records import RunRecord, Value
-from orchestrator.trials.chain import Chain, Tried
+from orchestrator.trials.chain import Attempt, Chain
 
 
 def attempt_records(trial_uid: str, chain: Chain) -> Iterator[RunRecord]:
@@ -23,12 +23,12 @@ def attempt_records(trial_uid: str, chain: Chain) -> Iterator[RunRecord]:
         before[index] += 1
 
 
-def failure_line(tried: Tried) -> str:
+def failure_line(tried: Attempt) -> str:
     """One line: what failed, why, and what was done about it."""
     return f"stage {tried.stage.index} {tried.manifest.verdict}: {tried.manifest.reason}; {tried.then}"
 
 
-def _record(trial_uid: str, name: str, chain: Chain, tried: Tried) -> RunRecord:
+def _record(trial_uid: str, name: str, chain: Chain, tried: Attempt) -> RunRecord:
     manifest, spec = tried.manifest, tried.stage.spec
     ended = round(manifest.committed_at * 1000)
     return RunRecord(
@@ -57,7 +57,7 @@ def _record(trial_uid: str, name: str, chain: Chain, tried: Tried) -> RunRecord:
     )
 
 
-def _values(tried: Tried, before: int, ended: int) -> Iterator[Value]:
+def _values(tried: Attempt, before: int, ended: int) -> Iterator[Value]:
     """What was measured of an attempt that began ``before`` so many steps. Nothing decodes a model that failed."""
     metrics, end = tried.manifest.metrics, before + tried.steps
     yield Value("cost/seconds", _seconds(tried), ended, end)
@@ -67,5 +67,5 @@ def _values(tried: Tried, before: int, ended: int) -> Iterator[Value]:
         yield Value("train/loss", loss.loss, ended, before + loss.step - tried.stage.spec.first_step)
 
 
-def _seconds(tried: Tried) -> float:
+def _seconds(tried: Attempt) -> float:
     return tried.manifest.metrics.train_seconds + tried.manifest.metrics.evaluate_seconds

@@ -208,7 +208,7 @@ def _position(point: FrontierPoint) -> Iterator[Value]:
     time, removed = _timestamp(point), point.removed_tokens
     yield Value("frontier/accuracy", point.exact_match, time, removed)
     yield Value("frontier/internalized_tokens", removed, time, removed)
-    yield Value("frontier/internalized_fraction", removed / point.total_tokens, time, removed)
+    yield Value("frontier/internalized_fraction", removed / (point.total_tokens or 1), time, removed)
 
 
 def _frontier(point: FrontierPoint, speed_known: bool) -> Iterator[Value]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +24,8 @@ from orchestrator.tracking.projection import OUTCOME, Losses, job_record, trial_
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.views import experiment_note, experiment_views
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import replay_all
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,9 +81,11 @@ class _Run:
 class Tracker:
     """One job in MLflow. Not thread-safe; every method may raise ``StepwiseError``."""
 
-    def __init__(self, plan: Plan, store: StageStore) -> None:
+    def __init__(self, plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> None:
+        """``known``: chains replayed before."""
         self.plan = plan
         self.store = store
+        self._chains = tuple(known)
         self.uri = plan.job.tracking.uri or default_uri(store.root)
         self._experiment: str | None = None
         self._runs: dict[str, _Run] = {}
@@ -90,7 +93,7 @@ class Tracker:
 
     def sync(self) -> None:
         """Record every stage committed so far, and the status of every trial."""
-        records = self._records(replay_all(self.plan, self.store))
+        records = self._records(self._look())
         with self._mlflow():
             for record in records:
                 self._send(record)
@@ -102,7 +105,7 @@ class Tracker:
 
     def finish(self, report: Path) -> None:
         """Record the job as a whole: its envelope and the files of its report."""
-        findings = Findings.of(self.plan, self.store)
+        findings = Findings.of(self.plan, self.store, self._chains)
         if not findings.points:
             return
         trials = self._records(findings.chains)
@@ -124,7 +127,7 @@ class Tracker:
 
     def end(self) -> None:
         """Mark trials that stopped before their last stage as killed; the next ``sync`` revives them."""
-        records = self._records(replay_all(self.plan, self.store))
+        records = self._records(self._look())
         with self._mlflow():
             for record in records:
                 if record.status == "RUNNING":
@@ -146,6 +149,11 @@ class Tracker:
         """Of a server that has the job's records, the page that shows its frontier. Asks nobody."""
         served = self.uri.startswith(("http://", "https://"))
         return frontier_url(self.uri, self._experiment, self.plan.job) if served and self._experiment else None
+
+    def _look(self) -> Sequence[Chain]:
+        """Return the chains with what was committed since the last look."""
+        self._chains = replay_all(self.plan, self.store, self._chains)
+        return self._chains
 
     def _records(self, chains: Sequence[Chain]) -> list[RunRecord]:
         points, pruned = points_of(chains), pruned_trials(self.plan, self.store.root)

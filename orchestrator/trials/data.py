@@ -1,4 +1,4 @@
-"""A job's examples as tokens: made once in the store, mapped by everyone. Imports model classes only to check them."""
+"""A job's examples as tokens: made once in the store, mapped by all. Imports model classes only to check them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class JobData:
 
     @property
     def total_tokens(self) -> int:
-        """CoT tokens of the longest CoT: the most that can be removed."""
+        """Return the CoT tokens of the longest CoT: the most that can be removed."""
         return max(self.train.total_tokens, self.validation.total_tokens)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example."""
+        """Return the tokens of the longest example."""
         return max(self.train.longest, self.validation.longest)
 
 
@@ -52,7 +52,10 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     )
     data = JobData(task, tokenizer, train, validation)
     _check_positions(job, data)
-    _check_limit(train, job.training.max_train_tokens)
+    limit, shortest = job.training.max_train_tokens, int(train.lengths.min())
+    if limit is not None and limit < shortest:
+        found = f"{limit} leaves out every training example; the shortest has {shortest} tokens"
+        raise InputError(Problem("DAT014", "training.max_train_tokens", found, f"give at least {shortest}"))
     if isinstance(job.model, PretrainedModel):
         from orchestrator.method.models.pretrained import check_model
 
@@ -62,6 +65,7 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
 
 
 def _check_positions(job: Job, data: JobData) -> None:
+    """Raise ``InputError`` unless the model has a position for every token of the longest example it meets."""
     limit = job.training.max_train_tokens
     trained = data.train.longest if limit is None or job.schedule.keep_position else min(limit, data.train.longest)
     positions = max(trained, data.validation.longest)
@@ -71,10 +75,3 @@ def _check_positions(job: Job, data: JobData) -> None:
         return data.task.place(split, int((table.lengths >= positions).argmax()))
 
     check_length(job.model, positions, place)
-
-
-def _check_limit(train: TokenTable, limit: int | None) -> None:
-    shortest = int(train.lengths.min())
-    if limit is not None and limit < shortest:
-        found = f"{limit} leaves out every training example; the shortest has {shortest} tokens"
-        raise InputError(Problem("DAT014", "training.max_train_tokens", found, f"give at least {shortest}"))

@@ -1,14 +1,13 @@
-"""Whether work that was begun would go on as something else: other fields, data, libraries or ``method/``.
+"""Refuses to go on, unnoticed, with work that was begun with other fields, data, libraries or another ``method/``.
 
-Nothing would be mixed up: other fields make other stages, and every manifest says what it was trained
-with. But nobody should find that out from the figures.
+Nothing would be mixed up: other fields make other stages, and every manifest says what it was trained with. But the
+figures alone should not be what tells a person.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,71 +17,75 @@ from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan
 from orchestrator.store import StageStore, job_folder, number_versions, saved_job, saved_plan
-from orchestrator.trials.chain import replay
-from orchestrator.trials.order import open_trials
+from orchestrator.trials.running import RunningJob
 
 
 class Drift(Record):
-    """Differences that somebody accepted, one a line, and when."""
+    """Differences that were accepted, and when."""
 
     accepted_at: float
+    """The seconds since the epoch."""
     lines: tuple[str, ...]
+    """The differences, one a line."""
 
 
 _RECORD = TypeAdapter(tuple[Drift, ...])
 
 
-def refuse_drift(plan: Plan, store: StageStore, *, accept: bool, joins: bool = False) -> None:
+def refuse_drift(running: RunningJob, *, accept: bool, joins: bool = False) -> None:
     """Raise ``InputError`` with every difference, unless it was accepted; what is accepted is recorded.
 
     ``joins``: the plan adds to work that is finished, as more seeds or a fork do, and is compared with all of it.
     """
-    found = (*_other_work(plan, store), *_other_content(plan, store), *_other_circumstances(plan, store, joins))
-    differences = list(dict.fromkeys(found))
+    plan, store = running.plan, running.store
+    found = (*_other_work(running), *_other_content(plan, store), *_other_circumstances(running, joins))
     file = job_folder(store.root, plan.job.name) / "drift.json"
-    known = _read(file)
+    try:
+        known = _RECORD.validate_json(file.read_bytes())
+    except (OSError, ValidationError):  # what cannot be read was not accepted
+        known = ()
     accepted = {line for drift in known for line in drift.lines}
-    new = tuple(line for line in differences if line not in accepted)
+    new = tuple(line for line in dict.fromkeys(found) if line not in accepted)
     if not new:
         return
     if not accept:
         begun = "adds to what was something else" if joins else "was begun as something else"
-        found = f"{begun}: {'; '.join(new)}"
         fix = "put it back; or give another name; or accept and record it with --accept-drift"
-        raise InputError(Problem("RUN005", plan.job.name, found, fix))
+        raise InputError(Problem("RUN005", plan.job.name, f"{begun}: {'; '.join(new)}", fix))
     replace_file(file, _RECORD.dump_json((*known, Drift(accepted_at=time.time(), lines=new)), indent=1).decode())
 
 
 def refuse_other_job(plan: Plan, store: StageStore) -> None:
-    """Raise ``InputError`` if a job of this name ran and had other stages: what is said of one is not the other's."""
+    """Raise ``InputError`` if a job of this name ran with other stages: its results are not this plan's."""
     if lines := other_fields(plan, store):
         found = f"is a job here that ran otherwise: {'; '.join(lines)}"
         raise InputError(Problem("RUN008", plan.job.name, found, "name that job, or give its fields, or run this"))
 
 
 def other_fields(plan: Plan, store: StageStore) -> tuple[str, ...]:
-    """In what the job of this name that ran before differs, a field a line; nothing if all its trials are here."""
+    """Return how the job of this name that ran before differs, a field a line; nothing if all its trials are here."""
     before = saved_job(plan.job.name, store)
     if before is None or {chain[-1] for chain in before.chains} <= {trial.stages[-1].key for trial in plan.trials}:
         return ()
     return tuple(field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json")))
 
 
-def _other_work(plan: Plan, store: StageStore) -> Iterator[str]:
-    """The fields in which the job differs from its last run, if a trial of that is left half-way."""
+def _other_work(running: RunningJob) -> Iterator[str]:
+    """Yield the fields in which the job differs from its last run, if a trial of that run is left half-way."""
+    plan, store = running.plan, running.store
     before = saved_plan(plan.job.name, store)
     if before is None:
         return
     ends = {trial.stages[-1].key for trial in plan.trials}
-    left = [trial for trial in open_trials(before, store) if replay(trial, store).attempts]
-    if any(trial.stages[-1].key not in ends for trial in left):
+    left = RunningJob(before, store, running.chains).open_chains
+    if any(chain.attempts and chain.trial.stages[-1].key not in ends for chain in left):
         yield from field_diff(before.job.model_dump(mode="json"), plan.job.model_dump(mode="json"))
 
 
 def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
-    """Examples or a local model that lie where they lay and are others, if a stage was made of the old ones.
+    """Yield the examples or the local model whose files were replaced, if a stage was made of the old ones.
 
-    Even of finished trials: a run would make every stage again. What was begun can only be told by the keys it had.
+    Also for finished trials: a run would make every stage again. What was begun can only be told by the keys it had.
     """
     before, job = saved_job(plan.job.name, store), plan.job
     if before is None or (before.job.task, before.job.model) != (job.task, job.model):
@@ -91,29 +94,24 @@ def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
         yield from field_diff(before.content, plan.content)
 
 
-def _other_circumstances(plan: Plan, store: StageStore, joins: bool) -> Iterator[str]:
-    """What an unfinished trial's last stage was trained with, where it is otherwise here. A job that never ran
-    on this store has nothing half-way: what it shares with others was finished by them.
+def _other_circumstances(running: RunningJob, joins: bool) -> Iterator[str]:
+    """Yield the circumstances of an unfinished trial's last stage that are others here.
+
+    A job that never ran on this store has nothing half-way: stages that it shares with others were finished by them.
     """
-    if not joins and saved_job(plan.job.name, store) is None:
+    if not joins and saved_job(running.plan.job.name, running.store) is None:
         return
-    for trial in plan.trials if joins else open_trials(plan, store):
-        chain = replay(trial, store)
+    for chain in running.chains if joins else running.open_chains:
         if not chain.standing:
             continue
         last = chain.standing[-1]
         trained_with = last.manifest.versions
         for name, here in number_versions().items():
-            if trained_with.get(name, here) != here and (name != "peft" or getattr(trial.job.model, "lora_rank", None)):
+            # peft changes nothing in a job without LoRA
+            if name == "peft" and not getattr(chain.trial.job.model, "lora_rank", None):
+                continue
+            if trained_with.get(name, here) != here:
                 yield f"{name}: {trained_with[name]} -> {here}"
         if chain.next:
             for field in ("task", "model"):
                 yield from field_diff(last.stage.identity[field], chain.next.identity[field], field)
-
-
-def _read(file: Path) -> tuple[Drift, ...]:
-    """What cannot be read was not accepted."""
-    try:
-        return _RECORD.validate_json(file.read_bytes())
-    except (OSError, ValidationError):
-        return ()

@@ -1,4 +1,4 @@
-"""What a stage is held to, and the detectors that hold it to that while it trains and at its end."""
+"""Holds a stage, while it trains and at its end, to what is expected of it: the detectors, told about the stage."""
 
 from __future__ import annotations
 
@@ -25,23 +25,26 @@ from orchestrator.stability import (
 )
 
 SMALLEST_ENTROPY = 1e-9
-"""Stands for none, where all answers are the same: detectors take its logarithm."""
+"""Stands for 0 nats, where all answers are the same: detectors take its logarithm."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the training data say about a job's answers: unigram entropy in nats, and mean length in tokens."""
+    """Facts about the answers in a job's training data."""
 
     entropy: float
+    """The unigram entropy in nats."""
     tokens: int
+    """The mean length in tokens."""
 
     @classmethod
     def of(cls, train: TokenTable, mark: int) -> Answers:
+        """Return the facts about these examples. ``mark``: the tokens that stand before the answer itself."""
         return cls(max(SMALLEST_ENTROPY, answer_entropy(train, mark)), round(float(answer_tokens(train, mark).mean())))
 
 
 def expected(stage: PlannedStage, trial: Trial, answers: Answers) -> Expected:
-    """What is asked of a stage of a trial, as it is tried."""
+    """Return what is expected of a stage of a trial, as it is attempted."""
     spec, asked = stage.spec, trial.job.stability.min_exact_match
     return Expected(
         planned=-(-spec.steps // block_steps(spec)),
@@ -57,7 +60,7 @@ def expected(stage: PlannedStage, trial: Trial, answers: Answers) -> Expected:
 
 @dataclass(frozen=True)
 class StageJudge:
-    """The detectors, told what this stage is held to."""
+    """The detectors, told what is expected of this stage."""
 
     spec: StageSpec
     expected: Expected
@@ -65,17 +68,16 @@ class StageJudge:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def after_block(self, blocks: Blocks) -> Finding:
-        return judge(blocks, *self._context) or ("recovered" if self._recovered(blocks) else None)
+        """Return whether to end the stage, let the next token go (or end consolidation), or go on."""
+        context = self.expected, self.history, self.thresholds
+        if alarm := judge(blocks, *context):
+            return alarm
+        if self.spec.consolidation:  # a cooldown is none in what is expected: it never ends early
+            done = self.expected.consolidation and consolidated(blocks, *context)
+        else:
+            done = recovered(blocks, *context)
+        return "recovered" if done else None
 
     def at_end(self, trace: Trace) -> Judgement:
-        return gate(trace.blocks, *self._context)
-
-    def _recovered(self, blocks: Blocks) -> bool:
-        """Whether an adaptive stage can go on, or end. A cooldown never ends early."""
-        if self.spec.consolidation:
-            return self.expected.consolidation and consolidated(blocks, *self._context)
-        return recovered(blocks, *self._context)
-
-    @property
-    def _context(self) -> tuple[Expected, History, Thresholds]:
-        return self.expected, self.history, self.thresholds
+        """Return the verdict on the whole stage."""
+        return gate(trace.blocks, self.expected, self.history, self.thresholds)

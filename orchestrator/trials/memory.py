@@ -1,6 +1,6 @@
-"""A worker that wants more memory than there is. It would want it again, so a worker that is alone says so at once.
+"""Says when a worker wants more memory than there is. It would want it again, so one that is alone says so at once.
 
-Where there are several, Ray ends them all and tries twice more before it says the same (``trial.problems_of``).
+Where there are several, Ray ends them all and tries twice more before it says the same (``ray/train.py``).
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ def enough_memory(trial: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _for_memory(error):
+        # torch raises a plain RuntimeError when its allocator for the CPU fails
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not memory:
             raise
         said = (str(error) or "Python has no more").splitlines()[0]
         raise TrialError(Problem("RUN006", trial, f"the worker ran out of memory: {said}", _FIX)) from error
-
-
-def _for_memory(error: Exception) -> bool:
-    """torch raises a plain ``RuntimeError`` when its allocator for the CPU fails."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

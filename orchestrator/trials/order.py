@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
-from orchestrator.plan import Plan, Trial
-from orchestrator.store import StageStore, pruned_trials
-from orchestrator.trials.chain import replay
-
-
-def open_trials(plan: Plan, store: StageStore) -> list[Trial]:
-    """The trials with a stage left to run: not all stand, not given up, not pruned."""
-    pruned = pruned_trials(plan, store.root)
-    return [trial for trial in plan.trials if trial.name not in pruned and replay(trial, store).next]
+from orchestrator.plan import Trial
+from orchestrator.trials.chain import Chain
 
 
-def in_order(trials: Iterable[Trial], store: StageStore) -> list[Trial]:
-    """Longest first, but last of all those that need a stage which an earlier trial is about to train.
+def open_chains(chains: Iterable[Chain], pruned: Container[str]) -> list[Chain]:
+    """Return the trials with a stage left to run: not all stand, not given up, not ``pruned`` (by name)."""
+    return [chain for chain in chains if chain.next and chain.trial.name not in pruned]
+
+
+def in_order(open_chains: Iterable[Chain]) -> list[Trial]:
+    """Return the trials longest first, but last all those that need a stage which an earlier one is about to train.
 
     They would only hold a core and wait for it.
     """
     leading: dict[str, Trial] = {}
     following = []
-    for trial in sorted(trials, key=lambda trial: (-trial.cot_token_steps, -trial.steps)):
-        stage = replay(trial, store).next
-        if stage is None:
+    for chain in sorted(open_chains, key=lambda chain: (-chain.trial.cot_token_steps, -chain.trial.steps)):
+        if chain.next is None:
             continue
-        if stage.key in leading:
-            following.append(trial)
+        if chain.next.key in leading:
+            following.append(chain.trial)
         else:
-            leading[stage.key] = trial
+            leading[chain.next.key] = chain.trial
     return [*leading.values(), *following]

@@ -1,4 +1,4 @@
-"""Where a trial is right now: one small file per trial, replaced as it trains, read by any terminal."""
+"""Tells where a trial is right now: one small file a trial, replaced as it trains, read by any terminal."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from orchestrator.plan import PlannedStage
 from orchestrator.store import job_folder
 
 QUIET_SECONDS = 900.0
-"""A trial in training that shows nothing for as long, ..."""
+"""The seconds without a sign after which a trial in training may hang, ..."""
 QUIET_SHARE = 0.25
-"""... and for as long as this share of its stage would take at its pace, may hang: signs come twenty times a stage."""
+"""... if they are also more than this share of its stage takes at its pace: signs come twenty times a stage."""
 
 
 class TrialProgress(Record):
-    """The attempt a worker is in. ``steps_per_second`` since it began."""
+    """The place in a stage that a worker has come to."""
 
     stage_key: str
     step: int
+    """The optimizer steps of the stage so far."""
     removed_tokens: int
     steps_per_second: float
+    """The mean pace since this process began or continued the stage."""
     at: float
+    """The time of writing, in seconds since the epoch."""
 
     def quiet_seconds(self, steps: int, now: float) -> float | None:
-        """How long nothing was heard from a stage of so many steps, once that is too long; else None."""
+        """Return for how long a stage of so many steps has shown no sign, once that is too long; else None."""
         pace = QUIET_SHARE * steps / self.steps_per_second if self.steps_per_second else 0.0
         quiet = now - self.at
         return quiet if quiet > max(QUIET_SECONDS, pace) else None
@@ -43,7 +46,10 @@ class ProgressFile:
         self._began = ("", 0, 0.0)
 
     def write(self, stage: PlannedStage, step: int, removed_tokens: int) -> None:
-        """Called some twenty times an attempt, first at its beginning. It is for display: failing stops nothing."""
+        """Write where a stage is: some twenty times an attempt, first at its beginning.
+
+        It is for display, so failing stops nothing.
+        """
         now = time.time()
         if self._began[0] != stage.key:
             self._began = (stage.key, step, now)
@@ -55,6 +61,7 @@ class ProgressFile:
             replace_file(self.path, progress.model_dump_json(), durable=False)
 
     def read(self) -> TrialProgress | None:
+        """Return the last place that was written; None if there is none."""
         try:
             return TrialProgress.model_validate_json(self.path.read_text())
         except (OSError, ValidationError):

@@ -1,9 +1,10 @@
-"""A stage that is interrupted goes on from its latest snapshot and ends with the same weights, bit for bit."""
+"""Takes snapshots of a stage, which goes on from the latest one and ends with the same weights, bit for bit."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -24,15 +25,15 @@ from orchestrator.plan import PlannedStage
 from orchestrator.store import Snapshots, StageStore, number_versions, unwritten
 
 LEAST_SECONDS = 20.0
-"""Between two snapshots, ..."""
+"""The least seconds between two snapshots."""
 SHARE = 0.01
-"""... and no more than this share of the time goes into them."""
+"""The most of the time that goes into snapshots."""
 
 _WEIGHT, _OPTIMIZER = "weight.", "optimizer."
 
 
 def circumstances(model: PreTrainedModel) -> dict[str, str]:
-    """What decides, beside the work itself, on the last bits of its numbers."""
+    """Return what decides, beside the work itself, on the last bits of its numbers."""
     device, workers = model.device, str(dist.get_world_size() if dist.is_initialized() else 1)
     processor = torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else torch.cuda.get_device_name(device)
     return {
@@ -44,7 +45,7 @@ def circumstances(model: PreTrainedModel) -> dict[str, str]:
 
 
 class Keeper:
-    """Keeps where a stage is while it trains; the first worker decides when, all take part."""
+    """Takes and restores the snapshots of one attempt. The first worker decides when, all take part."""
 
     def __init__(
         self,
@@ -77,25 +78,32 @@ class Keeper:
         return moment
 
     def _usable(self, table: TokenTable, training: Training) -> tuple[Moment, Path] | None:
-        """The first worker's: a snapshot that has seen the examples which its step must have seen."""
-        latest = self._snapshots.latest()
-        try:
-            moment = Moment.model_validate(latest[0]) if latest else None
-        except ValidationError:
-            moment = None
-        if moment and Consumed.after(moment.steps, self._stage.spec, table, training).digest == moment.consumed:
-            return moment, latest[1]
+        """Return the latest snapshot, if it has seen the examples that its step must have seen. Else forget it."""
+        if latest := self._snapshots.latest():
+            record, path = latest
+            with suppress(ValidationError):
+                moment = Moment.model_validate(record)
+                if Consumed.after(moment.steps, self._stage.spec, table, training).digest == moment.consumed:
+                    return moment, path
         self.forget()
         return None
 
     def keep(self, now: Callable[[], Moment]) -> None:
-        """Take a snapshot if it is time for one. Raises ``StoreError``, and ``NodeDrained`` once there is no more."""
+        """Take a snapshot if it is time for one. ``now`` makes the record of where the stage is.
+
+        Raises ``StoreError`` if it cannot be written, and ``NodeDrained`` after it if a node is drained.
+        """
         why = told(self._why() if self._first else None)
         if why is None:
             return
-        started, moment, tensors = time.monotonic(), now(), self._tensors()
+        started, moment = time.monotonic(), now()
+        tensors = {_WEIGHT + name: gathered(value.detach()) for name, value in self._trained()}
+        tensors |= {_OPTIMIZER + name: value for name, value in self._optimizer.tensors().items()}
         if self._first:
-            self._save(moment, tensors)
+            try:
+                self._snapshots.save(moment.model_dump(mode="json"), lambda path: save_file(tensors, path))
+            except (OSError, SafetensorError) as error:
+                raise StoreError(unwritten(self._snapshots.folder, error)) from error
         self._last = time.monotonic()
         self._cost = self._last - started
         if why == "a node is drained":
@@ -107,25 +115,15 @@ class Keeper:
         elapsed = time.monotonic() - self._last
         return "it is time" if elapsed >= LEAST_SECONDS and elapsed * SHARE >= self._cost else None
 
-    def _save(self, moment: Moment, tensors: dict[str, torch.Tensor]) -> None:
-        try:
-            self._snapshots.save(moment.model_dump(mode="json"), lambda path: save_file(tensors, path))
-        except (OSError, SafetensorError) as error:
-            raise StoreError(unwritten(self._snapshots.folder, error)) from error
-
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        weights = {_WEIGHT + name: gathered(value.detach()) for name, value in self._trained()}
-        return weights | {_OPTIMIZER + name: value for name, value in self._optimizer.tensors().items()}
-
     def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        """What a stage changes: not LoRA's base model, nor a teacher."""
+        """Yield the weights that a stage changes: not LoRA's base model, nor a teacher."""
         return ((name, value) for name, value in self._model.named_parameters() if value.requires_grad)
 
     def forget(self) -> None:
-        """The snapshot is of no more use."""
+        """Remove the snapshot, which is of no more use."""
         if self._first:
             self._snapshots.forget()
 
 
 class NodeDrained(Exception):
-    """A node of ours is drained; where the stage is was kept."""
+    """A node of the trial is drained. The stage's place is kept in a snapshot."""

@@ -23,7 +23,8 @@ from ours import ALLOCATOR, CPU
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from orchestrator.config import Evaluation, Job, MultiplicationTask, ScratchModel, Training
-from orchestrator.method.evaluate import OVERTIME, Evaluator, Removed, extract_answer
+from orchestrator.method.encoding import extract_answer
+from orchestrator.method.evaluate import OVERTIME, Evaluator, Removed
 from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec

@@ -29,7 +29,7 @@ from orchestrator.config import load_job
 from orchestrator.plan import build_plan
 from orchestrator.store import Manifest, StageStore, plan_for
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 MARK = "STEPWISE_BENCHMARK"
@@ -227,7 +227,7 @@ class Bare:
             job, store = load_job(work.job(Path(folder))), StageStore(Path(folder))
             data = prepare_data(job, store)
             plan = build_plan(job, data.total_tokens)
-            runner = StageRunner(job, data, store, CPU, lambda stage, progress: None)
+            runner = StageRunner(Workplace(job, data, store, CPU))
             *_, end = walk(plan.trials[0], runner)
             return _span([tried.manifest for tried in end.standing])
 

@@ -29,6 +29,7 @@ from orchestrator.results.state import job_state
 from orchestrator.store import StageStore, save_job
 from orchestrator.store.fsck import check_store
 from orchestrator.tracking import Tracker
+from orchestrator.trials.running import RunningJob
 
 STAGES, LOSSES = 20, 10
 
@@ -63,7 +64,7 @@ def refreshes(plan: Plan, store: StageStore, repetitions: int) -> tuple[float, .
     """Seconds of each look of the live table, while one stage more is committed between two."""
     waiting = iter(plan.trials)
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, height=50)
-    with Watch(plan, store, screen, time.time()) as watch:
+    with Watch(RunningJob(plan, store), screen, time.time()) as watch:
         watch.refresh()
         seconds: tuple[float, ...] = ()
         for _ in range(repetitions):

@@ -18,7 +18,7 @@ from bench import STEPWISE, Figure, arguments, finish, table
 from orchestrator.config import load_job
 from orchestrator.results.cost import cost_of
 from orchestrator.store import StageStore, plan_for, pruned_trials
-from orchestrator.trials.chain import replay_all
+from orchestrator.trials.walk import replay_all
 
 JOB = """
 name = "search"

@@ -24,6 +24,7 @@ from orchestrator.results.findings import Findings
 from orchestrator.store import StageStore, save_job
 from orchestrator.tracking import Tracker
 from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import proceed
 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [
@@ -68,7 +69,7 @@ def commit(store: StageStore, trial: Trial) -> None:
             evaluate_seconds=3.0,
         )
         verdict, reason = ("stuck", "flat") if fails else ("good", "")
-        chain = chain.grown(commit_stage(store, stage, metrics, verdict, reason, {"config.json": b"{}"}))
+        chain = proceed(chain, commit_stage(store, stage, metrics, verdict, reason, {"config.json": b"{}"}))
 
 
 @pytest.fixture(scope="module")

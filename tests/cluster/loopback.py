@@ -111,6 +111,7 @@ class Loopback:
             script.send_signal(signal.SIGTERM)
         for script in self._scripts:
             script.wait(PATIENCE_SECONDS)
+            script.stdout.close()
         self._scripts.clear()
 
     def there(self, *words: str) -> subprocess.CompletedProcess[str]:

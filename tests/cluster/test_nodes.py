@@ -14,7 +14,7 @@ from loopback import PATIENCE_SECONDS, await_that, first_stages, loopback
 from orchestrator.config import load_job
 from orchestrator.store import StageStore, plan_for
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.timeout(60 * 60)
@@ -61,7 +61,7 @@ def undisturbed() -> dict[str, str]:
         job, store = load_job(folder / "three.toml"), StageStore(folder / "stepwise-store")
         data = prepare_data(job, store)
         for trial in plan_for(job, store, data.total_tokens).trials:
-            list(walk(trial, StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, at: None)))
+            list(walk(trial, StageRunner(Workplace(trial.job, data, store))))
         return weights(folder)
 
 

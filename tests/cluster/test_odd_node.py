@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 HIDING = ("unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"')
 RAY = (Path(sys.executable).parent / "ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats")
 PORTS = ("--min-worker-port", "0", "--max-worker-port", "0", "--object-store-memory", "100000000")
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 600
 JOB = 'name = "odd"\n[task]\ndigits = [1, 2]\n[schedule]\ntokens_per_stage = 3\nstage_steps = 6\npretrain_steps = 3\n'
 
 
@@ -58,6 +58,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         for node in nodes:
             os.killpg(node.pid, signal.SIGTERM)
             node.wait(PATIENCE_SECONDS)
+            node.stdout.close()
         shutil.rmtree(folder)
 
 

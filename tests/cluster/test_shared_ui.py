@@ -51,6 +51,7 @@ def test_shared_server_asks_for_the_password_in_a_private_file(tmp_path: Path, m
     finally:
         os.kill(server.pid, signal.SIGTERM)
         server.wait(DEADLINE_SECONDS)
+        server.stdout.close()
     written = b"".join(path.read_bytes() for path in store.root.rglob("*") if path.is_file())
     assert password.read_bytes() not in written
 

@@ -30,6 +30,7 @@ from orchestrator.stability import Block
 from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, ui_command, ui_environment
 from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import advanced
 
 PATIENCE = 300.0
 CONTROL = "in order"
@@ -272,7 +273,7 @@ def commit(store: StageStore, chain: Chain, tracker: BackgroundTracker, delivery
     began = time.monotonic()
     tracker.notify()
     delivery.slowest_notify = max(delivery.slowest_notify, time.monotonic() - began)
-    return chain.advanced(store)
+    return advanced(chain, store)
 
 
 def make_plan(name: str, uri: str, digits: tuple[int, int] = (2, 2), tokens_per_stage: float = 4.0) -> Plan:

@@ -188,7 +188,7 @@ def _race(stage: int, root: Path, log: Log) -> None:
     """A finished trial; another writer of the same stage comes second and dies before it removes its own."""
     from orchestrator.plan import PlannedStage
     from orchestrator.store import saved_plan
-    from orchestrator.trials.chain import replay_all
+    from orchestrator.trials.walk import replay_all
 
     drive(root, log)
     store = StageStore(root)

@@ -24,6 +24,7 @@ from orchestrator.results.frontier import frontier
 from orchestrator.store import StageStore, save_job, saved_plans
 from orchestrator.tasks import make_task
 from orchestrator.trials.drift import refuse_drift
+from orchestrator.trials.running import RunningJob
 
 SECRET = "hunter2-8731"  # noqa: S105
 GOOD = {"name": "x", "task": {"digits": [2, 2]}, "schedule": {"tokens_per_stage": 4, "stage_steps": 20}}
@@ -109,7 +110,7 @@ def test_file_of_a_job_patched_anywhere_is_read_or_refused_by_name(store: StageS
         try:
             for plan in saved_plans(store):
                 frontier(plan, store)
-                refuse_drift(plan, store, accept=False)
+                refuse_drift(RunningJob(plan, store), accept=False)
         except StepwiseError as refused:
             assert isinstance(refused, InputError) or file in str(refused)
 

@@ -16,9 +16,8 @@ from orchestrator.method.train import Progress
 from orchestrator.plan import build_plan
 from orchestrator.store import StageStore
 from orchestrator.trials import runner as trials_runner
-from orchestrator.trials.chain import replay
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.walk import walk
+from orchestrator.trials.walk import replay, walk
 
 JOB = Job(
     name="numbers",
@@ -85,7 +84,7 @@ def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     store = StageStore(tmp_path)
     data = prepare_data(JOB, store)
     trial = build_plan(JOB, data.total_tokens).trials[0]
-    runner = trials_runner.StageRunner(JOB, data, store, torch.device("cpu"), lambda stage, progress: None)
+    runner = trials_runner.StageRunner(trials_runner.Workplace(JOB, data, store))
     list(walk(trial, runner))
 
     chain = replay(trial, store)

@@ -31,7 +31,7 @@ from orchestrator.store import Manifest, StageStore, save_job, sweep
 from orchestrator.trials import snapshot
 from orchestrator.trials.data import prepare_data
 from orchestrator.trials.progress import ProgressFile
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import Hooks, StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 JOB = Job(
@@ -108,13 +108,13 @@ def drive(root: Path, log: Log, armed: Armed | None = None, after: Callable[[Pla
         log.write("begin" if begins else "step", key=stage.key, stage=stage.index, step=progress.step)
 
     class Runner(StageRunner):
-        def committed(self, stage: PlannedStage) -> Manifest | None:
+        def adopt(self, stage: PlannedStage) -> Manifest | None:
             if armed and armed.place != "any" and armed.stage == stage.index:
                 _arm(armed)
-            return super().committed(stage)
+            return super().adopt(stage)
 
     log.write("start")
-    for chain in walk(trial, Runner(JOB, data, store, torch.device("cpu"), watch)):
+    for chain in walk(trial, Runner(Workplace(JOB, data, store), Hooks(watch))):
         manifest = chain.attempts[-1].manifest
         log.write("acknowledged", key=manifest.key, attempt=manifest.attempt)
         after(plan)

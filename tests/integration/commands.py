@@ -73,12 +73,12 @@ def kill_after_first_commit(process: subprocess.Popen[str], how: signal.Signals)
     timer = threading.Timer(DEADLINE_SECONDS, process.kill)
     timer.start()
     lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "exact match" in line:
-            process.send_signal(how)
-            break
-    lines += process.stdout.readlines()
-    process.wait()
+    with process:
+        for line in process.stdout:
+            lines.append(line)
+            if "exact match" in line:
+                process.send_signal(how)
+                break
+        lines += process.stdout.readlines()
     timer.cancel()
     return "".join(lines)

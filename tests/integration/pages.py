@@ -22,12 +22,12 @@ Line = tuple[tuple[float, float], ...]
 @contextmanager
 def served(store: Path) -> Iterator[str]:
     """The page that ``stepwise ui`` prints and serves."""
-    server = start("ui", "--store", store, "--port", str(free_port()), cwd=store)
-    try:
-        yield next(found[0] for line in server.stdout if (found := re.search(r"http://\S+#\S+", line)))
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(DEADLINE_MS / 1000)
+    with start("ui", "--store", store, "--port", str(free_port()), cwd=store) as server:
+        try:
+            yield next(found[0] for line in server.stdout if (found := re.search(r"http://\S+#\S+", line)))
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(DEADLINE_MS / 1000)
 
 
 def lines_on(page: Any) -> set[Line]:

@@ -76,6 +76,7 @@ def test_restarts_are_in_the_report_and_in_mlflow(saved: Path) -> None:
     assert {attempt.data.tags["mlflow.parentRunId"] for attempt in attempts} == {run.info.run_id}
 
 
+@pytest.mark.slow
 def test_killed_run_decides_the_same_again(saved: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, SAVED)
     kill_after_first_commit(start("run", job, cwd=tmp_path), signal.SIGKILL)
@@ -84,6 +85,7 @@ def test_killed_run_decides_the_same_again(saved: Path, tmp_path: Path) -> None:
     assert manifests(tmp_path).keys() == manifests(saved).keys()
 
 
+@pytest.mark.slow
 def test_hopeless_trial_climbs_the_ladder_and_ends_partial_with_its_frontier(tmp_path: Path) -> None:
     done = stepwise("run", write_job(tmp_path, LOST), cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr

@@ -122,6 +122,7 @@ def test_killed_run_continues_to_the_same_frontier(finished: Path, tmp_path: Pat
     assert weights(tmp_path) == {key: control[key] for key in after}
 
 
+@pytest.mark.slow
 def test_interrupted_run_keeps_what_is_committed_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_interrupted_run_keeps_what_is_committed_and_leaves_no_process(
     assert [pid for pid in processes_of(tmp_path) if pid != os.getpid()] == []
 
 
+@pytest.mark.slow
 def test_run_with_a_trial_that_diverges_ends_partial(tmp_path: Path) -> None:
     job = write_job(tmp_path, ["stepwise"])
     wild = ["schedule.pretrain_steps=1", "training.learning_rate=1.0", "training.weight_decay=1e4"]
@@ -144,6 +146,7 @@ def test_run_with_a_trial_that_diverges_ends_partial(tmp_path: Path) -> None:
     assert "diverged" in done.stdout and "report.html" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_out", ["false", "true"])
 def test_two_workers_train_the_same_job(finished: Path, tmp_path: Path, shared_out: str) -> None:
     job = write_job(tmp_path, ["stepwise"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import TINY, manifests, stepwise
 
-pytestmark = pytest.mark.timeout(30 * 60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(30 * 60)]
 
 JOB = f"""
 name = "{{name}}"

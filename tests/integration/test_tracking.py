@@ -22,6 +22,7 @@ from orchestrator.stability import Block
 from orchestrator.store import StageStore
 from orchestrator.tracking import BackgroundTracker, Tracker, experiment_name
 from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import advanced
 
 ALL = ["no_cot", "explicit_cot", "stepwise"]
 
@@ -242,7 +243,7 @@ def test_stage_trained_anew_sets_the_old_run_aside(store: StageStore, database: 
 
 def commit_next(store: StageStore, chain: Chain, exact_match: float, verdict: Verdict = "good") -> Chain:
     commit(store, chain.next, exact_match, verdict)
-    return chain.advanced(store)
+    return advanced(chain, store)
 
 
 def test_restarts_are_tags_and_a_score(store: StageStore, database: str) -> None:

@@ -23,9 +23,10 @@ from orchestrator.method.evaluate import mark_tokens
 from orchestrator.results.intervals import wilson
 from orchestrator.stability import Blocks, Expected, History, Thresholds, judge
 from orchestrator.store import StageStore, saved_plan
-from orchestrator.trials.chain import Chain, replay_all
+from orchestrator.trials.chain import Chain
 from orchestrator.trials.data import prepare_data
 from orchestrator.trials.judging import Answers, expected
+from orchestrator.trials.walk import replay_all
 
 HALF = 0.5
 RULES = ("ours", "not finite", "5x mean")

@@ -51,11 +51,11 @@ class _Canvas:
     """A grid of characters, ``total`` tokens wide and 1 high; the bottom row is 0."""
 
     def __init__(self, columns: int, total: int) -> None:
-        self.columns, self.total = columns, total
+        self.columns, self.total, self.across = columns, total, max(1, total)
         self.cells = [[" "] * columns for _ in range(ROWS + 1)]
 
     def put(self, removed: float, share: float, mark: str) -> None:
-        self.cells[ROWS - round(share * ROWS)][round(removed / self.total * (self.columns - 1))] = mark
+        self.cells[ROWS - round(share * ROWS)][round(removed / self.across * (self.columns - 1))] = mark
 
     def level(self, share: float, mark: str) -> None:
         self.cells[ROWS - round(share * ROWS)] = [mark] * self.columns
@@ -78,7 +78,7 @@ class _Canvas:
             yield f"{label}{''.join(cells)}".rstrip()
         axis = [" "] * (self.columns + 4)
         for tick in ticks(self.total):
-            text, at = str(tick), round(tick / self.total * (self.columns - 1))
+            text, at = str(tick), round(tick / self.across * (self.columns - 1))
             axis[at : at + len(text)] = text
         yield f"     {''.join(axis).rstrip()}"
         yield f"     CoT tokens removed, of {self.total}"

@@ -61,6 +61,22 @@ class Leak(Record):
     """The place of the first one in ``split``."""
 
 
+class Lost(Record):
+    """The difference between one part of a split's examples and what comes back from its tokens."""
+
+    split: Split
+    part: str
+    what: str
+    """``blanks``, ``Unicode form``, ``capitals``, ``accents`` or ``characters``."""
+    examples: int
+    first: str
+    """The place of the first one."""
+    stood: str
+    """The text where the first one differs, as it stood."""
+    kept: str
+    """The same text, as it comes back."""
+
+
 class Diagnosis(Record):
     """A job's data in its tokenizer's tokens."""
 
@@ -72,6 +88,7 @@ class Diagnosis(Record):
     shown: tuple[Shown, ...]
     unseen: tuple[str, ...]
     """The tokens of validation that training never shows."""
+    lost: tuple[Lost, ...]
     leaks: tuple[Leak, ...]
     remarks: tuple[str, ...]
     """The consequences of the schedule and the limits for these data."""
@@ -120,8 +137,21 @@ def _visible(tokens: tuple[str, ...]) -> str:
     return " ".join(token.replace(" ", "␣").replace("\n", "↵") or "(nothing)" for token in tokens)
 
 
+def _kept(diagnosis: Diagnosis) -> Iterator[str]:
+    if not diagnosis.lost:
+        yield "every question, CoT and answer comes back from its tokens as it stood, but for how wide its blanks are"
+        return
+    for lost in diagnosis.lost:
+        where = f"{count(lost.examples, lost.part)} of {lost.split}, the first at {lost.first}"
+        yield f"the tokenizer does not keep the {lost.what} of {where}: {lost.stood} comes back as {lost.kept}"
+    yield "answers are judged as they come back, so nothing counts as wrong for that"
+
+
 def _findings(diagnosis: Diagnosis) -> Iterator[str]:
-    yield f"the longest CoT has {count(diagnosis.total_tokens, 'token')}: what the schedule counts to"
+    if all(size.without_cot == size.examples for size in diagnosis.splits):
+        yield "no example has a CoT"
+    else:
+        yield f"the longest CoT has {count(diagnosis.total_tokens, 'token')}: what the schedule counts to"
     yield from diagnosis.remarks
     unseen = " ".join(map(repr, diagnosis.unseen[:10])) + (" ..." if len(diagnosis.unseen) > 10 else "")
     yield "unknown tokens: none; " + (
@@ -129,6 +159,7 @@ def _findings(diagnosis: Diagnosis) -> Iterator[str]:
         if diagnosis.unseen
         else "training shows every token of validation"
     )
+    yield from _kept(diagnosis)
     for leak in diagnosis.leaks:
         asked = count(leak.questions, "question")
         yield f"leak: {asked} of {leak.split} also in {leak.other}, the first at {leak.first}"

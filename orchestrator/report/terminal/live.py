@@ -12,13 +12,14 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.labels import SHORT_LABELS, count, duration
-from orchestrator.plan import Plan, Trial
+from orchestrator.plan import Trial
 from orchestrator.plan.grid import symbols
 from orchestrator.report.terminal.chart import sparkline
 from orchestrator.results.state import TrialStatus
 from orchestrator.store import Pruned, StageStore, pruned_trials
-from orchestrator.trials.chain import Chain, Tried, replay_all
+from orchestrator.trials.chain import Attempt, Chain
 from orchestrator.trials.progress import ProgressFile
+from orchestrator.trials.running import RunningJob
 
 TREND = 7
 """The stages whose exact match the live table draws."""
@@ -37,20 +38,16 @@ def _status(chain: Chain, store: StageStore, since: float, pruned: Pruned | None
 
 
 class Watch:
-    """Shows a job's progress until the block ends.
-
-    ``committed``: the number of attempts seen at the last refresh. ``since``: the time in seconds since the epoch at
-    which the command began.
+    """Shows a job's progress until the block ends. It leaves out what happened before ``since``, in seconds since the
+    epoch.
     """
 
-    def __init__(self, plan: Plan, store: StageStore, console: Console, since: float) -> None:
-        self.plan, self.store, self.console, self.since = plan, store, console, since
-        self._chains = replay_all(plan, store)
-        self._said = Counter({chain.trial.name: len(chain.attempts) for chain in self._chains})
-        self._said_pruned = set(pruned_trials(plan, store.root))
+    def __init__(self, running: RunningJob, console: Console, since: float) -> None:
+        self.running, self.console, self.since = running, console, since
+        self._said = Counter({chain.trial.name: len(chain.attempts) for chain in running.chains})
+        self._said_pruned = set(pruned_trials(running.plan, running.store.root))
         self._said_quiet: set[tuple[str, float]] = set()
         self._said_begun = False
-        self.committed = 0
         live = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False) if live else None
 
@@ -58,7 +55,7 @@ class Watch:
         if self._live:
             self._live.start()
         else:
-            adopted = [chain for chain in self._chains if chain.attempts]
+            adopted = [chain for chain in self.running.chains if chain.attempts]
             if len(adopted) > MOST_LINES:
                 stages = count(sum(len(chain.standing) for chain in adopted), "stage")
                 self.console.print(f"{stages} of {len(adopted)} trials are in the store")
@@ -77,12 +74,10 @@ class Watch:
 
     def refresh(self) -> None:
         """Read the store and show what changed."""
-        known = {chain.trial.name: chain for chain in self._chains}
-        chains = (known.get(trial.name, Chain.begin(trial)) for trial in self.plan.trials)
-        self._chains = tuple(chain.advanced(self.store) for chain in chains)
-        self.committed = sum(len(chain.attempts) for chain in self._chains)
-        pruned = pruned_trials(self.plan, self.store.root)
-        rows = [_status(chain, self.store, self.since, pruned.get(chain.trial.name)) for chain in self._chains]
+        self.running.look()
+        store, chains = self.running.store, self.running.chains
+        pruned = pruned_trials(self.running.plan, store.root)
+        rows = [_status(chain, store, self.since, pruned.get(chain.trial.name)) for chain in chains]
         if self._live:
             self._live.update(live_table(rows, self.console.height - 5), refresh=True)
             return
@@ -175,7 +170,7 @@ def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
     return "; ".join(parts)
 
 
-def _line(trial: Trial, tried: Tried) -> str:
+def _line(trial: Trial, tried: Attempt) -> str:
     """Return an attempt in one line for a pipe."""
     metrics, manifest = tried.manifest.metrics, tried.manifest
     line = f"{trial.name}  stage {tried.stage.index} of {len(trial.stages)}"

@@ -31,7 +31,7 @@ def _table(first: str, *headings: str) -> Table:
 
 
 def _stages(planned: Forecast) -> Table:
-    table = _table("trial", "stage", "removed", "steps", "about", "")
+    table = _table("trial", "stage", "removed, about" if planned.estimated else "removed", "steps", "about", "")
     for trial in planned.trials:
         for stage in trial.stages:
             remarks = [stage.kind.replace("_", " ")] if stage.kind != "train" else []
@@ -65,7 +65,10 @@ def _trials(planned: Forecast) -> Table:
 
 def _summary(planned: Forecast) -> Iterator[str]:
     if planned.estimated:
-        yield "the longest CoT is estimated; the tokenizer counts when the job first runs"
+        yield (
+            f"about: the longest CoT is estimated at {count(planned.total_tokens, 'token')}; "
+            "the tokenizer counts when the job first runs"
+        )
     if planned.to_propose:
         yield f"{count(planned.to_propose, 'configuration')} to be proposed while it runs" + (
             ", not in these sums" if planned.trials else ""

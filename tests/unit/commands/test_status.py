@@ -30,6 +30,8 @@ from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tracking import BackgroundTracker
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.progress import ProgressFile
+from orchestrator.trials.running import RunningJob
+from orchestrator.trials.walk import proceed
 
 
 def saved(folder: Path) -> tuple[Plan, StageStore]:
@@ -79,7 +81,7 @@ def test_trial_that_shows_no_step_is_said_to(
     told = f"no step: {minutes}:0" if minutes < 60 else "no step: 1 h"
     assert (told in stepwise("status", "small", "--store", store.root).out) is quiet
     said = io.StringIO()
-    with Watch(plan, store, Console(file=said, width=200), 0.0) as watch:
+    with Watch(RunningJob(plan, store), Console(file=said, width=200), 0.0) as watch:
         watch.refresh()
     assert said.getvalue().count("no step:") == quiet
     claim.release()
@@ -149,7 +151,7 @@ def go(trial: Trial, store: StageStore, verdict: Verdict) -> None:
     """To its end, every attempt with this verdict."""
     chain = Chain.begin(trial)
     while stage := chain.next:
-        chain = chain.grown(commit_stage(store, stage, metrics_of(stage, 0.0), verdict, "flat"))
+        chain = proceed(chain, commit_stage(store, stage, metrics_of(stage, 0.0), verdict, "flat"))
 
 
 class Receiver(BaseHTTPRequestHandler):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import pipeline
 
 from orchestrator.config import Job, load_job
@@ -19,7 +18,7 @@ from orchestrator.results.find import find_stage
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.tasks import make_task
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +43,7 @@ def run_in_process(job: Job, root: Path) -> StageStore:
     plan = build_plan(job, data.total_tokens)
     save_job(plan, store)
     for trial in plan.trials:
-        runner = StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, progress: None)
+        runner = StageRunner(Workplace(trial.job, data, store))
         list(walk(trial, runner))
     return store
 

@@ -51,7 +51,7 @@ from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import frontier
 from orchestrator.store import Manifest, StageStore, save_job
 from orchestrator.trials.data import JobData, prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import Hooks, StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 E = 0
@@ -355,7 +355,7 @@ def executed(folder: Path, killed_in: str = "") -> tuple[Plan, StageStore, JobDa
         if stage.spec.kind == killed_in and progress.step:
             raise Killed
 
-    runner = StageRunner(plan.trials[0].job, data, store, torch.device("cpu"), watch)
+    runner = StageRunner(Workplace(plan.trials[0].job, data, store), Hooks(watch))
     with suppress(Killed):
         manifests = [chain.attempts[-1].manifest for chain in walk(plan.trials[0], runner)]
     return plan, store, data, manifests

@@ -44,7 +44,7 @@ from orchestrator.plan import build_plan
 from orchestrator.results.find import find_stage
 from orchestrator.store import Manifest, StageStore, save_job
 from orchestrator.trials.data import JobData, prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -153,7 +153,7 @@ class Walked(NamedTuple):
 def walked(job: Job, root: Path, stages: int | None = None) -> Walked:
     store = StageStore(root)
     data = prepare_data(job, store)
-    runner = StageRunner(job, data, store, torch.device("cpu"), lambda stage, progress: None)
+    runner = StageRunner(Workplace(job, data, store))
     chains = walk(build_plan(job, data.total_tokens).trials[0], runner)
     manifests = [chain.attempts[-1].manifest for _, chain in zip(range(stages or 99), chains, strict=False)]
     return Walked(job, data, store, manifests)

@@ -23,7 +23,7 @@ from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.store import Manifest, StageStore
 from orchestrator.trials import snapshot
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import OPTIMIZER_FILE, StageRunner
+from orchestrator.trials.runner import OPTIMIZER_FILE, Hooks, StageRunner, Workplace
 from orchestrator.trials.snapshot import NodeDrained
 from orchestrator.trials.walk import walk
 
@@ -67,7 +67,7 @@ def walked(
     """The first stages of a trial."""
     store = StageStore(root)
     data = prepare_data(job, store)
-    runner = StageRunner(job, data, store, torch.device("cpu"), watch, drained=drained)
+    runner = StageRunner(Workplace(job, data, store), Hooks(watch, drained=drained))
     chains = walk(build_plan(job, data.total_tokens).trials[0], runner)
     return [chain.attempts[-1].manifest for _, chain in zip(range(stages), chains, strict=False)]
 

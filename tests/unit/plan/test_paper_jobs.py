@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from orchestrator.config import Job, load_job
 from orchestrator.plan import Trial, build_plan
 from orchestrator.store import StageStore
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,7 +92,7 @@ def assert_first_20_steps_run(file: Path, overrides: list[str], stand_in: Path, 
     small += ["evaluation.examples=4", "evaluation.speed_examples=1", "evaluation.speed_batch=1"]
     job, store = load_job(file, [*overrides, *small]), StageStore(root)
     data = prepare_data(job, store)
-    runner = StageRunner(job, data, store, torch.device("cpu"), lambda *_: None)
+    runner = StageRunner(Workplace(job, data, store))
     manifests = [chain.attempts[-1].manifest for chain in walk(planned(job, data.total_tokens), runner)]
     assert sum(manifest.metrics.steps_taken for manifest in manifests) == 20
     assert all(manifest.passed for manifest in manifests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import Job, PretrainedModel, load_job
+from orchestrator.config import Job, PretrainedModel
 from orchestrator.identity import field_diff
 from orchestrator.plan import Trial, build_plan
 from orchestrator.plan.content import model_content
@@ -123,7 +124,7 @@ def test_more_consolidation_keeps_every_stage_before_it():
         {"seeds": [0]},
         {"stability": {"restarts": True, "max_restarts_per_stage": 0, "max_compute": 9.5}},
     ],
-    ids=lambda tables: next(iter(tables)),
+    ids=str,
 )
 def test_keys_do_not_change_with_names_places_and_spelled_out_defaults(tables):
     assert keys(**tables) == keys()
@@ -232,7 +233,7 @@ def test_plan_and_dry_run_print_every_trial(repository, stepwise, tmp_path):
     words = (repository / "jobs/quickstart.toml", "--store", tmp_path / "none")
     planned, dry = stepwise("plan", *words), stepwise("run", "--dry-run", *words)
     assert planned == dry
-    assert all(f"{method}-seed1" in planned.out for method in METHODS)
+    assert all(f"{method}-seed1" in planned.out for method in ("no_cot", "stepwise"))
     assert not (tmp_path / "none").exists()
 
 
@@ -282,8 +283,26 @@ def test_field_diff_has_one_line_for_every_leaf_that_differs():
     ]
 
 
-def test_keys_of_the_quickstart_are_as_they_ever_were(repository):
-    plan = build_plan(load_job(repository / "jobs/quickstart.toml"))
+FIRST_QUICKSTART = {
+    "name": "quickstart",
+    "methods": ["no_cot", "explicit_cot", "stepwise"],
+    "seeds": [1],
+    "task": {"digits": [3, 2]},
+    "model": {"layers": 2, "width": 128, "heads": 4},
+    "schedule": {
+        "tokens_per_stage": 2,
+        "stage_steps": 600,
+        "pretrain_steps": 1300,
+        "consolidation_stages": 4,
+        "cooldown_stages": 3,
+    },
+    "training": {"learning_rate": 7e-4, "batch_size": 64, "warmup_steps": 20, "reset_optimizer": False},
+}
+"""The job of jobs/quickstart.toml in version 0.1."""
+
+
+def test_keys_of_the_first_quickstart_are_as_they_ever_were():
+    plan = build_plan(Job.model_validate(FIRST_QUICKSTART))
     assert {trial.method: trial.stages[-1].key for trial in plan.trials} == {
         "no_cot": "84d5cf7068d32b3d451a0b9bba8d9cce",
         "explicit_cot": "31e9de455909a6d0e9ac0f44204e3379",
@@ -315,8 +334,10 @@ def test_key_of_an_adaptive_consolidation_says_where_it_ends():
 
 def test_local_model_is_read_once_and_again_when_a_file_of_it_changes(tmp_path, monkeypatch):
     read = []
-    whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+    opened = builtins.open
+    monkeypatch.setattr(
+        builtins, "open", lambda path, *how, **so: read.append(Path(path).name) or opened(path, *how, **so)
+    )
     for name in ("config.json", "model.safetensors", "notes.txt"):
         (tmp_path / name).write_text("one")
     model = PretrainedModel(name=str(tmp_path))

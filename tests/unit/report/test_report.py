@@ -37,6 +37,7 @@ from orchestrator.results.intervals import interval, student, wilson
 from orchestrator.stability import Block
 from orchestrator.store import StageStore, save_job
 from orchestrator.trials.chain import Chain
+from orchestrator.trials.walk import proceed
 
 SCHEDULE = Schedule(tokens_per_stage=4, stage_steps=200, pretrain_steps=300, consolidation_stages=2)
 LEARNED = {
@@ -168,7 +169,7 @@ def ended(findings: Findings) -> str:
 
 
 def test_csv_has_every_field_of_every_point(finished: Finished) -> None:
-    rows = list(csv.DictReader(io.StringIO(finished.files.csv.read_text())))
+    rows = list(csv.DictReader(finished.files.csv.read_text().splitlines()))
     assert list(rows[0]) == [name for name in FrontierPoint.model_fields if name != "settings"]
     assert len(rows) == sum(len(trial.stages) for trial in finished.plan.trials)
     last = rows[-1]
@@ -312,9 +313,9 @@ def commit_restarted(store: StageStore, trial: Trial, at: int, *, checked: bool 
         if stage.index == at and not chain.failures:
             blocks = (spot_check(stage, 0.12),) if checked else ()
             failed = metrics(trial, stage).model_copy(update={"blocks": blocks})
-            chain = chain.grown(commit_stage(store, stage, failed, "stuck", "flat < all"))
+            chain = proceed(chain, commit_stage(store, stage, failed, "stuck", "flat < all"))
         else:
-            chain = chain.grown(commit_stage(store, stage, metrics(trial, stage)))
+            chain = proceed(chain, commit_stage(store, stage, metrics(trial, stage)))
     return chain
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,7 +17,7 @@ from rich.console import Console
 
 from orchestrator.commands.given import named_plan
 from orchestrator.config import Job, Search, load_job
-from orchestrator.errors import InputError
+from orchestrator.errors import InputError, Problem
 from orchestrator.method.stage import Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan, grid, read_chain
 from orchestrator.plan.fork import fork_plan
@@ -47,9 +46,10 @@ from orchestrator.store import (
     save_job,
     saved_plan,
 )
-from orchestrator.trials.chain import Chain, replay, replay_all
-from orchestrator.trials.order import in_order, open_trials
-from orchestrator.trials.walk import walk
+from orchestrator.trials.chain import Chain
+from orchestrator.trials.order import in_order
+from orchestrator.trials.running import RunningJob
+from orchestrator.trials.walk import replay, replay_all, walk
 
 DELTA, LAMBDA, RATE = "schedule.tokens_per_stage", "schedule.smoothing_lambda", "training.learning_rate"
 GRID = {"space": {DELTA: [2, 4], LAMBDA: [4, math.inf]}}
@@ -252,7 +252,7 @@ def test_searched_trial_is_the_stage_for_stage_the_same_as_a_job_of_its_own():
 
 def test_trials_that_would_wait_for_the_same_stage_start_last(store):
     plan = build_plan(make_job(seeds=[0, 1]))
-    first = in_order(plan.trials, store)[:2]
+    first = in_order(replay_all(plan, store))[:2]
     assert {trial.seed for trial in first} == {0, 1}
 
 
@@ -380,10 +380,10 @@ def test_pruned_trial_is_remembered_with_its_seeds_and_taken_up_when_nothing_is_
     assert not goes_on(job, plan.total_tokens, bad, store)
     assert list(pruned_trials(plan, store.root)) == [bad.name]
     assert "rate 0.003 stayed behind: at 4 removed" in pruned_trials(plan, store.root)[bad.name].reason
-    assert bad.name not in {trial.name for trial in open_trials(plan, store)}
+    assert bad.name not in {chain.trial.name for chain in RunningJob(plan, store).open_chains}
     assert not goes_on(job, plan.total_tokens, plan.trials[-2], store)
     every = build_plan(job.model_copy(update={"search": job.search.model_copy(update={"prune": False})}))
-    assert pruned_trials(every, store.root) == {} and len(open_trials(every, store)) == 6
+    assert pruned_trials(every, store.root) == {} and len(RunningJob(every, store).open_chains) == 6
 
 
 def test_record_of_another_chain_prunes_nothing(store):
@@ -462,29 +462,30 @@ def test_optuna_is_told_the_value_of_a_group_and_a_new_command_begins_with_what_
     assert names_after[0].endswith("seed1") and not set(names_after) & set(names_before)
     assert again.suggest("t") == "FINISHED"
     plan = plan_for(job, store)
-    assert (len(plan.groups), plan.to_propose, open_trials(plan, store)) == (4, 0, [])
+    assert (len(plan.groups), plan.to_propose, RunningJob(plan, store).open_chains) == (4, 0, [])
     assert sorted(t.value for t in again._optuna._ot_study.trials) == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 
 def test_walk_asks_before_every_stage(store):
-    def run(stage: PlannedStage, chain: Chain) -> Manifest | None:
+    def attempt(stage: PlannedStage, chain: Chain) -> Manifest | None:
         commit(store, [stage], 0.5)
         return store.manifest(stage)
 
     (trial,) = build_plan(make_job(None)).trials
     asked = iter([True, True, False])
-    runner = SimpleNamespace(goes_on=lambda: next(asked), committed=store.manifest, run=run)
+    runner = SimpleNamespace(goes_on=lambda: next(asked), adopt=store.manifest, attempt=attempt)
     assert [chain.attempts[-1].stage.index for chain in walk(trial, runner)] == [0, 1]
 
 
 def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
+    from orchestrator.ray import searching
+
     ended = []
 
-    def search(*arguments: Any) -> None:
-        storage = arguments[4]
-        while not (storage / tune.INTERRUPTED).exists():
-            time.sleep(0.01)
+    def search(its: searching.TuneSearch) -> list[Problem]:
+        assert searching.LEAVING.wait(60)
         ended.append("Tune")
+        return []
 
     @contextmanager
     def ray(resources: Any) -> Iterator[Placement]:
@@ -496,10 +497,10 @@ def test_whatever_ends_the_command_ends_tune_before_ray(store, monkeypatch):
     def tick() -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr(tune, "_search", search)
+    monkeypatch.setattr(searching.TuneSearch, "run", search)
     monkeypatch.setattr(tune, "local_ray", ray)
     with pytest.raises(BrokenPipeError):
-        tune.run_trials(build_plan(make_job()), store, tick)
+        tune.run_trials(RunningJob(build_plan(make_job()), store), tick)
     assert ended == ["Tune", "Ray"]
 
 

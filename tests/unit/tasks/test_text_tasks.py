@@ -30,7 +30,7 @@ from orchestrator.plan import build_plan
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import Example, make_task
 from orchestrator.trials.data import JobData, prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -160,7 +160,7 @@ BAD_DATA: dict[str, tuple[str, str | bytes | None, list[str]]] = {
     "gzip": ("x.txt", gzip.compress(GOOD_LINE.encode()), ["DAT004", "x.txt:1", "UTF-8"]),
     "endless line": ("x.txt", GOOD_LINE + "Why?||" + "1 " * (1 << 19), ["DAT010", "x.txt:2", "1,048,576 bytes"]),
     "parquet as text": ("x.txt", b"PAR1\x15\x04\x15\x10\xff\xfePAR1", ["DAT004", "x.txt:1", "UTF-8"]),
-    "no steps anywhere": ("good.txt", None, ["CFG015", "schedule.tokens_per_stage", "(0 tokens)"]),
+    "no steps anywhere": ("good.txt", None, ["CFG038", "methods", "no example has a CoT", "no_cot"]),
 }
 
 
@@ -238,7 +238,7 @@ def walked(job: Job, root: Path) -> tuple[JobData, list[Manifest]]:
     store = StageStore(root)
     data = prepare_data(job, store)
     (trial,) = build_plan(job, data.total_tokens).trials
-    runner = StageRunner(job, data, store, torch.device("cpu"), lambda *_: None)
+    runner = StageRunner(Workplace(job, data, store))
     return data, [chain.attempts[-1].manifest for chain in walk(trial, runner)]
 
 

@@ -20,8 +20,9 @@ from orchestrator.report.terminal.live import live_table
 from orchestrator.results.frontier import frontier
 from orchestrator.results.state import TrialStatus
 from orchestrator.store import Manifest, StageStore
-from orchestrator.trials.chain import Chain, replay
+from orchestrator.trials.chain import Chain
 from orchestrator.trials.progress import TrialProgress
+from orchestrator.trials.walk import proceed, replay
 
 Script = Callable[[PlannedStage, int], Verdict]
 """The verdict on a stage, given how often its index was tried before."""
@@ -40,10 +41,10 @@ class ScriptedRunner:
     def goes_on(self) -> bool:
         return True
 
-    def committed(self, stage: PlannedStage) -> Manifest | None:
+    def adopt(self, stage: PlannedStage) -> Manifest | None:
         return self.store.manifest(stage)
 
-    def run(self, stage: PlannedStage, chain: Chain) -> Manifest:
+    def attempt(self, stage: PlannedStage, chain: Chain) -> Manifest:
         if not self.lives:
             raise Killed
         self.lives -= 1
@@ -94,7 +95,7 @@ def test_stuck_consolidation_goes_back_before_the_removals_that_lost_it(store):
     for right in (0.9, 0.8, 0.3, 0.2, 0.1, 0.1, 0.0):
         verdict = "good" if right else "stuck"
         found = metrics(chain.next, verdict).model_copy(update={"exact_match": right})
-        chain = chain.grown(commit_stage(store, chain.next, found, verdict, "scripted"))
+        chain = proceed(chain, commit_stage(store, chain.next, found, verdict, "scripted"))
     assert chain.attempts[-1].stage.spec.consolidation
     assert chain.next.index == 2
     assert chain.next.parent == trial.stages[1].key

@@ -15,6 +15,7 @@ from orchestrator.plan import Plan, PlannedStage, build_plan
 from orchestrator.ray.train import TrialTask
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.trials.drift import other_fields, refuse_drift
+from orchestrator.trials.running import RunningJob
 
 
 def make_plan(name: str = "small", seeds: tuple[int, ...] = (0,), **training: float) -> Plan:
@@ -45,20 +46,20 @@ def store(tmp_path: Path) -> StageStore:
 
 def test_same_job_goes_on(store: StageStore) -> None:
     commit(store, make_plan(), 2)
-    refuse_drift(make_plan(), store, accept=False)
+    refuse_drift(RunningJob(make_plan(), store), accept=False)
 
 
 @pytest.mark.parametrize("library", ["torch", "transformers", "tokenizers", "numpy", "method"])
 def test_other_library_or_code_is_refused_with_what_differs(store: StageStore, library: str) -> None:
     commit(store, make_plan(), 2, **{library: "0.9"})
     with pytest.raises(InputError, match=rf"RUN005.*{library}: 0\.9 -> .*--accept-drift"):
-        refuse_drift(make_plan(), store, accept=False)
+        refuse_drift(RunningJob(make_plan(), store), accept=False)
 
 
 def test_other_fields_are_refused_with_their_diff(store: StageStore) -> None:
     commit(store, make_plan(), 2)
     with pytest.raises(InputError, match=r"training\.learning_rate: 5e-05 -> 0\.001"):
-        refuse_drift(make_plan(learning_rate=1e-3), store, accept=False)
+        refuse_drift(RunningJob(make_plan(learning_rate=1e-3), store), accept=False)
 
 
 def test_fields_in_which_a_job_ran_otherwise_are_named(store: StageStore) -> None:
@@ -89,12 +90,12 @@ def test_report_is_not_made_of_a_job_that_ran_otherwise_under_its_name(
 
 def test_peft_counts_where_it_is_used(store: StageStore) -> None:
     commit(store, make_plan(), 2, peft="0.9")
-    refuse_drift(make_plan(), store, accept=False)
+    refuse_drift(RunningJob(make_plan(), store), accept=False)
     model = {"type": "pretrained", "name": "some/model", "lora_rank": 4}
     whole = Job.model_validate(make_plan("lora").job.model_dump() | {"model": model})
     commit(store, build_plan(whole, 8), 2, peft="0.9")
     with pytest.raises(InputError, match=r"RUN005.*peft: 0\.9 -> "):
-        refuse_drift(build_plan(whole, 8), store, accept=False)
+        refuse_drift(RunningJob(build_plan(whole, 8), store), accept=False)
 
 
 def text_plan(folder: Path, answer: int) -> Plan:
@@ -112,9 +113,9 @@ def test_other_data_under_the_same_path_is_refused(store: StageStore, stages: in
     later = text_plan(store.root, 3)
     if asks:
         with pytest.raises(InputError, match=r"RUN005.*task\.train: .* -> .*task\.validation: "):
-            refuse_drift(later, store, accept=False)
+            refuse_drift(RunningJob(later, store), accept=False)
     else:
-        refuse_drift(later, store, accept=False)
+        refuse_drift(RunningJob(later, store), accept=False)
 
 
 @pytest.mark.parametrize(("verb", "words"), [("run", ["was begun as"]), ("extend", ["adds to what was", "--seeds=1"])])
@@ -154,15 +155,15 @@ def test_other_data_under_a_search_is_refused_once_optuna_has_proposed(store: St
     trial, _ = TrialTask(**asked).load()
     finish(store, trial.stages[:1])
     with pytest.raises(InputError, match=r"RUN005.*task\.train: .* -> .*task\.validation: "):
-        refuse_drift(plan(3), store, accept=False)
+        refuse_drift(RunningJob(plan(3), store), accept=False)
 
 
 def test_seeds_added_to_what_is_finished_are_compared_with_it(store: StageStore) -> None:
     commit(store, make_plan(), 4, torch="0.9")
     longer = make_plan(seeds=(0, 1))
-    refuse_drift(longer, store, accept=False)
+    refuse_drift(RunningJob(longer, store), accept=False)
     with pytest.raises(InputError, match=r"RUN005.*adds to what was.*torch: 0\.9 -> "):
-        refuse_drift(longer, store, accept=False, joins=True)
+        refuse_drift(RunningJob(longer, store), accept=False, joins=True)
 
 
 def test_fork_asks_before_it_goes_on_with_other_libraries(store: StageStore, stepwise) -> None:
@@ -177,10 +178,10 @@ def test_fork_asks_before_it_goes_on_with_other_libraries(store: StageStore, ste
 
 def test_accepted_drift_is_recorded_and_not_asked_again(store: StageStore) -> None:
     commit(store, make_plan(), 2, torch="0.9")
-    refuse_drift(make_plan(), store, accept=True)
+    refuse_drift(RunningJob(make_plan(), store), accept=True)
     (entry,) = json.loads((store.root / "jobs" / "small" / "drift.json").read_text())
     assert entry["lines"][0].startswith("torch: 0.9 -> ")
-    refuse_drift(make_plan(), store, accept=False)
+    refuse_drift(RunningJob(make_plan(), store), accept=False)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_what_leaves_nothing_half_way_is_no_drift(
     assert len(make_plan().trials[0].stages) == 4
     commit(store, make_plan(), stages)
     rate = {} if seeds == (0, 1) else {"learning_rate": 1e-3}
-    refuse_drift(make_plan(name, seeds, **rate), store, accept=False)
+    refuse_drift(RunningJob(make_plan(name, seeds, **rate), store), accept=False)
 
 
 def test_front_door_refuses_before_it_starts_anything(store: StageStore, stepwise, tmp_path: Path) -> None:

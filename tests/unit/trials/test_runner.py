@@ -25,10 +25,9 @@ from orchestrator.ray.train import problems_of
 from orchestrator.results.frontier import frontier
 from orchestrator.store import Manifest, StageStore
 from orchestrator.tasks import make_task
-from orchestrator.trials.chain import replay
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
-from orchestrator.trials.walk import walk
+from orchestrator.trials.runner import StageRunner, Workplace
+from orchestrator.trials.walk import replay, walk
 
 TASK = MultiplicationTask(digits=(1, 2))
 TINY = ScratchModel(layers=1, width=32, heads=2)
@@ -43,7 +42,7 @@ def executed(job: Job, folder: Path) -> tuple[Plan, StageStore, list[Manifest]]:
     store = StageStore(folder)
     data = prepare_data(job, store)
     plan = build_plan(job, data.total_tokens)
-    runner = StageRunner(job, data, store, torch.device("cpu"), lambda stage, progress: None)
+    runner = StageRunner(Workplace(job, data, store))
     return plan, store, [chain.attempts[-1].manifest for chain in walk(plan.trials[0], runner)]
 
 
@@ -92,6 +91,7 @@ def test_without_restarts_a_diverged_stage_ends_the_trial(tmp_path: Path) -> Non
     assert [m.verdict for m in manifests] == ["good", "diverged"]
 
 
+@pytest.mark.slow
 def test_rate_that_is_too_high_is_halved_by_the_ladder_and_the_trial_ends_well(tmp_path: Path) -> None:
     job = wild(Stability(max_compute=20), weight_decay=3000, learning_rate=1e-3, steps=90)
     plan, store, manifests = executed(job, tmp_path)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from orchestrator.config import Evaluation, Job, MultiplicationTask, Schedule, ScratchModel, Stability, Training
 from orchestrator.method.train import Progress
@@ -17,7 +16,7 @@ from orchestrator.store import StageStore
 from orchestrator.store.snapshots import STATE, Snapshot
 from orchestrator.trials import snapshot
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import Hooks, StageRunner, Workplace
 from orchestrator.trials.snapshot import NodeDrained
 from orchestrator.trials.walk import walk
 
@@ -61,7 +60,7 @@ def run(job: Job, root: Path, stop: tuple[int, int] | None = None) -> tuple[Stag
         if seen[-1] == stop:
             raise Interrupted
 
-    runner = StageRunner(job, data, store, torch.device("cpu"), watch)
+    runner = StageRunner(Workplace(job, data, store), Hooks(watch))
     trial = build_plan(job, data.total_tokens).trials[0]
     if stop:
         with pytest.raises(Interrupted):
@@ -124,9 +123,7 @@ def test_stage_whose_node_is_drained_goes_on_elsewhere_from_the_middle_of_a_bloc
     monkeypatch.setattr(snapshot, "LEAST_SECONDS", float("inf"))  # so that there is no other snapshot
     store, asked = StageStore(tmp_path / "parts"), iter([False] * 30 + [True])
     data = prepare_data(job, store)
-    runner = StageRunner(
-        job, data, store, torch.device("cpu"), lambda stage, progress: None, drained=lambda: next(asked)
-    )
+    runner = StageRunner(Workplace(job, data, store), Hooks(drained=lambda: next(asked)))
     with pytest.raises(NodeDrained):
         list(walk(build_plan(job, data.total_tokens).trials[0], runner))
     store, seen = run(job, tmp_path / "parts")
