@@ -1,4 +1,4 @@
-"""The model card of an exported stage: what it is, how well and how fast it does, and where it comes from."""
+"""The model card of an exported stage: its accuracy, its speed and its lineage."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _ABOUT: dict[Method, str] = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card says, beside what the stage's place says."""
+    """The facts of a model card."""
 
     place: Place
     lineage: Sequence[Manifest]
     """The stage and its ancestors, the first one first."""
     point: FrontierPoint | None
-    """The stage on its job's frontier."""
+    """The stage's point on its job's frontier."""
     prompt: str
     """The question of an example as the pipeline is given it."""
     written: str
-    """What the exported model wrote after it."""
+    """The text that the exported model wrote after it."""
     separator: str
     fork: bool
 
     def text(self) -> str:
-        """As Markdown, with the front matter of the Hugging Face hub."""
+        """Return the card as Markdown, with the front matter of the Hugging Face hub."""
         parts = [self._front_matter(), self._header(), self._use(), self._lineage(), self._again(), self._licence()]
         return "\n\n".join(parts) + "\n"
 

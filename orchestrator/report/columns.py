@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 FIELDS = tuple(name for name in FrontierPoint.model_fields if name != "settings")
+"""The columns that every frontier has."""
 
 
 def frontier_csv(points: Sequence[FrontierPoint]) -> str:
-    """Every field of every point, and a column for every field that a search set; an empty cell is None."""
+    """Return every field of every point, and a column for every field that a search set; an empty cell is None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FIELDS, *_searched(points)], lineterminator="\n")
     writer.writeheader()
@@ -27,7 +28,7 @@ def frontier_csv(points: Sequence[FrontierPoint]) -> str:
 
 
 def frontier_arrow(points: Sequence[FrontierPoint]) -> pa.Table:
-    """The same table with types; a searched field is a number where all its values are."""
+    """Return the same table with types; a searched field is a number where all its values are."""
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, *_searched(points))}
@@ -47,7 +48,7 @@ def _records(points: Iterable[FrontierPoint]) -> Iterator[dict[str, Any]]:
 
 
 def _typed(values: list[Any]) -> list[Any]:
-    """Numbers, with infinity among them, or text."""
+    """Return values that Arrow can type: numbers, with infinity among them, or text."""
     known = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in known):
         return values

@@ -1,4 +1,4 @@
-"""What a stage's model wrote, for people and as JSON."""
+"""The answers of a stage's model, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Which model answers, then a few lines a question."""
+    """Yield which model answers, then a few lines a question."""
     metrics = place.tried.manifest.metrics
     yield (
         f"{place.words}: {metrics.removed_tokens} of {metrics.total_tokens} CoT tokens removed, "
@@ -32,7 +32,7 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
 
 
 def _unlike_training(task: Task, question: str) -> str:
-    """What is asked that the model was not trained on, in words; an answer comes all the same."""
+    """Say how a question is unlike those of training; the model answers it all the same."""
     asked = tuple(len(factor.split()) for factor in question.split("*"))
     if not isinstance(task, MultiplicationTask) or asked == task.digits:
         return ""
@@ -43,7 +43,7 @@ def _unlike_training(task: Task, question: str) -> str:
 
 
 def answers_document(place: Place, predictions: Iterable[Prediction]) -> dict[str, Any]:
-    """The stage, and one entry a question."""
+    """Return the stage, and one entry a question."""
     return {
         "stage_key": place.tried.stage.key,
         "job": place.plan.job.name,

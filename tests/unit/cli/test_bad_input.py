@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -340,7 +341,7 @@ def test_every_problem_is_one_line(here, stepwise, verb):
 
 
 def test_help_of_every_verb_is_shown(stepwise):
-    verbs = [line.split()[0] for line in stepwise("--help").out.split("Commands:")[1].splitlines() if line.strip()]
+    verbs = re.findall(r"^  (\w+)  ", stepwise("--help").out.split("Commands:")[1], re.MULTILINE)
     assert {"init", "plan", "run", "report", "data", "fsck"} <= set(verbs)
     for verb in verbs:
         finished = stepwise(verb, "--help")
