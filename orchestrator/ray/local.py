@@ -63,12 +63,12 @@ LONGEST_SOCKET = "/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma
 """What Ray adds to its folder. The kernel takes 107 bytes of a socket's path."""
 MOST_FOLDER_BYTES = 107 - len(LONGEST_SOCKET)
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
-"""Where a folder for Ray's sockets may be made."""
+"""The places where a folder for Ray's sockets may be made."""
 
 
 @contextmanager
 def socket_folder() -> Iterator[str | None]:
-    """Where Ray keeps its sockets for a while: None where it chooses well itself, else a short folder for us alone.
+    """Yield the folder for Ray's sockets: None if Ray's own choice works, else a short folder for this process.
 
     Slurm and others name a TMPDIR that is too long. Raises ``InputError`` where no short folder can be made.
     """

@@ -187,7 +187,7 @@ class Tracker:
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and said by us
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # a failure is raised, and told in one line
         if not self._own:
             return MlflowClient(self.uri, self.uri)
         with alone(self.store.root):
@@ -231,7 +231,7 @@ class Tracker:
             del self._runs[record.uid]  # the trial went back over a stage, whose points the run still shows
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
-            if self._own:  # a database that somebody else wrote
+            if self._own:  # another person may have written the database
                 inside(self.store.root, Path(unquote(urlsplit(run.info.artifact_uri).path)))
             self._add_params(run, record)
             self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))

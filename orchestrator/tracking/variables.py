@@ -1,4 +1,4 @@
-"""What MLflow reads from the environment: what of it is honoured, and what would lead the records elsewhere."""
+"""MLflow's environment variables: those that are honoured, and those that would lead the records elsewhere."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HONOURED = (
     "MLFLOW_SQLALCHEMYSTORE_",
     "MLFLOW_WORKSPACE",
 )
-"""Beginnings of the names: how a server is reached and who asks. No other variable of MLflow has a say."""
+"""The beginnings of the honoured names: the way to a server, and the credentials. MLflow's others are removed."""
 SERVERS_ONLY = ("MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE")
-"""Those that mean a part of a server, which the store's own records are not."""
+"""The variables that name a part of a server. The store's own records have no such parts."""
 URI = "MLFLOW_TRACKING_URI"
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -33,13 +33,13 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
-"""MLflow's own let one call to a dead server last four minutes."""
+"""The values of variables that are not set. With MLflow's own, one call to a dead server lasts four minutes."""
 
 
 def honoured(*, server: bool) -> dict[str, str]:
-    """Return the environment without MLflow's variables that are not honoured, and with our defaults.
+    """Return the environment without MLflow's variables that are not honoured, and with ``DEFAULTS``.
 
-    ``server``: the records go to one that the job names.
+    ``server`` says that the records go to a server that the job names.
     """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_") or _counts(name, server)
@@ -52,7 +52,7 @@ def _counts(name: str, server: bool) -> bool:
 
 
 def honour(*, server: bool) -> None:
-    """Make that the environment of this process."""
+    """Set the environment of this process to what ``honoured`` returns."""
     environment = honoured(server=server)
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
@@ -60,7 +60,7 @@ def honour(*, server: bool) -> None:
 
 
 def unused_uri(uri: str | None) -> str:
-    """Say that ``MLFLOW_TRACKING_URI`` is set and not used, if so. ``uri``: what the job names."""
+    """Return a line if ``MLFLOW_TRACKING_URI`` is set and is not the job's ``uri``, else nothing."""
     if os.environ.get(URI, uri) in (uri, ""):
         return ""
     return f"{URI} is set and not used: records go where tracking.uri of the job says, by default into the store"
