@@ -43,6 +43,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield written
         os.replace(written, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(written)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # names the file that was wanted
     finally:
         written.unlink(missing_ok=True)
 
@@ -57,7 +61,7 @@ def replace_file(path: Path, text: str, *, durable: bool = True) -> None:
         if durable:
             write_durably(written, text.encode())
         else:
-            written.write_text(text)
+            written.write_text(text, "utf-8")
         failpoint("replace.written")
     if durable:
         sync(path.parent)

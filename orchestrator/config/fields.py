@@ -57,8 +57,8 @@ def _home_expanded(place: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
-Location = Annotated[Text, AfterValidator(_home_expanded)]
-"""Of a file or a folder, or an id. ``~`` is the home folder."""
+Location = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_home_expanded)]
+"""A path, in which ``~`` is the home folder, or a name that stands in its place."""
 
 
 class ExampleSource(Section):
@@ -162,6 +162,11 @@ class PretrainedModel(Section):
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0
     """LoRA's α: the adapters count α / rank times."""
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether the name is a local folder's: a job that was loaded has full paths, and a relative name is an id."""
+        return os.path.isabs(self.name)
+
     @model_validator(mode="after")
     def _adapters_alone(self) -> PretrainedModel:
         if self.lora_rank and (self.separator == "added" or self.extend_positions):
@@ -185,7 +190,7 @@ class Schedule(Section):
     """``linear``: after step t of the removal, floor(Δ t / T) tokens are gone (the paper). ``reference``:
     one token every round(N / Δ) batches of an epoch of N, as the authors' released script does.
     ``adaptive``: as ``linear``, but a token goes earlier once the model has recovered from the one before (knows
-    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 70 % of the
+    the answer again from what is left of the CoT), and consolidation goes over to the cooldown once 80 % of the
     answers are right or the loss has levelled off, or ends at stability.min_exact_match where there is no cooldown
     (ours, the paper's future work)."""
     tokens_per_stage: Annotated[float, Field(ge=0.001)] = 8

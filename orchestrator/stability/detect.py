@@ -113,7 +113,7 @@ def no_progress(blocks: Blocks, expected: Expected, history: History, thresholds
     """
     if not expected.consolidation or len(blocks) < expected.planned or not _knew_more(expected, history, thresholds):
         return None
-    known = min(expected.target_exact_match, thresholds.cooldown_from)
+    known = min(expected.target_exact_match, thresholds.solved_from)
     window = _consolidating(blocks, expected, history, thresholds.pace_stages)
     if not window or blocks[-1].probe_exact_match >= known:
         return None

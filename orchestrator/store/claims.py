@@ -26,7 +26,7 @@ class Claim:
 
 def claim(path: Path) -> Claim | None:
     """Lock a file, which is made if it is missing. Returns None while another holds the lock."""
-    handle = os.open(path, os.O_CREAT | os.O_WRONLY)
+    handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -42,7 +42,7 @@ def claim(path: Path) -> Claim | None:
 def held(path: Path) -> bool:
     """Return whether a process holds the claim. While this asks, a ``claim`` fails and has to be tried again."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:

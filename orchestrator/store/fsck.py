@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import Problem, StoreError
 from orchestrator.failpoints import failpoint
+from orchestrator.shown import command
 from orchestrator.store.leftovers import discard, unnamed
 from orchestrator.store.manifest import damage, foreign
 from orchestrator.store.stages import CLAIM, StageStore
@@ -54,7 +55,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
             for path in (*stage.unnamed, *stage.foreign):
                 discard(store, path)
                 failpoint("repair.removed")
-            if stage.problems or {path.name for path in (store.stages / key).iterdir()} <= {CLAIM}:
+            if stage.problems or {path.name for path in store.place(key).iterdir()} <= {CLAIM}:
                 store.forget(key)
             claim.release()
     good = sum(stage.committed and not stage.problems for stage in stages)
@@ -63,7 +64,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
     done = "removed" if repair else "found"
     lines.append(f"{good} stages verified, {damaged} damaged stages {done}, {leftovers} leftovers {done}")
     if (damaged or leftovers) and not repair:
-        lines.append(f"next: stepwise fsck --repair --store {store.root}")
+        lines.append(f"next: {command('fsck', '--repair', '--store', store.root)}")
     elif damaged:
         lines.append("next: run the job again; it trains what was removed")
     return StoreCheck(tuple(lines), sound=repair or not (damaged or any(stage.foreign for stage in stages)))

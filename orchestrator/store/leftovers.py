@@ -23,7 +23,7 @@ def unnamed(store: StageStore, key: str) -> list[Path]:
     """
     manifest = store.read(key)
     kept = {MANIFEST, manifest.attempt, CLAIM} if manifest else {SNAPSHOT, CLAIM}
-    return sorted(path for path in (store.stages / key).iterdir() if path.name not in kept)
+    return sorted(path for path in store.place(key).iterdir() if path.name not in kept)
 
 
 def tidy(store: StageStore, key: str) -> None:

@@ -127,4 +127,4 @@ def number_versions() -> dict[str, str]:
     """
     sources = sorted(Path(method.__file__).parent.rglob("*.py"))
     libraries = {name: version(name) for name in NUMERIC if find_spec(name)}
-    return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
+    return {**libraries, "method": digest([path.read_text("utf-8") for path in sources])[:12]}

@@ -20,6 +20,7 @@ from orchestrator.files import remove, replacing, sha256, sync, write_durably
 from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
+from orchestrator.store.folders import read_record
 from orchestrator.store.manifest import StoredFile
 from orchestrator.store.stages import SNAPSHOT, StageStore
 
@@ -47,7 +48,8 @@ class Snapshots:
     """The latest snapshot of one stage, as its claim's holder keeps it."""
 
     def __init__(self, store: StageStore, stage: PlannedStage, circumstances: dict[str, str]) -> None:
-        self.folder = store.stages / stage.key / SNAPSHOT
+        self.folder = store.place(stage.key) / SNAPSHOT
+        self._root = store.root
         self._identity, self._circumstances = stage.identity, circumstances
 
     def save(self, state: dict[str, Any], write: Callable[[Path], None]) -> None:
@@ -72,7 +74,7 @@ class Snapshots:
     def latest(self) -> tuple[dict[str, Any], Path] | None:
         """Return the state and the file of tensors, or None if no snapshot is there that training can go on from."""
         try:
-            snapshot = Snapshot.model_validate_json((self.folder / STATE).read_bytes())
+            snapshot = Snapshot.model_validate_json(read_record(self._root, self.folder / STATE))
             path = self.folder / Path(snapshot.tensors.path).name
             whole = snapshot == snapshot.sealed() and sha256(path) == snapshot.tensors.sha256
         except (OSError, ValidationError):

@@ -27,6 +27,7 @@ from orchestrator.identity import field_diff
 from orchestrator.method.stage import StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
 from orchestrator.store.claims import Claim, claim, held
+from orchestrator.store.folders import inside, read_record
 from orchestrator.store.manifest import (
     MANIFEST,
     REPAIR,
@@ -54,7 +55,7 @@ class StageStore:
 
     def claim(self, key: str) -> Claim | None:
         """Claim a stage. Returns None while another live process holds the claim. Raises ``StoreError``."""
-        folder = self.stages / key
+        folder = self.place(key)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return claim(folder / CLAIM)
@@ -67,7 +68,7 @@ class StageStore:
 
     def begin(self, key: str) -> Path:
         """Make a new, empty folder for one attempt of a stage. Raises ``StoreError``."""
-        attempt = self.stages / key / uuid.uuid4().hex[:12]
+        attempt = self.place(key) / uuid.uuid4().hex[:12]
         with self.writing(attempt):
             attempt.mkdir(parents=True)
             for folder in (self.stages, self.root, self.root.parent):
@@ -161,7 +162,7 @@ class StageStore:
             state = path.stat()
             file = state.st_ino, state.st_mtime_ns, state.st_size
             if key not in self._known or self._known[key][0] != file:
-                self._known[key] = file, parsed(path.read_bytes(), str(path), key)
+                self._known[key] = file, parsed(read_record(self.root, path), str(path), key)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -199,13 +200,18 @@ class StageStore:
     def stage_keys(self) -> list[str]:
         """Return the key of every stage that has a folder, committed or not. Folders of other names are left alone."""
         folders = self.stages.iterdir() if self.stages.is_dir() else ()
-        return sorted(p.name for p in folders if p.is_dir() and KEY.fullmatch(p.name))
+        return sorted(p.name for p in folders if KEY.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
+
+    def place(self, key: str) -> Path:
+        """Return the folder of a stage. Raises ``StoreError`` if it is a link that leads out of the store."""
+        return inside(self.root, self.stages / key)
 
     def forget(self, key: str) -> None:
         """Remove a stage, its manifest first. The next run trains it again."""
-        remove(self._manifest_file(key))
+        folder = self.place(key)
+        remove(folder / MANIFEST)
         failpoint("forget.manifest")
-        shutil.rmtree(self.stages / key)
+        shutil.rmtree(folder)
         failpoint("forget.done")
 
     def _manifest_file(self, key: str) -> Path:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.identity import digest
+from orchestrator.shown import markdown
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.trials.chain import Attempt, Chain
 
@@ -43,7 +44,7 @@ def attempt_records(trial_uid: str, chain: Chain) -> Iterator[RunRecord]:
                 "stepwise.verdict": manifest.verdict,
                 "stepwise.reason": manifest.reason,
                 "stepwise.answer": attempt.then,
-                "mlflow.note.content": failure_line(attempt),
+                "mlflow.note.content": markdown(failure_line(attempt)),
             },
             values=tuple(_values(attempt, chain.steps_before(attempt), ended)),
         )

@@ -267,7 +267,7 @@ def enough(blocks: Blocks, expected: Expected, history: History = KNEW_IT) -> bo
 
 
 def test_consolidation_has_had_enough_after_consecutive_blocks():
-    below, above = block(0.1, probe_exact_match=0.69), block(0.1, probe_exact_match=0.71)
+    below, above = block(0.1, probe_exact_match=0.79), block(0.1, probe_exact_match=0.81)
     assert enough((below, above, above), CONSOLIDATION)
     assert not enough((above, below, above), CONSOLIDATION)
     assert not enough((above,), CONSOLIDATION)
