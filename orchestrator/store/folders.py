@@ -9,7 +9,7 @@ from orchestrator.errors import Problem, StoreError
 from orchestrator.files import abandoned
 
 MOST_RECORD_BYTES = 64 << 20
-"""Of a manifest or a saved job: a thousand times what one takes."""
+"""The largest manifest or saved job that is read: a thousand times the usual size."""
 
 
 def job_folder(root: Path, name: str, *below: str) -> Path:

@@ -31,9 +31,9 @@ class SavedJob(Record):
     job: Job
     total_tokens: int
     read: Content | None = None
-    """What its examples and model were, whatever their files hold now, and wherever they are."""
+    """The hashes of its examples and its model, whatever their files hold now and wherever they are."""
     question: str = ""
-    """One that its validation examples ask, for the card of an exported model; of a task that is read."""
+    """A question of its validation examples, for the card of an exported model. Only tasks that are read have one."""
     content: dict[str, Any] = Field(default_factory=dict)
     """The part of ``read`` that an older version saved."""
     chains: tuple[tuple[str, ...], ...] = ()
@@ -45,11 +45,11 @@ class SavedJob(Record):
 
     @property
     def made_of(self) -> dict[str, Any]:
-        """What says which examples, and which model, its stages are made of."""
+        """The document that says of which examples and which model its stages are made."""
         return self.read.document(self.job) if self.read else self.content
 
     def plan(self, store: StageStore) -> Plan:
-        """The plan as it was made; what an older version saved reads the data again. Raises ``InputError``."""
+        """Return the plan as made. A job that an older version saved reads its data anew. Raises ``InputError``."""
         if self.chain:
             return chain_plan(self.job, self.total_tokens, read_chain(self.chain), self.read)
         return build_plan(self.job, self.total_tokens, proposals(self.job, store.root), self.read)
@@ -159,7 +159,7 @@ def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Pl
 
 
 def _content(job: Job, saved: SavedJob) -> Content:
-    """What the job's data and model are; as remembered, if they are gone. Raises ``InputError``."""
+    """Return the content of the job's data and model, or the saved one if they are gone. Raises ``InputError``."""
     try:
         return Content.of(job)
     except InputError:

@@ -1,7 +1,7 @@
 """The MLflow records in a store: one database, made by one command at a time, that goes where its store goes.
 
 MLflow writes the full path of every artifact into it. A store that was moved, copied or restored elsewhere has other
-paths, so whoever opens the database first puts them right.
+paths, so the first command to open the database corrects them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LOCATIONS = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Columns with URIs of artifacts."""
+"""The columns with URIs of artifacts."""
 FOLDERS = (("logged_model_tags", "tag_value"), ("model_version_tags", "value"))
-"""Columns with folders of the store: the tag ``stepwise.folder``."""
+"""The columns with folders of the store: the tag ``stepwise.folder``."""
 
 
 @contextmanager
 def alone(store_root: Path) -> Iterator[None]:
-    """Let no other command make the database or an experiment meanwhile. In a store that is read-only nobody does."""
+    """Keep other commands from making the database or an experiment meanwhile. A read-only store needs no lock."""
     store_root.mkdir(parents=True, exist_ok=True)
     handle = None
     with suppress(OSError):
@@ -67,7 +67,7 @@ def settle(store_root: Path) -> None:
             (artifact_folder(root) / "Default").as_uri(),
             "experiment_id = 0 AND artifact_location <> ?",
         )
-        # asked first: a database that is read-only refuses also what would change nothing
+        # asked first: a read-only database also refuses an update that would change nothing
         if database.execute(f"SELECT 1 FROM experiments WHERE {elsewhere}", (default,)).fetchone():  # noqa: S608
             database.execute(f"UPDATE experiments SET artifact_location = ? WHERE {elsewhere}", (default, default))  # noqa: S608
 
