@@ -43,6 +43,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield written
         os.replace(written, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(written)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # names the file that was wanted
     finally:
         written.unlink(missing_ok=True)
 
@@ -53,15 +57,12 @@ def replace_file(path: Path, text: str, *, durable: bool = True) -> None:
     With ``durable``, a power cut leaves one of the two as well. Raises ``OSError`` that names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as written:
-            if durable:
-                write_durably(written, text.encode())
-            else:
-                written.write_text(text, "utf-8")
-            failpoint("replace.written")
-    except OSError as error:  # named by what is wanted, not by what it is written as
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    with replacing(path) as written:
+        if durable:
+            write_durably(written, text.encode())
+        else:
+            written.write_text(text, "utf-8")
+        failpoint("replace.written")
     if durable:
         sync(path.parent)
 

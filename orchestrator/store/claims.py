@@ -25,10 +25,7 @@ class Claim:
 
 
 def claim(path: Path) -> Claim | None:
-    """Lock a file, which is made if it is missing. Returns None while another holds the lock.
-
-    Raises ``OSError`` if a link stands in its place.
-    """
+    """Lock a file, which is made if it is missing. Returns None while another holds the lock."""
     handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,14 +9,11 @@ from orchestrator.errors import Problem, StoreError
 from orchestrator.files import abandoned
 
 MOST_RECORD_BYTES = 64 << 20
-"""The most bytes of a manifest or a saved job: a thousand times what one takes."""
+"""The largest manifest or saved job that is read: a thousand times the usual size."""
 
 
 def job_folder(root: Path, name: str, *below: str) -> Path:
-    """Return the folder with the report and the records of a job, or a path below it.
-
-    Raises ``StoreError`` if a link leads out of the store.
-    """
+    """Return the folder of a job, or a place below it. Raises ``StoreError`` if a link leads out of the store."""
     return inside(root, root.joinpath("jobs", name, *below))
 
 

@@ -31,11 +31,11 @@ class SavedJob(Record):
     job: Job
     total_tokens: int
     read: Content | None = None
-    """The content of its examples and its model, whatever their files hold now, and wherever they are."""
+    """The hashes of its examples and its model, whatever their files hold now and wherever they are."""
     question: str = ""
-    """A question of its validation examples, for the card of an exported model. Only a task that is read has one."""
+    """A question of its validation examples, for the card of an exported model. Only tasks that are read have one."""
     content: dict[str, Any] = Field(default_factory=dict)
-    """The part of ``read`` that an older version saved. Empty for other jobs."""
+    """The part of ``read`` that an older version saved."""
     chains: tuple[tuple[str, ...], ...] = ()
     """The keys of every trial's stages, as they were planned with that content."""
     added_seeds: tuple[int, ...] = ()
@@ -45,14 +45,11 @@ class SavedJob(Record):
 
     @property
     def made_of(self) -> dict[str, Any]:
-        """Return what says which examples, and which model, its stages are made of."""
+        """The document that says of which examples and which model its stages are made."""
         return self.read.document(self.job) if self.read else self.content
 
     def plan(self, store: StageStore) -> Plan:
-        """Return the plan as it was made.
-
-        For a job that an older version saved, the data is read again. Raises ``InputError``.
-        """
+        """Return the plan as made. A job that an older version saved reads its data anew. Raises ``InputError``."""
         if self.chain:
             return chain_plan(self.job, self.total_tokens, read_chain(self.chain), self.read)
         return build_plan(self.job, self.total_tokens, proposals(self.job, store.root), self.read)
@@ -162,7 +159,7 @@ def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Pl
 
 
 def _content(job: Job, saved: SavedJob) -> Content:
-    """Return what the job's data and model hold, as it was saved if they are gone. Raises ``InputError``."""
+    """Return the content of the job's data and model, or the saved one if they are gone. Raises ``InputError``."""
     try:
         return Content.of(job)
     except InputError:

@@ -1,7 +1,7 @@
 """The MLflow records in a store: one database, made by one command at a time, that goes where its store goes.
 
 MLflow writes the full path of every artifact into it. A store that was moved, copied or restored elsewhere has other
-paths, so the command that opens the database first corrects them.
+paths, so the first command to open the database corrects them.
 """
 
 from __future__ import annotations
