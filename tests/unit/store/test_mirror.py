@@ -26,6 +26,7 @@ from orchestrator.store.fsck import check_store
 from orchestrator.store.mirror import Mirror
 from orchestrator.store.searches import record_proposal
 from orchestrator.tracking import BackgroundTracker
+from orchestrator.trials.running import RunningJob
 
 
 @pytest.fixture
@@ -37,8 +38,8 @@ def url() -> str:
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training that commits at once, and no MLflow."""
 
-    def commit_all(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
-        trained(store.root, plan)
+    def commit_all(running: RunningJob, tick: Callable[[], None], at: None) -> None:
+        trained(running.store.root, running.plan)
         tick()
 
     monkeypatch.setattr(run, "run_trials", commit_all)
@@ -250,8 +251,8 @@ def test_neither_training_nor_its_interruption_waits_for_a_slow_mirror(tmp_path,
     store = trained(tmp_path / "store", plan, stages=1)
     save_job(plan, store)
 
-    def interrupted(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
-        trained(store.root, plan)
+    def interrupted(running: RunningJob, tick: Callable[[], None], at: None) -> None:
+        trained(running.store.root, running.plan)
         tick()
         assert not slow.is_set()
         raise KeyboardInterrupt
