@@ -1,11 +1,11 @@
 """Stepwise: teaches language models to reason without writing their reasoning down.
 
-``orchestrator.Frontier.load(path)`` gives the frontier of a job as a DataFrame.
+``orchestrator.load_frontier(path)`` gives the frontier of a job as a DataFrame.
 """
 
 from typing import Any
 
-__all__ = ["Frontier"]
+__all__ = ["load_frontier"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,12 @@ An error holds one or more problems. A problem says what was found, where, and w
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from orchestrator.shown import visible_lines
 
 
 def without_password(text: str) -> str:
@@ -31,7 +34,7 @@ class Problem:
 
     def __str__(self) -> str:
         fix = f"; {self.fix}" if self.fix else ""
-        return without_password(f"error[{self.code}] {self.where}: {self.found}{fix}")
+        return visible_lines(without_password(f"error[{self.code}] {self.where}: {self.found}{fix}"))
 
 
 def first_line(error: BaseException) -> str:
@@ -39,6 +42,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What is named may not be read or written."""
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
 

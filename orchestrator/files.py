@@ -44,12 +44,15 @@ def replace_file(path: Path, text: str, *, durable: bool = True) -> None:
     """Write a small file so that readers see the old one or the new one, and so that a power cut leaves one of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = partial(path)
-    if durable:
-        write_durably(written, text.encode())
-    else:
-        written.write_text(text)
-    failpoint("replace.written")
-    os.replace(written, path)
+    try:
+        if durable:
+            write_durably(written, text.encode())
+        else:
+            written.write_text(text, "utf-8")
+        failpoint("replace.written")
+        os.replace(written, path)
+    except OSError as error:  # named by what is wanted, not by what it is written as
+        raise OSError(error.errno, error.strerror, str(path)) from error
     if durable:
         sync_folder(path.parent)
 

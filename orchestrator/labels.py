@@ -1,4 +1,4 @@
-"""What people read, the same everywhere: names of methods, their colours, numbers and times, a stage in sentences."""
+"""The words and colours that people see, the same everywhere: methods, numbers, times, the caption of a picture."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ LABELS: dict[Method, str] = {
     "no_cot": "No CoT",
     "icot_kd": "ICoT-KD",
 }
-"""Every method's name, in the order of legends and sentences."""
+"""The methods' names, in the order of legends and sentences."""
 SHORT_LABELS: dict[Method, str] = {**LABELS, "stepwise": "Stepwise"}
-"""For tables."""
+"""The methods' names in tables."""
 
 
 def exact(value: float) -> str:
-    """Exact match."""
+    """Return an exact match with three decimals."""
     return f"{value:.3f}"
 
 
 def tokens(value: float) -> str:
-    """A mean number of tokens."""
+    """Return a mean number of tokens."""
     return f"{value:,.1f}".removesuffix(".0")
 
 
 def rate(value: float) -> str:
-    """Examples per second."""
+    """Return examples per second."""
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def speedup(value: float | None) -> str:
-    """A ratio of rates, or a dash where there is nothing to compare with."""
+    """Return a ratio of rates, or a dash where there is nothing to compare with."""
     return "-" if value is None else f"{value:.2f}x"
 
 
 def count(number: int, word: str) -> str:
-    """``1 trial``, ``3 trials``."""
+    """Return a number with its word: ``1 trial``, ``3 trials``."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def minutes(seconds: float) -> str:
-    """A duration in minutes."""
+    """Return a duration in minutes."""
     return f"{seconds / 60:,.1f}"
 
 
 def time(seconds: float) -> str:
-    """A duration in the largest unit that leaves at least one of it."""
+    """Return a duration in the largest unit that leaves at least one of it."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
 
 
 def duration(seconds: float | None) -> str:
-    """What a person watches: ``1:05`` for minutes and seconds, ``2 h 03`` for hours, ``-`` for what is not known."""
+    """Return a time that a person waits for: ``1:05`` minutes and seconds, ``2 h 03``, or ``-`` if it is not known."""
     if seconds is None:
         return "-"
     hours, rest = divmod(round(seconds), 3600)
@@ -64,7 +64,7 @@ def duration(seconds: float | None) -> str:
 
 
 def utc(timestamp: float) -> str:
-    """Seconds since the epoch as a date and a time of day."""
+    """Return seconds since the epoch as a date and a time of day."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
@@ -72,12 +72,18 @@ OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon for the blocks' matrices, AdamW fo
 
 
 def caption(job: Job) -> Iterator[str]:
-    """For the report's figure and MLflow's note. Only Stepwise Internalization removes anything."""
+    """Yield the sentences below the report's picture and in MLflow's note, about how tokens are removed."""
     if "stepwise" not in job.methods:
-        return
+        return  # no other method removes anything
     searched = job.search.space if job.search else {}
     if "schedule.type" not in searched:
-        yield from _schedule(job.schedule.type)
+        kind = job.schedule.type
+        if kind == "reference":
+            yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
+        else:
+            yield f"A stage boundary of the {kind} schedule lies just before a removal."
+        when = "each as soon as the model has recovered, evenly at the latest" if kind == "adaptive" else "evenly"
+        yield f"Inside a stage tokens are removed one by one, {when}."
     if "training.reset_optimizer" not in searched:
         optimizer = "searched" if "training.optimizer" in searched else OPTIMIZERS[job.training.optimizer]
         fate = "rebuilt" if job.training.reset_optimizer else "kept"
@@ -86,29 +92,33 @@ def caption(job: Job) -> Iterator[str]:
     yield f"Smoothing offsets (λ = {smoothing}) are drawn per example; validation uses offset 0."
 
 
-def _schedule(kind: str) -> Iterator[str]:
-    """Where removals lie in a stage."""
-    if kind == "reference":
-        yield "A stage of the reference schedule is one epoch; a removal can fall anywhere in it."
-    else:
-        yield f"A stage boundary of the {kind} schedule lies just before a removal."
-    when = "each as soon as the model has recovered, evenly at the latest" if kind == "adaptive" else "evenly"
-    yield f"Inside a stage tokens are removed one by one, {when}."
-
-
 COLOURS: dict[Method, str] = {
     "stepwise": "#0072B2",
     "explicit_cot": "#009E73",
     "no_cot": "#D55E00",
     "icot_kd": "#CC79A7",
 }
-"""Of Okabe and Ito's palette, which colour-blind readers can tell apart. On white."""
+"""The methods' colours on white, from Okabe and Ito's palette: colour-blind readers can tell them apart."""
 
+LIGHT: dict[str, str] = {
+    "paper": "#fff",
+    "ink": "#20242b",
+    "soft": "#5c6470",
+    "line": "#e3e6ea",
+    "tint": "#f5f6f8",
+    **COLOURS,
+}
+"""The colours of a light page and of pictures on paper."""
 
-ON_DARK: dict[Method, str] = {
+DARK: dict[str, str] = {
+    "paper": "#14171c",
+    "ink": "#e6e9ee",
+    "soft": "#a0a8b4",
+    "line": "#2c313a",
+    "tint": "#1c2027",
     "stepwise": "#56B4E9",
     "explicit_cot": "#19B98D",
     "no_cot": "#E69F00",
     "icot_kd": "#E3A3C6",
 }
-"""Lighter ones, for a dark page."""
+"""The colours of a dark page."""

@@ -1,19 +1,12 @@
-"""Arguments that several verbs take, and where they print."""
+"""Arguments that several verbs take."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-PIPE_WIDTH = 160
-"""Where nobody's terminal cuts: a search's trial has a long name."""
 
 
 def local_path(text: str | Path) -> Path:
@@ -75,16 +68,3 @@ UnusedStore = Annotated[Path, typer.Option("--store", help="Taken by every verb;
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the job and show the plan; train nothing.")]
 DEFAULT_STORE = Path("stepwise-store")
-
-
-def console() -> Console:
-    """Output as wide as the terminal; of fixed width in a pipe."""
-    from rich.console import Console
-
-    class Output(Console):
-        """Rich ends with exit code 1 when a pipe is closed; ``stepwise report JOB | head`` has not failed."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
-    return Output(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, highlight=False, soft_wrap=True)

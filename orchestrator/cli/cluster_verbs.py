@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ from orchestrator.cli.arguments import (
     JobFile,
     Overrides,
     StoreFolder,
-    console,
     local_path,
 )
+from orchestrator.cli.output import console, print_json
+from orchestrator.shown import command, visible
 
 if TYPE_CHECKING:
     from orchestrator.config import Cluster
@@ -76,7 +76,7 @@ def status(
     there = _cluster(cluster, address, store) if cluster or address else None
     if job is None:
         if there:
-            where = f"`stepwise status --store {there.store}` lists them where that store is"
+            where = f"`{command('status', '--store', there.store)}` lists them where that store is"
             raise typer.BadParameter(f"say which job; {where}")
         sys.exit(show_jobs(StageStore(store.absolute()), console(), as_json=as_json))
     sys.exit(show_status(job_name(job), there, store.absolute(), console(), as_json=as_json))
@@ -122,11 +122,11 @@ def doctor(
     else:
         checks = check_from_here(job, overrides, _cluster(cluster, address, store))
     if as_json:
-        print(json.dumps([check.model_dump(mode="json") for check in checks], indent=1))
+        print_json([check.model_dump(mode="json") for check in checks])
     else:
         for check in checks:
             fix = "" if check.sound or not check.fix else f"; {check.fix}"
-            print(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}")
+            print(visible(f"{'ok   ' if check.sound else 'FAIL '} {check.name}: {check.found}{fix}"))
     sys.exit(0 if all(check.sound for check in checks) else 1)
 
 

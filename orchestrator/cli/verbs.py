@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +22,12 @@ from orchestrator.cli.arguments import (
     StageName,
     StoreFolder,
     UnusedStore,
-    console,
     local_path,
 )
+from orchestrator.cli.output import console, print_json, write_lines
+from orchestrator.environment import listed
 from orchestrator.errors import InputError, Problem
+from orchestrator.shown import command, visible
 
 if TYPE_CHECKING:
     from orchestrator.config import Job
@@ -40,6 +41,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog=f"\b\nEnvironment:\n{listed()}",
 )
 
 
@@ -71,13 +73,13 @@ def init(
     from orchestrator.config import template
 
     try:
-        with path.open("x") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(template())
     except FileExistsError:
         raise InputError(Problem("CLI003", str(path), "exists already", "give another name")) from None
     except OSError as error:
         raise InputError(Problem("CLI003", str(path), f"cannot be written: {error.strerror}", "give another")) from None
-    print(f"wrote {path}; next: stepwise plan {path}")
+    print(f"wrote {visible(str(path))}; next: {command('plan', path)}")
 
 
 @app.command()
@@ -88,7 +90,7 @@ def schema(
     """Print the JSON Schema of a job file."""
     from orchestrator.config import Job, reference
 
-    print(reference() if markdown else json.dumps(Job.model_json_schema(), indent=2))
+    print(reference()) if markdown else print_json(Job.model_json_schema())
 
 
 @app.command()
@@ -101,7 +103,7 @@ def plan(
 
     planned = forecast(*_planned(job, overrides, store))
     if as_json:
-        print(planned.model_dump_json(indent=2))
+        print_json(planned)
     else:
         console().print(plan_table(planned))
 
@@ -209,7 +211,7 @@ def compare(left: JobFile, right: JobFile, store: StoreFolder = DEFAULT_STORE, a
     (plan_left, stages), (plan_right, _) = _planned(left, None, store), _planned(right, None, store)
     compared = comparison(plan_left, plan_right, stages)
     if as_json:
-        print(compared.model_dump_json(indent=1))
+        print_json(compared)
     else:
         console().print(comparison_table(compared))
 
@@ -225,7 +227,7 @@ def report(
     gc.disable()  # looking for cycles in what a report keeps took a seventh of its time
     planned, stages = _planned(job, overrides, store)
     if as_json and (points := frontier(planned, stages)):
-        print(json.dumps([point.model_dump(mode="json") for point in points], indent=1))
+        print_json([point.model_dump(mode="json") for point in points])
     else:
         print_report(planned, stages, console())
 
@@ -244,7 +246,7 @@ def data(
     from orchestrator.tasks import make_task
 
     examples = make_task(_job(job, overrides, store).task).examples(split)
-    sys.stdout.writelines(example.line + "\n" for example in islice(examples, limit))
+    write_lines(example.line for example in islice(examples, limit))
 
 
 @app.command()
@@ -268,7 +270,7 @@ def doctor(
 
     diagnosis = diagnose(_job(job, overrides, store), StageStore(store.absolute()))
     if as_json:
-        print(diagnosis.model_dump_json(indent=1))
+        print_json(diagnosis)
     else:
         console().print(diagnosis_table(diagnosis))
 
@@ -293,7 +295,7 @@ def predict(
         raise typer.BadParameter("a question is empty")
     answered = trained.answers(questions or _questions_on_stdin())
     if as_json:
-        print(json.dumps(answers_document(trained.place, answered), indent=1))
+        print_json(answers_document(trained.place, answered))
         return
     for line in answer_lines(trained.place, answered):
         print(line, flush=True)
@@ -311,7 +313,7 @@ def evaluate(
     from orchestrator.commands.evaluate import evaluate_stage
 
     measured = evaluate_stage(*_found(stage, store), split, limit)
-    print(measured.model_dump_json(indent=1) if as_json else measured.line)
+    print_json(measured) if as_json else print(measured.line)
 
 
 @app.command()
@@ -327,7 +329,7 @@ def export(
 
     place, stages = _found(stage, store)
     export_stage(place, stages, folder)
-    print(f"wrote {place.words} to {folder}; {folder / 'README.md'} says what it is and how to use it")
+    print(f"wrote {place.words} to {visible(str(folder))}; its README.md says what it is and how to use it")
 
 
 @app.command()
@@ -351,7 +353,7 @@ def probe(
     print(found.title)
     console().print(found.table())
     for file in files:
-        print(f"wrote {file}")
+        print(f"wrote {visible(str(file))}")
 
 
 @app.command()
@@ -366,7 +368,7 @@ def fsck(
     _existing(store)
     result = check_store(StageStore(store.absolute()), repair=repair)
     for line in result.lines:
-        print(line)
+        print(visible(line))
     sys.exit(0 if result.sound else 1)
 
 
@@ -404,6 +406,22 @@ def ui(
     )
 
 
+@app.command()
+def guide(
+    topic: Annotated[str | None, typer.Argument(help="As `data`. Default: the list of topics.")] = None,
+    store: UnusedStore = DEFAULT_STORE,
+) -> None:
+    """Show a page about a topic; without TOPIC the list of topics."""
+    from orchestrator.commands.guide import TOPICS, list_topics, show
+
+    if topic is None:
+        list_topics(console())
+    elif topic in TOPICS:
+        show(TOPICS[topic], console())
+    else:
+        raise typer.BadParameter(f"no topic {topic!r}; there are {', '.join(TOPICS)}")
+
+
 def _planned(job: Path, overrides: list[str] | None, store: Path) -> tuple[Plan, StageStore]:
     from orchestrator.commands.given import named_plan
     from orchestrator.config import load_job
@@ -435,15 +453,15 @@ def _found(stage: str, store: Path) -> tuple[Place, StageStore]:
 
 def _questions_on_stdin() -> Iterator[str]:
     asked = False
-    try:
-        for line in sys.stdin:
-            line.encode()  # under some locales what is no text comes through, as halves of characters
-            if question := line.removeprefix("\ufeff").strip():  # Windows begins its files with it
-                asked = True
-                yield question
-    except UnicodeError as error:
-        found = f"is no {sys.stdin.encoding} text: {error.reason}"
-        raise InputError(Problem("CLI008", "standard input", found, "save the questions as UTF-8")) from None
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            question = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            found = f"byte {error.start} is not UTF-8"
+            raise InputError(Problem("CLI008", f"standard input:{number}", found, "save it as UTF-8")) from None
+        if question:
+            asked = True
+            yield question
     if not asked:
         raise typer.BadParameter("no question: give one, or one a line on standard input")
 

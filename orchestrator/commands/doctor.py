@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from unicodedata import combining, normalize
 
@@ -13,13 +15,13 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.config import ExampleSource, Job
+from orchestrator.errors import FORBIDDEN
 from orchestrator.labels import count
 from orchestrator.method.encoding import ANSWER_MARK, added_before, written_mark, written_text
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.stepwise import stepwise_stages
 from orchestrator.method.tokens import TokenTable
-from orchestrator.plan import Trial, build_plan
-from orchestrator.plan.content import epoch_steps
+from orchestrator.plan import Content, Trial, build_plan
 from orchestrator.plan.grid import symbols
 from orchestrator.report.terminal.diagnosis import (
     PERCENTILES,
@@ -42,9 +44,9 @@ LONG_TAIL = 1.5
 
 def diagnose(job: Job, store: StageStore) -> Diagnosis:
     """Tokenize the job's data, as a run would and for it. Raises ``InputError`` for what no run could use."""
-    build_plan(job)  # what needs no tokenizer is refused before anything is written
-    data = prepare_data(job, store)
-    plan = build_plan(job, data.total_tokens)
+    plan = build_plan(job)  # what needs no tokenizer is refused before anything is written
+    data = _data(job, store)
+    plan = build_plan(job, data.total_tokens, content=plan.content)
     first = next((trials[0] for settings, trials in plan.groups.items() if settings), None)
     own = first.job if first else job
     tables: dict[Split, TokenTable] = {"train": data.train, "validation": data.validation}
@@ -63,6 +65,22 @@ def diagnose(job: Job, store: StageStore) -> Diagnosis:
         leaks=tuple(_leaks(questions, data.task)),
         remarks=(*_searched(job, first), *_remarks(own, data), *_not_numbers(data.task)),
     )
+
+
+def _data(job: Job, store: StageStore) -> JobData:
+    """The job's tokens, in the store; beside one that is only to be read, as long as they are mapped."""
+    try:
+        return prepare_data(job, store)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+    with TemporaryDirectory() as aside:
+        return prepare_data(job, StageStore(Path(aside)))
+
+
+def _from_here(place: str) -> str:
+    """A place as a person would type it in this folder."""
+    return place.removeprefix(f"{Path.cwd()}/")
 
 
 def _splits(job: Job) -> tuple[Split, ...]:
@@ -116,7 +134,7 @@ def _lost(split: Split, table: TokenTable, data: JobData) -> Iterator[Lost]:
                 times, first, *shown = found.get(key, (0, row, *_difference(stood, kept)))
                 found[key] = (times + 1, first, *shown)
     for (part, what), (times, first, stood, kept) in found.items():
-        place = task.place(split, first)
+        place = _from_here(task.place(split, first))
         yield Lost(split=split, part=part, what=what, examples=times, first=place, stood=stood, kept=kept)
 
 
@@ -151,7 +169,7 @@ def _not_numbers(task: Task) -> Iterator[str]:
         if odd:
             yield (
                 f"{count(len(odd), 'answer')} of {split} {'is' if len(odd) == 1 else 'are'} no number, "
-                f"the first at {task.place(split, odd[0])}: right if the same is written"
+                f"the first at {_from_here(task.place(split, odd[0]))}: right if the same is written"
             )
 
 
@@ -160,7 +178,7 @@ def _leaks(questions: dict[Split, _Questions], task: Task) -> Iterator[Leak]:
         common = questions[split].rows.keys() & questions[other].rows.keys()
         if common:
             first = min(questions[split].rows[question] for question in common)
-            yield Leak(split=split, other=other, questions=len(common), first=task.place(split, first))
+            yield Leak(split=split, other=other, questions=len(common), first=_from_here(task.place(split, first)))
 
 
 def _cot_lengths(table: TokenTable) -> NDArray[np.int32]:
@@ -187,7 +205,7 @@ def _typical(table: TokenTable) -> list[int]:
 
 def _specs(job: Job, data: JobData) -> tuple[StageSpec, ...]:
     """The stepwise chain of the job's own schedule."""
-    return stepwise_stages(job.schedule, job.seeds[0], data.total_tokens, epoch_steps(job))
+    return stepwise_stages(job.schedule, job.seeds[0], data.total_tokens, Content.of(job).epoch_steps(job))
 
 
 def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:
@@ -196,7 +214,7 @@ def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:
     tokens = _texts(table.tokens[begin:end], data.tokenizer)
     start, stop = int(table.cot_start[row]), int(table.cot_end[row])
     return Shown(
-        place=data.task.place("train", row),
+        place=_from_here(data.task.place("train", row)),
         question=tokens[: start - 1],
         cot=tokens[start:stop],
         answer=tokens[stop + 1 : -1],

@@ -13,7 +13,7 @@ from orchestrator.files import abandoned, partial
 from orchestrator.report.card import Card
 from orchestrator.results.find import Place
 from orchestrator.results.frontier import frontier
-from orchestrator.store import Manifest, StageStore, is_fork
+from orchestrator.store import Manifest, StageStore, is_fork, saved_job
 from orchestrator.tasks import make_task
 
 
@@ -61,7 +61,8 @@ def _write_home(trained: TrainedStage, store: StageStore, folder: Path) -> None:
     place, tokenizer = trained.place, trained.tokenizer
     metrics, separator = place.tried.manifest.metrics, tokenizer.eos_token
     cot_left = metrics.removed_tokens < metrics.total_tokens
-    question = next(iter(make_task(place.trial.job.task).examples("validation"))).question
+    saved = saved_job(place.plan.job.name, store)
+    question = (saved and saved.question) or next(iter(make_task(place.trial.job.task).examples("validation"))).question
     [answered] = trained.answers([question])
     save_home(
         whole_model(place.trial.job.model, store.folder(place.tried.manifest)),

@@ -14,6 +14,7 @@ from orchestrator.commands.mirroring import Mirroring
 from orchestrator.commands.run import run_plan
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan
+from orchestrator.shown import command
 from orchestrator.store import StageStore, is_fork, plan_for, save_job, saved_added_seeds
 from orchestrator.trials.drift import refuse_drift
 from orchestrator.trials.running import RunningJob
@@ -36,7 +37,7 @@ def extend_job(
     os.environ.update(QUIET)
     store = StageStore(root)
     mirroring = Mirroring(None if dry_run else mirror_url, store, console)
-    plan = whole_plan(path, (), store, mirroring)
+    plan = whole_plan(path, (), store, mirroring, extends=True)
     if is_fork(plan.job.name, store):
         raise InputError(Problem("RUN004", plan.job.name, "is a fork, one chain", "extend the job it left"))
     running = RunningJob(plan, store)
@@ -45,7 +46,7 @@ def extend_job(
     added = saved_added_seeds(plan.job.name, store)
     unfinished = {chain.trial.seed for chain in running.open_chains}
     if plan.to_propose or not unfinished <= set(added):
-        raise InputError(Problem("RUN003", plan.job.name, "is not finished", f"`stepwise run {path}` first"))
+        raise InputError(Problem("RUN003", plan.job.name, "is not finished", f"`{command('run', path)}` first"))
     new: tuple[int, ...] = ()
     if unfinished:
         console.print("the seeds added before are not finished; they come first, nothing is added")

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.commands.mirroring import Mirroring
-from orchestrator.config import NAME, Job, load_job
+from orchestrator.config import NAME, Job, changed_job, load_job
 from orchestrator.errors import InputError, Problem
 from orchestrator.plan import Plan, configured_jobs
 from orchestrator.ray.joined import Attachment, check_address
+from orchestrator.ray.local import socket_folder
 from orchestrator.ray.placement import concurrent_trials
-from orchestrator.store import StageStore, jobs_like, plan_for, saved_plan
+from orchestrator.store import StageStore, is_fork, jobs_like, plan_for, saved_job, saved_plan
+from orchestrator.trials.drift import refuse_other_origin
+from orchestrator.trials.running import RunningJob
 
 FOLDERS = ("stages", "jobs", "data", "ray")
 """Of a store: what a run writes into."""
@@ -28,19 +31,46 @@ QUIET = {
 
 
 def whole_plan(
-    path: Path, overrides: tuple[str, ...], store: StageStore, mirroring: Mirroring, at: Attachment | None = None
+    path: Path,
+    overrides: tuple[str, ...],
+    store: StageStore,
+    mirroring: Mirroring,
+    at: Attachment | None = None,
+    *,
+    extends: bool = False,
 ) -> Plan:
-    """The plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``."""
+    """Return the plan of a job's file or name, once what the mirror holds of it is here. Raises ``InputError``.
+
+    A saved job with nothing left to train is planned as it was remembered, unless the command ``extends`` it. With
+    overrides it is another job under its name.
+    """
     if is_name(path):
         check_writable(store.root)
         mirroring.bring_records(str(path))
+        if overrides and (saved := saved_job(str(path), store)) and not saved.chain:
+            job = changed_job(saved.job, overrides, str(path))
+            check_runnable(job, store.root, at)
+            return _brought(_prepared_plan(job, store), mirroring)
     if plan := named_plan(path, overrides, store):
         check_room(plan.job, at)
-    else:
-        job = checked_job(path, overrides, store.root, at)
-        mirroring.bring_records(job.name)
-        plan = _prepared_plan(job, store)
+        mirroring.bring_stages(plan)
+        return _with_its_data(plan, store) if extends or RunningJob(plan, store).left else plan
+    job = checked_job(path, overrides, store.root, at)
+    mirroring.bring_records(job.name)
+    return _brought(_prepared_plan(job, store), mirroring)
+
+
+def _brought(plan: Plan, mirroring: Mirroring) -> Plan:
+    """Bring the stages of a plan that only the mirror holds. Return the plan."""
     mirroring.bring_stages(plan)
+    return plan
+
+
+def _with_its_data(plan: Plan, store: StageStore) -> Plan:
+    """The plan of a saved job that is to train, with its data and model as they are now. Raises ``InputError``."""
+    if not is_fork(plan.job.name, store):
+        return _prepared_plan(plan.job, store)
+    refuse_other_origin(plan)
     return plan
 
 
@@ -74,10 +104,15 @@ def named_plan(path: Path, overrides: Sequence[str], store: StageStore) -> Plan 
 def checked_job(path: Path, overrides: tuple[str, ...], root: Path, at: Attachment | None = None) -> Job:
     """The job, if it can run here; nothing is written. Raises ``InputError``."""
     job = load_job(path, overrides)
+    check_runnable(job, root, at)
+    return job
+
+
+def check_runnable(job: Job, root: Path, at: Attachment | None = None) -> None:
+    """Raise ``InputError`` if a job cannot run here; write nothing."""
     configured_jobs(job)
     check_room(job, at)
     check_writable(root)
-    return job
 
 
 def check_room(job: Job, at: Attachment | None) -> None:
@@ -86,6 +121,8 @@ def check_room(job: Job, at: Attachment | None) -> None:
         check_address(at)
     else:
         concurrent_trials(job.resources)
+        with socket_folder():  # can be had, or is refused
+            pass
 
 
 def _prepared_plan(job: Job, store: StageStore) -> Plan:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.commands.given import short
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import FORBIDDEN, InputError, Problem
 from orchestrator.plan import Plan
 from orchestrator.report import write_report
 from orchestrator.report.terminal.ending import ending
@@ -18,14 +18,29 @@ from orchestrator.trials.chain import Chain
 from orchestrator.trials.drift import refuse_other_job
 
 
-def print_report(plan: Plan, store: StageStore, console: Console, known: Iterable[Chain] = ()) -> None:
-    """Write the report's files; print the frontier and where they are. ``known``: chains replayed before."""
-    findings, folder = findings_of(plan, store, known), report_folder(plan, store)
-    write_report(findings, folder)
+def print_report(plan: Plan, store: StageStore, console: Console) -> None:
+    """Write the report's files; print the frontier and where they are, or why they are not."""
+    findings = findings_of(plan, store)
+    print_ending(findings, written_report(findings, report_folder(plan, store)), console)
+
+
+def written_report(findings: Findings, folder: Path) -> str:
+    """Write the report's files. Return where they are, or that a store which can only be read has none."""
+    try:
+        write_report(findings, folder)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        return f"not written: {error.filename or folder}: {error.strerror}"
+    return short(folder / "report.html")
+
+
+def print_ending(findings: Findings, report: str, console: Console) -> None:
+    """Print the frontier, and the line that ``written_report`` returns."""
     console.print()
     for part in ending(findings):
         console.print(part)
-    console.print(f"report   {short(folder / 'report.html')}")
+    console.print(f"report   {report}")
 
 
 def findings_of(plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> Findings:
@@ -39,4 +54,4 @@ def findings_of(plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> F
 
 
 def report_folder(plan: Plan, store: StageStore) -> Path:
-    return job_folder(store.root, plan.job.name) / "report"
+    return job_folder(store.root, plan.job.name, "report")

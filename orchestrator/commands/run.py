@@ -10,16 +10,18 @@ from rich.console import Console
 
 from orchestrator.commands.given import QUIET, is_name, short, whole_plan
 from orchestrator.commands.mirroring import Mirroring
-from orchestrator.commands.report import print_report, report_folder
+from orchestrator.commands.report import findings_of, print_ending, report_folder, written_report
 from orchestrator.commands.webhook import Webhook
 from orchestrator.errors import INTERRUPTED, StepwiseError, TrialError
 from orchestrator.labels import count
+from orchestrator.plan import Plan
 from orchestrator.ray.joined import Attachment
 from orchestrator.ray.tune import run_trials
 from orchestrator.report.terminal.live import Watch
 from orchestrator.results.frontier import points_of
-from orchestrator.store import StageStore, pruned_trials, save_job, sweep
-from orchestrator.tracking import BackgroundTracker, Tracker
+from orchestrator.shown import command
+from orchestrator.store import StageStore, pruned_trials, save_job, saved_job, sweep
+from orchestrator.tracking import BackgroundTracker, Tracker, unused_uri
 from orchestrator.trials.drift import other_fields, refuse_drift
 from orchestrator.trials.running import RunningJob
 
@@ -52,7 +54,7 @@ def run_job(
     plan = whole_plan(path, overrides, store, mirroring, at)
     running = RunningJob(plan, store)
     refuse_drift(running, accept=accept_drift)
-    if not is_name(path):
+    if not is_name(path) or overrides or _read_anew(plan, store):
         if lines := other_fields(plan, store):
             console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
             console.print("what it had trained stays, and whoever runs it as it was has it back")
@@ -60,9 +62,16 @@ def run_job(
     return run_plan(running, console, mirroring, at)
 
 
+def _read_anew(plan: Plan, store: StageStore) -> bool:
+    """Return whether the plan was made of other data, or another model, than the saved job of its name remembers."""
+    saved = saved_job(plan.job.name, store)
+    return saved is not None and not saved.chain and saved.read != plan.content
+
+
 def run_plan(running: RunningJob, console: Console, mirroring: Mirroring, at: Attachment | None = None) -> int:
     """Train what a job's plan lacks, record it, report it. Returns the exit code."""
     started, plan, store, job = time.time(), running.plan, running.store, running.plan.job
+    unused = unused_uri(job.tracking.uri)
     sweep(store.root)
     console.print(
         f"{job.name}: {count(len(plan.trials), 'trial')}, {count(len(plan.unique_stages), 'stage')}, "
@@ -84,20 +93,26 @@ def run_plan(running: RunningJob, console: Console, mirroring: Mirroring, at: At
     upload, tracking = INTERRUPTED_SECONDS, INTERRUPTED_SECONDS
     try:
         code = _train(running, tracker, mirroring, webhook, console, started, at)
-        if points_of(running.chains):
-            print_report(running.plan, store, console, running.chains)
-            tracker.finish(report_folder(running.plan, store))
         upload, tracking = UPLOAD_SECONDS, TRACKING_SECONDS
+        if points_of(running.chains):
+            findings, folder = findings_of(running.plan, store, running.chains), report_folder(running.plan, store)
+            said = written_report(findings, folder)
+            tracker.finish(folder)
+            # last: whatever becomes of what is printed, the records are complete
+            print_ending(findings, said, console)
     except BaseException as error:
         code = _code_of(error)
         raise
     finally:
         mirroring.close(upload)
         if not tracker.close(tracking):
-            later = f"stepwise track {job.name} --store {short(store.root)}"
+            later = command("track", job.name, "--store", short(store.root))
             console.print(f"MLflow has not got everything; later: {later}")
         webhook.end(code)
-    console.print(f"MLflow   {records.page() or job.tracking.uri or f'stepwise ui --store {short(store.root)}'}")
+    ui = command("ui", "--store", short(store.root))
+    console.print(f"MLflow   {records.page() or job.tracking.uri or ui}")
+    if unused:
+        console.print(unused)
     return code
 
 

@@ -57,7 +57,7 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
     """The server; it ends with the block."""
     with log.open("wb") as said:
         server = subprocess.Popen(  # noqa: S603
-            command, env={**os.environ, **environment}, start_new_session=True, stdout=said, stderr=said
+            command, env=environment, start_new_session=True, stdout=said, stderr=said
         )
     try:
         yield server

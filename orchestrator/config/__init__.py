@@ -23,7 +23,7 @@ from orchestrator.config.fields import (
     Training,
 )
 from orchestrator.config.job import NAME, Job, Task
-from orchestrator.config.reading import load_job, parse_setting, valid_job
+from orchestrator.config.reading import changed_job, load_job, parse_setting, placed, read_job, valid_job
 from orchestrator.config.reference import reference
 from orchestrator.config.search import MAX_CONFIGURATIONS, SEARCHABLE, Range, Scalar, Search
 from orchestrator.config.template import job_toml, template
@@ -53,11 +53,14 @@ __all__ = [
     "TextTask",
     "Tracking",
     "Training",
+    "changed_job",
     "default_token_file",
     "job_toml",
     "load_cluster",
     "load_job",
     "parse_setting",
+    "placed",
+    "read_job",
     "reference",
     "template",
     "valid_cluster",

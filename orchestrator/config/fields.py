@@ -57,8 +57,8 @@ def _home_expanded(place: str) -> str:
 
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
-Location = Annotated[Text, AfterValidator(_home_expanded)]
-"""Of a file or a folder, or an id. ``~`` is the home folder."""
+Location = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_home_expanded)]
+"""A path, in which ``~`` is the home folder, or a name that stands in its place."""
 
 
 class ExampleSource(Section):
@@ -161,6 +161,11 @@ class PretrainedModel(Section):
     adapters alone. Needs ``pip install "stepwise[lora]"``. Default: all weights are trained."""
     lora_alpha: Annotated[float, Field(gt=0)] = 32.0
     """LoRA's α: the adapters count α / rank times."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the name is a local folder's: a job that was loaded has full paths, and a relative name is an id."""
+        return os.path.isabs(self.name)
 
     @model_validator(mode="after")
     def _adapters_alone(self) -> PretrainedModel:

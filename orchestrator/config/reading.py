@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +11,59 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.config.fields import ExampleSource, PretrainedModel
 from orchestrator.config.job import Job
 from orchestrator.config.wording import problems
 from orchestrator.errors import InputError, Problem
 
 MAX_JOB_BYTES = 1 << 20
+SPLITS = ("train", "validation", "test")
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> Job:
-    """Read a TOML job file and apply dotted overrides. Raises ``InputError`` with every problem."""
-    document = _read_toml(path)
+    """Read a TOML job file and apply dotted overrides; files and folders get their full paths.
+
+    Raises ``InputError`` with every problem.
+    """
+    return placed(read_job(path, overrides))
+
+
+def placed(job: Job) -> Job:
+    """Return the job with full paths, from the current folder on, so that it means the same files anywhere else.
+
+    A relative name of a data set or a model that is no folder here is a Hugging Face id, and stays one.
+    """
+    task, model = job.task, job.model
+    if isinstance(task, ExampleSource):
+        names = {"dataset": task.dataset} if task.dataset else {split: getattr(task, split) for split in SPLITS}
+        full = {key: _full_path(name, or_id=key == "dataset") for key, name in names.items() if name}
+        task = task.model_copy(update=full)
+    if isinstance(model, PretrainedModel):
+        model = model.model_copy(update={"name": _full_path(model.name, or_id=True)})
+    return job.model_copy(update={"task": task, "model": model})
+
+
+def _full_path(name: str, *, or_id: bool) -> str:
+    return name if or_id and not os.path.isdir(name) else os.path.abspath(name)
+
+
+def read_job(path: Path, overrides: Sequence[str] = ()) -> Job:
+    """Read a job as ``load_job`` does, with the names as they were typed."""
+    return _overridden(_read_toml(path), overrides, str(path))
+
+
+def changed_job(job: Job, overrides: Sequence[str], where: str) -> Job:
+    """Return a job with dotted overrides applied. Raises ``InputError`` with every problem, named ``where``."""
+    return placed(_overridden(job.model_dump(mode="json", exclude_defaults=True), overrides, where))
+
+
+def _overridden(document: dict[str, Any], overrides: Sequence[str], where: str) -> Job:
     for override in overrides:
         _apply(document, override)
-    job = valid_job(document, str(path))
+    job = valid_job(document, where)
     for field, _, value in (override.partition("=") for override in overrides):
         if job.search and field.strip() in job.search.space:
-            found = f"is searched over in {path}, which would go on to set it"
+            found = f"is searched over in {where}, which would go on to set it"
             fix = f"write 'search.space.{field.strip()}=[{value.strip()}]'"
             raise InputError(Problem("CFG036", field.strip(), found, fix))
     return job

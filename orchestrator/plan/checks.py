@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from orchestrator.config import Job
 from orchestrator.errors import Problem
 from orchestrator.method.icot_kd import parts
-from orchestrator.plan.content import epoch_steps
-from orchestrator.tasks import make_task
+from orchestrator.plan.content import Content
 
 
 def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
@@ -27,17 +26,17 @@ def _not_for_icot_kd(job: Job) -> Iterator[Problem]:
             yield Problem("CFG035", name, "does not go with icot_kd", "remove it, or icot_kd from methods")
 
 
-def job_problems(job: Job, total: int, estimated: bool) -> Iterator[Problem]:
+def job_problems(job: Job, total: int, estimated: bool, content: Content) -> Iterator[Problem]:
     """Yield what is wrong with a job whose longest CoT has ``total`` tokens. An ``estimated`` total refuses nothing."""
-    task, schedule = make_task(job.task), job.schedule
-    train, validation = task.size("train"), task.size("validation")
-    stage_steps = schedule.stage_steps or round(epoch_steps(job) * (schedule.stage_epochs or 1))
+    schedule, epoch_steps = job.schedule, content.epoch_steps(job)
+    train, validation = content.train_examples, content.validation_examples
+    stage_steps = schedule.stage_steps or round(epoch_steps * (schedule.stage_epochs or 1))
     reasoning = [method for method in job.methods if method != "no_cot"]
-    if not task.cot_symbols and reasoning:
+    if not content.cot_symbols and reasoning:
         found = f"no example has a CoT, and {', '.join(reasoning)} cannot do without"
         fix = 'give methods = ["no_cot"], or say where the CoT is (task.cot_column, of gsm8k task.cot)'
         yield Problem("CFG038", "methods", found, fix)
-    elif task.cot_symbols and not estimated and schedule.tokens_per_stage > total:
+    elif content.cot_symbols and not estimated and schedule.tokens_per_stage > total:
         found = f"{schedule.tokens_per_stage:g} exceeds the longest CoT ({total} tokens)"
         yield Problem("CFG015", "schedule.tokens_per_stage", found, f"give at most {total}")
     if schedule.type != "reference" and schedule.tokens_per_stage > stage_steps:
@@ -57,9 +56,9 @@ def job_problems(job: Job, total: int, estimated: bool) -> Iterator[Problem]:
         yield Problem("CFG023", "evaluation.examples", found, "lower it")
     if "icot_kd" in job.methods:
         yield from _not_for_icot_kd(job)
-        teacher = parts.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps(job))
+        teacher = parts.teacher_stages(job.icot_kd, schedule, 0, total, epoch_steps)
         longest = sum(spec.steps for spec in teacher)
         wanted = job.icot_kd.teacher_epochs
-        if not estimated and longest < round(wanted * epoch_steps(job)):
-            found = f"{wanted:g} exceeds the {longest / epoch_steps(job):.2f} epochs of this job's Explicit CoT"
+        if not estimated and longest < round(wanted * epoch_steps):
+            found = f"{wanted:g} exceeds the {longest / epoch_steps:.2f} epochs of this job's Explicit CoT"
             yield Problem("CFG034", "icot_kd.teacher_epochs", found, "lower it or give the schedule more steps")

@@ -1,11 +1,14 @@
-"""Looks at what a job refers to: the steps of one epoch of its data, the content of a local model's files."""
+"""Looks at what a job refers to: its examples, and the content of a local model's files."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config import Job, PretrainedModel, ScratchModel
 from orchestrator.errors import InputError, Problem
+from orchestrator.identity import non_default
 from orchestrator.plan.fingerprint import fingerprint
 from orchestrator.tasks import make_task
 
@@ -14,21 +17,35 @@ TOKENIZER_FORMATS = {".model", ".spm", ".codes", ".bpe", ".tiktoken", ".tokenize
 """Names and endings of the files that transformers makes a tokenizer of where there is no ``tokenizer.json``."""
 
 
-def epoch_steps(job: Job) -> int:
-    """Return the optimizer steps of one pass over the training data."""
-    return -(-make_task(job.task).size("train") // job.training.batch_size)
+@dataclass(frozen=True)
+class Content:
+    """What was read of a job's data and model: enough to plan its stages again where neither is at hand."""
 
+    task: dict[str, Any]
+    """The task's identity."""
+    model: dict[str, Any]
+    """What a local model's files say; nothing of another model."""
+    train_examples: int
+    validation_examples: int
+    cot_symbols: int
+    """Of the longest CoT that can be removed; 0 where no example has one."""
+    example_symbols: int
+    """Of the longest example, with ``####``."""
 
-def model_folder(model: ScratchModel | PretrainedModel) -> Path | None:
-    """Return the folder of a local model; None for others. Raises ``InputError`` for a path without a folder."""
-    if not isinstance(model, PretrainedModel):
-        return None
-    if Path(model.name).is_dir():
-        return Path(model.name)
-    if model.name.startswith((".", "/", "~")):
-        found = f"no folder {model.name} (from {Path.cwd()})"
-        raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
-    return None
+    @classmethod
+    def of(cls, job: Job) -> Content:
+        """Read the data and the model of a job. Raises ``InputError``."""
+        task = make_task(job.task)
+        sizes = task.size("train"), task.size("validation")
+        return cls(task.identity, model_content(job.model), *sizes, task.cot_symbols, task.example_symbols)
+
+    def epoch_steps(self, job: Job) -> int:
+        """Return the optimizer steps of one pass over the training data."""
+        return -(-self.train_examples // job.training.batch_size)
+
+    def document(self, job: Job) -> dict[str, Any]:
+        """Return the identity of the examples and of the model, before a search sets anything."""
+        return {"task": self.task, "model": non_default(job.model) | self.model}
 
 
 def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
@@ -36,10 +53,12 @@ def model_content(model: ScratchModel | PretrainedModel) -> dict[str, str]:
 
     Raises ``InputError`` for a path without a folder.
     """
-    folder = model_folder(model)
-    if folder is None:
+    if not isinstance(model, PretrainedModel) or not (model.is_folder or model.name.startswith(".")):
         return {}
-    return {"name": folder.name, "sha256": fingerprint(_deciding_files(folder))}
+    if not Path(model.name).is_dir():
+        found = f"no folder {model.name} (from {Path.cwd()})"
+        raise InputError(Problem("MOD015", "model.name", found, "name a model's folder or a Hugging Face id"))
+    return {"name": Path(model.name).name, "sha256": fingerprint(_deciding_files(Path(model.name)))}
 
 
 def _deciding_files(folder: Path) -> list[Path]:

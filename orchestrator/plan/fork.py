@@ -13,7 +13,7 @@ from orchestrator.identity import digest
 from orchestrator.method.schedule import Removal
 from orchestrator.method.stage import StageSpec
 from orchestrator.plan import grid
-from orchestrator.plan.content import epoch_steps
+from orchestrator.plan.content import Content
 from orchestrator.plan.grid import Settings
 from orchestrator.plan.plan import STAGES_OF, Plan, PlannedStage, Trial, common_identity, configured_jobs, keyed
 
@@ -30,20 +30,22 @@ def fork_plan(trial: Trial, after: PlannedStage, changes: Settings, name: str | 
     total = after.spec.total_tokens
     name = name or f"{trial.job.name[:40]}-fork-{digest([after.key, changes])[:8]}"
     job = grid.applied(trial.job.model_copy(update={"name": name}), changes, "--set")
-    configured_jobs(job, total)  # raises what is wrong with the changed job
-    rest = _rest(trial, after, job)
+    content = Content.of(job)
+    configured_jobs(job, total, content=content)  # raises what is wrong with the changed job
+    rest = _rest(trial, after, job, content.epoch_steps(job))
     if not rest:
         found = "is the last stage of its chain"
         raise InputError(Problem("FRK003", trial.stage_words(after), found, "name an earlier stage"))
-    stages = keyed(rest, common_identity(job), job, trial.stages[: after.index + 1])
+    stages = keyed(rest, common_identity(job, content), job, trial.stages[: after.index + 1])
     chain = (*trial.stages[: after.index + 1], *stages)
-    return chain_plan(job, total, chain)
+    return chain_plan(job, total, chain, content)
 
 
-def chain_plan(job: Job, total_tokens: int, chain: Sequence[PlannedStage]) -> Plan:
+def chain_plan(job: Job, total_tokens: int, chain: Sequence[PlannedStage], content: Content | None) -> Plan:
     """Return the plan of a job that is one given chain."""
     method, seed = job.methods[0], job.seeds[0]
-    return Plan(job, total_tokens, (Trial(f"{method}-seed{seed}", method, seed, tuple(chain), job),))
+    trial = Trial(f"{method}-seed{seed}", method, seed, tuple(chain), job)
+    return Plan(job, total_tokens, (trial,), content=content)
 
 
 def _unknown(field: str, allowed: Sequence[str]) -> Problem:
@@ -52,7 +54,7 @@ def _unknown(field: str, allowed: Sequence[str]) -> Problem:
     return Problem("CFG032", field, "not a field that a fork changes", fix)
 
 
-def _rest(trial: Trial, after: PlannedStage, job: Job) -> list[StageSpec]:
+def _rest(trial: Trial, after: PlannedStage, job: Job, epoch_steps: int) -> list[StageSpec]:
     """Return the stages after ``after``, as ``job`` would have them."""
     if job.schedule == trial.job.schedule:
         return [stage.spec for stage in trial.stages[after.index + 1 :]]
@@ -68,7 +70,7 @@ def _rest(trial: Trial, after: PlannedStage, job: Job) -> list[StageSpec]:
             "remove_all_beyond": beyond and max(1, beyond - removed),
         }
     )
-    specs = list(STAGES_OF["stepwise"](schedule, after.spec.seed, total - removed, epoch_steps(job)))
+    specs = list(STAGES_OF["stepwise"](schedule, after.spec.seed, total - removed, epoch_steps))
     if removed < total:
         specs = list(dropwhile(lambda spec: not spec.removals, specs))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -18,7 +18,7 @@ from orchestrator.method.stage import NEEDS, StageSpec, first_steps
 from orchestrator.method.stepwise import explicit_cot_stages, no_cot_stages, stepwise_stages
 from orchestrator.plan import grid
 from orchestrator.plan.checks import job_problems
-from orchestrator.plan.content import epoch_steps, model_content, model_folder
+from orchestrator.plan.content import Content
 from orchestrator.plan.grid import Settings
 from orchestrator.stability import Budget, Pace, Rule
 from orchestrator.tasks import make_task
@@ -108,8 +108,8 @@ class Plan:
     """The number of configurations that Optuna has not proposed yet."""
     estimated: bool = False
     """Whether ``total_tokens`` is a guess, without a tokenizer; a run counts, and has its last stages by that."""
-    content: dict[str, Any] = field(default_factory=dict)
-    """The identity of the examples and of the model, before a search sets anything."""
+    content: Content | None = None
+    """The data and the model its stages are made of. Not known of a fork that an older version saved."""
 
     @property
     def groups(self) -> dict[Settings, tuple[Trial, ...]]:
@@ -132,39 +132,42 @@ class Plan:
         return {stage.key: stage for trial in self.trials for stage in trial.stages}
 
 
-def build_plan(job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()) -> Plan:
+def build_plan(
+    job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = (), content: Content | None = None
+) -> Plan:
     """Return the plan of a job. A chain that two configurations share is one trial.
 
     ``total_tokens``: as measured on the tokens; None for an estimate. ``proposed``: the configurations that Optuna has
-    proposed so far. Raises ``InputError`` with everything that is wrong with the job.
+    proposed so far. ``content``: the job's data and model as they were read before; without it they are read.
+    Raises ``InputError`` with everything that is wrong with the job.
     """
+    content = content or Content.of(job)
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
     trials: dict[tuple[Method, str], Trial] = {}
-    for settings, configured in configured_jobs(job, total_tokens, proposed).items():
-        for trial in _trials(configured, settings, total):
+    for settings, configured in configured_jobs(job, total_tokens, proposed, content).items():
+        for trial in _trials(configured, settings, total, content):
             trials.setdefault((trial.method, trial.stages[-1].key), trial)
-    identity = common_identity(job)
     return Plan(
         job=job,
         total_tokens=total,
         trials=tuple(trials.values()),
         to_propose=_to_propose(job, proposed),
         estimated=_is_guessed(job, total_tokens),
-        content={name: identity[name] for name in ("task", "model")},
+        content=content,
     )
 
 
 def configured_jobs(
-    job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = ()
+    job: Job, total_tokens: int | None = None, proposed: Sequence[Settings] = (), content: Content | None = None
 ) -> dict[Settings, Job]:
     """Return the job of every configuration that is known so far. This makes no plan, so it is quick.
 
-    Raises ``InputError`` with every problem of any of them, and of any that Optuna may yet propose, once; or for a
-    local model that is not there.
+    Arguments as in ``build_plan``. Raises ``InputError`` with every problem of any of them, and of any that Optuna may
+    yet propose, once; or for a local model that is not there.
     """
+    content = content or Content.of(job)
     total = estimated_total_tokens(job) if total_tokens is None else total_tokens
     guessed = _is_guessed(job, total_tokens)
-    model_folder(job.model)
     known: Sequence[Settings] = [()]
     only_checked: Sequence[Settings] = ()
     if job.search:
@@ -177,7 +180,7 @@ def configured_jobs(
         for settings in many:
             try:
                 configured[settings] = grid.applied(job, settings) if settings else job
-                problems |= dict.fromkeys(job_problems(configured[settings], total, guessed))
+                problems |= dict.fromkeys(job_problems(configured[settings], total, guessed, content))
             except InputError as error:
                 problems |= dict.fromkeys(error.problems)
         if problems:
@@ -206,10 +209,10 @@ def estimated_total_tokens(job: Job) -> int:
     return task.cot_pieces if isinstance(job.model, PretrainedModel) else task.cot_symbols
 
 
-def _trials(job: Job, settings: Settings, total: int) -> Iterator[Trial]:
+def _trials(job: Job, settings: Settings, total: int, content: Content) -> Iterator[Trial]:
     """Yield the trials of one configuration: every method with every seed. ``job``: with the settings applied."""
-    common = common_identity(job)
-    specs = {method: _specs(job, method, total) for method in job.methods}  # seeds differ in nothing else
+    common, epoch_steps = common_identity(job, content), content.epoch_steps(job)
+    specs = {method: _specs(job, method, total, epoch_steps) for method in job.methods}  # seeds differ in nothing else
     for seed, method in product(job.seeds, job.methods):
         own = tuple(s for s in settings if method == "stepwise" or s[0] not in grid.STEPWISE_ONLY)
         alone = job.model_copy(update={"methods": (method,), "seeds": (seed,)})
@@ -223,23 +226,19 @@ def _trials(job: Job, settings: Settings, total: int) -> Iterator[Trial]:
         )
 
 
-def _specs(job: Job, method: Method, total: int) -> tuple[StageSpec, ...]:
+def _specs(job: Job, method: Method, total: int, epoch_steps: int) -> tuple[StageSpec, ...]:
     if method == "icot_kd":
         scratch = isinstance(job.model, ScratchModel)
-        return parts.stages(job.icot_kd, job.schedule, 0, total, epoch_steps(job), scratch=scratch)
-    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps(job))
+        return parts.stages(job.icot_kd, job.schedule, 0, total, epoch_steps, scratch=scratch)
+    specs = STAGES_OF[method](job.schedule, 0, total, epoch_steps)
     return specs if job.max_steps is None else first_steps(specs, job.max_steps)
 
 
-def common_identity(job: Job) -> dict[str, Any]:
-    """Return what all stages of a job have in common and what changes their numbers.
-
-    Raises ``InputError`` for a local model that is not there.
-    """
+def common_identity(job: Job, content: Content) -> dict[str, Any]:
+    """Return what all stages of a job have in common and what changes their numbers."""
     return {
         "method_version": METHOD_VERSION,
-        "task": make_task(job.task).identity,
-        "model": non_default(job.model) | model_content(job.model),
+        **content.document(job),
         "training": non_default(job.training),
         "evaluation": job.evaluation.model_dump(include={"examples"}, exclude_defaults=True),
     }

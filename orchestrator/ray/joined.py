@@ -49,7 +49,7 @@ def check_address(at: Attachment) -> None:
 def _check_listens(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or {"@", "/"} & set(host):  # not shown: a URL may hold a password
-        raise InputError(Problem("CLU003", "--address", "is neither HOST:PORT nor auto", _OTHERWISE))
+        raise InputError(Problem("CLU003", "--address or RAY_ADDRESS", "is neither HOST:PORT nor auto", _OTHERWISE))
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:

@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestrator.config import Resources
-from orchestrator.errors import Problem, StepwiseError, first_line
+from orchestrator.errors import InputError, Problem, StepwiseError, first_line
 from orchestrator.ray.placement import Placement, concurrent_trials, cores, gpus
+from orchestrator.store import inside
 from orchestrator.store.claims import claim, held
 
 DRIVER = "stepwise_driver"
@@ -57,6 +59,33 @@ _LOCAL_ENVIRONMENT = DRIVER_ENVIRONMENT | {
 }
 
 
+LONGEST_SOCKET = "/ray/session_2026-12-31_23-59-59_999999_4194304/sockets/plasma_store"
+"""What Ray adds to its folder. The kernel takes 107 bytes of a socket's path."""
+MOST_FOLDER_BYTES = 107 - len(LONGEST_SOCKET)
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+"""Where a folder for Ray's sockets may be made."""
+
+
+@contextmanager
+def socket_folder() -> Iterator[str | None]:
+    """Where Ray keeps its sockets for a while: None where it chooses well itself, else a short folder for us alone.
+
+    Slurm and others name a TMPDIR that is too long. Raises ``InputError`` where no short folder can be made.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    chosen = os.environ.get(variable or "", "")
+    if chosen.isascii() and len(chosen) <= MOST_FOLDER_BYTES:
+        yield None
+        return
+    place = next((place for place in SHORT_FOLDERS if os.access(place, os.W_OK | os.X_OK)), None)
+    if place is None:
+        found = f"{chosen!r} takes {len(os.fsencode(chosen))} bytes; Ray's sockets have room for {MOST_FOLDER_BYTES}"
+        fix = f"set RAY_TMPDIR to a folder of at most {MOST_FOLDER_BYTES} ASCII characters"
+        raise InputError(Problem("RAY002", str(variable), found, fix))
+    with TemporaryDirectory(prefix="stepwise-", dir=place, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
 @contextmanager
 def local_ray(resources: Resources) -> Iterator[Placement]:
     """Start Ray for a block: all cores of this machine, a token, no dashboard. Raises ``StepwiseError``."""
@@ -67,9 +96,21 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 
+    with socket_folder() as folder:
+        _start(folder)
+        try:
+            yield Placement(concurrent_trials(resources), {DRIVER: 1})
+        finally:
+            ray.shutdown()
+
+
+def _start(folder: str | None) -> None:
+    import ray
+
     try:
         ray.init(
             address="local",
+            _temp_dir=folder,
             num_cpus=cores(),
             num_gpus=gpus(),
             resources={DRIVER: 1_000},
@@ -84,10 +125,6 @@ def local_ray(resources: Resources) -> Iterator[Placement]:
             Problem("RAY001", "Ray", f"did not start: {found}", "run the same command again")
         ) from error
     logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        yield Placement(concurrent_trials(resources), {DRIVER: 1})
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -117,7 +154,7 @@ def ray_storage(store: Path, what: str = "state") -> Iterator[Path]:
     """Yield an empty folder that Ray's nodes share, and remove it afterwards, with those that killed commands left."""
     tidy_ray_storage(store)
     own = store / "ray" / f"{what}-{uuid.uuid4().hex[:8]}"
-    own.parent.mkdir(parents=True, exist_ok=True)
+    inside(store, own.parent).mkdir(parents=True, exist_ok=True)
     lock = own.with_suffix(LIVING)
     while not (living := claim(lock)):  # another command tidied it away before it was locked
         pass

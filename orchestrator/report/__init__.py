@@ -1,4 +1,4 @@
-"""The report: what the committed stages of a job say, as tables, a picture and one HTML page."""
+"""The report: the committed stages of a job as tables, a picture and one HTML page."""
 
 from orchestrator.report.writing import ReportFiles, write_report
 

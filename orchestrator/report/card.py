@@ -1,17 +1,17 @@
-"""The model card of an exported stage: what it is, how well and how fast it does, and where it comes from."""
+"""The model card of an exported stage: its accuracy, its speed and its lineage."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator import labels
 from orchestrator.config import Job, Method, PretrainedModel
 from orchestrator.identity import non_default
 from orchestrator.results.find import Place
 from orchestrator.results.frontier import FrontierPoint
+from orchestrator.shown import code, markdown, names_only
 from orchestrator.store import Manifest
 
 _ABOUT: dict[Method, str] = {
@@ -27,28 +27,28 @@ _ABOUT: dict[Method, str] = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a model card says, beside what the stage's place says."""
+    """The facts of a model card."""
 
     place: Place
     lineage: Sequence[Manifest]
     """The stage and its ancestors, the first one first."""
     point: FrontierPoint | None
-    """The stage on its job's frontier."""
+    """The stage's point on its job's frontier."""
     prompt: str
     """The question of an example as the pipeline is given it."""
     written: str
-    """What the exported model wrote after it."""
+    """The text that the exported model wrote after it."""
     separator: str
     fork: bool
 
     def text(self) -> str:
-        """As Markdown, with the front matter of the Hugging Face hub."""
+        """Return the card as Markdown, with the front matter of the Hugging Face hub."""
         parts = [self._front_matter(), self._header(), self._use(), self._lineage(), self._again(), self._licence()]
         return "\n\n".join(parts) + "\n"
 
     def _front_matter(self) -> str:
         model = self.place.trial.job.model
-        on_hub = isinstance(model, PretrainedModel) and not Path(model.name).exists()
+        on_hub = isinstance(model, PretrainedModel) and not model.is_folder
         base = [f"base_model: {json.dumps(model.name)}"] if on_hub else []
         tags = "tags: [stepwise-internalization, chain-of-thought]"
         return "\n".join(["---", "library_name: transformers", "pipeline_tag: text-generation", *base, tags, "---"])
@@ -57,7 +57,7 @@ class Card:
         job, trial, stage = self.place.plan.job.name, self.place.trial, self.place.tried.stage
         return "\n".join(
             [
-                f"# {job}, {trial.name}, stage {stage.index}",
+                f"# {markdown(job)}, {markdown(trial.name)}, stage {stage.index}",
                 "",
                 _ABOUT[trial.method],
                 "",
@@ -70,7 +70,7 @@ class Card:
         rate = self.point.examples_per_second if self.point else metrics.examples_per_second
         against = f", {labels.speedup(self.point.speedup)} No CoT" if self.point and self.point.speedup else ""
         right = round(metrics.exact_match * metrics.examples)
-        yield ["task", _task(self.place.trial.job)]
+        yield ["task", markdown(_task(self.place.trial.job))]
         yield ["method", labels.LABELS[self.place.trial.method]]
         yield ["CoT tokens removed", f"{metrics.removed_tokens} of {metrics.total_tokens}"]
         yield [
@@ -94,7 +94,7 @@ answer = output["generated_text"].partition("####")[2].partition({json.dumps(sel
 ```
 
 The model was measured with greedy decoding, as `generation_config.json` has it. After this prompt it writes
-`{self.written}`."""
+{code(self.written)}."""
 
     def _lineage(self) -> str:
         rows = [
@@ -125,19 +125,19 @@ The model was measured with greedy decoding, as `generation_config.json` has it.
 stepwise run job.toml
 ```
 
-It was trained with {versions}.{note}"""
+It was trained with {markdown(versions)}.{note}"""
 
     def _licence(self) -> str:
         model = self.place.trial.job.model
         if isinstance(model, PretrainedModel):
-            says = f"These weights derive from `{model.name}`, whose licence and terms hold for them."
+            says = f"These weights derive from {code(model.name)}, whose licence and terms hold for them."
         else:
             says = "These weights were trained from random ones. The licence of Stepwise does not extend to them."
         return f"## Licence\n\n{says} Name a licence here before you publish them."
 
 
 def _task(job: Job) -> str:
-    fields = non_default(job.task)
+    fields = names_only(non_default(job.task))
     return ", ".join([str(fields.pop("type")), *(f"{key} {json.dumps(value)}" for key, value in fields.items())])
 
 

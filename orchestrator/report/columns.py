@@ -8,25 +8,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.results.frontier import FrontierPoint
+from orchestrator.shown import cell
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 FIELDS = tuple(name for name in FrontierPoint.model_fields if name != "settings")
+"""The columns that every frontier has."""
 
 
 def frontier_csv(points: Sequence[FrontierPoint]) -> str:
-    """Every field of every point, and a column for every field that a search set; an empty cell is None."""
+    """Return every field of every point, and a column for every field that a search set; an empty cell is None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [*FIELDS, *_searched(points)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_records(points))
+    writer.writerows({key: cell(value) for key, value in record.items()} for record in _records(points))
     return text.getvalue()
 
 
 def frontier_arrow(points: Sequence[FrontierPoint]) -> pa.Table:
-    """The same table with types; a searched field is a number where all its values are."""
+    """Return the same table with types; a searched field is a number where all its values are."""
     import pyarrow as pa
 
     columns: dict[str, list[Any]] = {name: [] for name in (*FIELDS, *_searched(points))}
@@ -46,7 +48,7 @@ def _records(points: Iterable[FrontierPoint]) -> Iterator[dict[str, Any]]:
 
 
 def _typed(values: list[Any]) -> list[Any]:
-    """Numbers, with infinity among them, or text."""
+    """Return values that Arrow can type: numbers, with infinity among them, or text."""
     known = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in known):
         return values

@@ -1,4 +1,4 @@
-"""How often a stage's model is right on examples of any split, for people and as JSON."""
+"""A stage's exact match on examples of any split, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ class Evaluated(BaseModel, frozen=True):
     @computed_field
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %: what measuring on so few leaves open."""
+        """The 95 % interval that measuring on so many examples leaves (Wilson)."""
         return wilson(self.exact_match, self.examples)
 
     @property
     def line(self) -> str:
+        """The result in one line."""
         low, high = map(labels.exact, self.interval)
         return (
             f"{self.stage}: {self.removed_tokens} of {self.total_tokens} CoT tokens removed, exact match "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from statistics import fmean
 from typing import NamedTuple
 
@@ -11,9 +11,8 @@ from orchestrator.plan.grid import symbols
 from orchestrator.results.cost import Spent
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint, best_point
-from orchestrator.results.groups import Group, MeanPoint
 from orchestrator.results.intervals import wilson
-from orchestrator.results.outcome import QUESTION, Outcome, outcome_of
+from orchestrator.results.outcome import QUESTION, outcome_of
 from orchestrator.results.winners import full_cot_rates
 
 
@@ -27,119 +26,101 @@ class Headline(NamedTuple):
 
 
 def headlines(findings: Findings) -> tuple[Headline, ...]:
-    """Did it internalize, which model, how fast, how sure, what went wrong, what it cost."""
+    """Return the answers: did it internalize, which model, how fast, how sure, what went wrong, what it cost.
+
+    A job of baselines alone is not asked whether it internalized, and where no stage passed there is no model.
+    """
     outcome = outcome_of(findings)
-    first = (Headline(QUESTION, outcome.value, outcome.detail, outcome.command),) if outcome else ()
+    first = [Headline(QUESTION, outcome.value, outcome.detail, outcome.command)] if outcome else []
     pick = best_point(findings.points, findings.plan.job.stability.min_exact_match)
-    if pick is None:
-        return (*first, _trouble(findings, outcome), _cost(findings))
-    return (
-        *first,
-        _model(findings, pick),
-        _speed(findings, pick),
-        _certainty(findings, pick),
-        _trouble(findings, outcome),
-        _cost(findings),
-    )
+    about_model = [_model(findings, pick), _speed(findings, pick), _certainty(findings, pick)] if pick else []
+    missed = outcome.trials - outcome.arrived if outcome and not findings.unfinished else 0
+    return (*first, *about_model, _trouble(findings, missed), _cost(findings))
 
 
 def _model(findings: Findings, pick: FrontierPoint) -> Headline:
-    left = "no CoT left" if pick.removed_tokens == pick.total_tokens else _removed(pick)
-    folder = findings.store.folder(findings.manifests[pick.stage_key]).relative_to(findings.store.root).as_posix()
-    settings = "".join(f"{part}, " for part in [symbols(tuple(pick.settings.items()))] if part)
-    detail = f"exact match with {left}: {labels.LABELS[pick.method]}, {settings}seed {pick.seed}, stage {pick.stage}"
+    left = f"{pick.removed_tokens} of {pick.total_tokens} CoT tokens removed"
+    if pick.removed_tokens == pick.total_tokens:
+        left = "no CoT left"
+    name = [
+        labels.LABELS[pick.method],
+        symbols(tuple(pick.settings.items())),
+        f"seed {pick.seed}",
+        f"stage {pick.stage}",
+    ]
+    detail = f"exact match with {left}: {', '.join(filter(None, name))}"
     question = "Which model, so far?" if findings.unfinished else "Which model?"
-    return Headline(question, labels.exact(pick.exact_match), detail, folder)
-
-
-def _removed(point: FrontierPoint) -> str:
-    return f"{point.removed_tokens} of {point.total_tokens} CoT tokens removed"
+    return Headline(question, labels.exact(pick.exact_match), detail, findings.model_folder(pick))
 
 
 def _speed(findings: Findings, pick: FrontierPoint) -> Headline:
-    question, rate = "How fast?", f"{labels.rate(pick.examples_per_second)} examples/s at batch 1"
+    question, rate = "How fast?", f"{labels.rate(pick.examples_per_second)} examples/s"
+    written = f"{labels.tokens(pick.generated_tokens)} tokens"
+    over_no_cot = f"; {labels.speedup(pick.speedup)} the speed of No CoT" if pick.speedup is not None else ""
+    if pick.total_tokens and not pick.removed_tokens:
+        return Headline(question, rate, f"at batch 1: it writes its whole CoT, {written} an answer{over_no_cot}")
     whole = [p for p in findings.points if p.passed and not p.removed_tokens and p.model == pick.model]
     base = full_cot_rates(whole).get(pick.model)
     if base is None:
-        return Headline(question, rate, f"{labels.tokens(pick.generated_tokens)} tokens written an answer")
-    written = labels.tokens(fmean(point.generated_tokens for point in whole))
-    detail = f"the speed of writing the whole CoT: {labels.tokens(pick.generated_tokens)} tokens instead of {written}"
-    if pick.speedup is not None:
-        detail += f"; {labels.speedup(pick.speedup)} that of No CoT"
-    return Headline(question, labels.speedup(pick.examples_per_second / base), f"{detail}. {rate}")
+        return Headline(question, rate, f"at batch 1, {written} an answer{over_no_cot}")
+    of_whole = labels.tokens(fmean(point.generated_tokens for point in whole))
+    detail = f"the speed of writing the whole CoT: {written} instead of {of_whole}{over_no_cot}. {rate} at batch 1"
+    return Headline(question, labels.speedup(pick.examples_per_second / base), detail)
 
 
 def _certainty(findings: Findings, pick: FrontierPoint) -> Headline:
-    question = "How sure?"
+    question, own = "How sure?", _between(*wilson(pick.exact_match, findings.examples))
     group = next(g for g in findings.groups if any(pick in trial.stages for trial in g.trials))
-    low, high = wilson(pick.exact_match, findings.examples)
+    planned = sum((t.method, symbols(t.settings)) == (group.method, group.words) for t in findings.plan.trials)
     mean = next((point for point in group.curve if point.removed_tokens == pick.removed_tokens), group.last)
-    own, short = f"{labels.exact(low)} to {labels.exact(high)}", _short(findings, group, mean)
-    if mean.seeds > 1:
-        return Headline(question, *_seeds(group, mean, own, short))
-    others = (
-        f"{labels.count(short, 'other seed')} did not get this far" if short else "One seed: another may end elsewhere"
-    )
-    return Headline(question, own, f"95 % interval of this model, from {findings.examples:,} examples. {others}")
-
-
-def _short(findings: Findings, group: Group, mean: MeanPoint) -> int:
-    """How many of a group's planned seeds are not among those of one of its points."""
-    own = (group.method, group.words)
-    planned = [trial for trial in findings.plan.trials if (trial.method, symbols(trial.settings)) == own]
-    return len(planned) - mean.seeds
-
-
-def _seeds(group: Group, mean: MeanPoint, own: str, short: int) -> tuple[str, str]:
+    short = planned - mean.seeds
+    if mean.seeds == 1:
+        others = "One seed: another may end elsewhere"
+        if short:
+            others = f"{labels.count(short, 'other seed')} did not get this far"
+        detail = f"95 % interval of this model, from {findings.examples:,} examples. {others}"
+        return Headline(question, own, detail)
     ends = [p.exact_match for t in group.trials for p in t.curve if p.removed_tokens == mean.removed_tokens]
-    others = f" ({short} more did not get this far)" if short else ""
-    said = f"mean {labels.exact(mean.exact_match)}, 95 % interval {labels.exact(mean.low)} to {labels.exact(mean.high)}"
-    spread = f"{labels.exact(min(ends))} to {labels.exact(max(ends))}"
-    return spread, f"over {labels.count(mean.seeds, 'seed')}{others}: {said}. The model itself: {own}"
+    seeds = labels.count(mean.seeds, "seed") + (f" ({short} more did not get this far)" if short else "")
+    said = f"mean {labels.exact(mean.exact_match)}, 95 % interval {_between(mean.low, mean.high)}"
+    return Headline(question, _between(min(ends), max(ends)), f"over {seeds}: {said}. The model itself: {own}")
 
 
-def _trouble(findings: Findings, outcome: Outcome | None) -> Headline:
-    question = "What went wrong?"
-    failed, gave_up = findings.failed_attempts, [chain for chain in findings.chains if chain.given_up]
-    restarts = len(failed) - len(gave_up)
-    missed = outcome.trials - outcome.arrived if outcome and not findings.unfinished else 0
+def _between(low: float, high: float) -> str:
+    return f"{labels.exact(low)} to {labels.exact(high)}"
+
+
+def _trouble(findings: Findings, missed: int) -> Headline:
+    """Say what went wrong. ``missed``: trials that ended without the exact match that was asked."""
+    failed, gave_up = findings.failed_attempts, sum(bool(chain.given_up) for chain in findings.chains)
+    restarts, pruned, trials = len(failed) - gave_up, len(findings.pruned), len(findings.chains)
     parts = [
         *([f"{labels.count(missed, 'trial')} missed the goal"] if missed else []),
-        *([f"{labels.count(len(gave_up), 'trial')} gave up"] if gave_up else []),
-        *([f"{labels.count(restarts, 'restart')}"] if restarts else []),
-        *([f"{labels.count(len(findings.pruned), 'trial')} pruned"] if findings.pruned else []),
+        *([f"{labels.count(gave_up, 'trial')} gave up"] if gave_up else []),
+        *([labels.count(restarts, "restart")] if restarts else []),
+        *([f"{labels.count(pruned, 'trial')} pruned"] if pruned else []),
     ]
-    if not parts:
-        return Headline(question, "Nothing", f"no attempt at a stage failed{_suspects(findings)}")
-    return Headline(question, ", ".join(parts), f"{_why(findings)}{_suspects(findings)}")
-
-
-def _why(findings: Findings) -> str:
-    verdicts: Sequence[str] = [failed.verdict for failed in findings.failed_attempts]
-    counted = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
-    if not counted:
-        return "none failed"
-    where, trials = "", len(findings.chains)
-    if trials > 1:
-        where = f", in {len({failed.trial for failed in findings.failed_attempts})} of {trials:,} trials"
-    return f"failed attempts: {', '.join(counted)}{where}; the reasons are below"
-
-
-def _suspects(findings: Findings) -> str:
-    suspect = sum(manifest.verdict == "suspect" for manifest in findings.manifests.values())
-    return f"; {labels.count(suspect, 'stage')} suspect" if suspect else ""
+    detail = "none failed" if parts else "no attempt at a stage failed"
+    if failed:
+        verdicts = Counter(attempt.verdict for attempt in failed)
+        counted = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
+        where = f", in {len({attempt.trial for attempt in failed})} of {trials:,} trials" if trials > 1 else ""
+        detail = f"failed attempts: {counted}{where}; the reasons are below"
+    if suspect := sum(manifest.verdict == "suspect" for manifest in findings.manifests.values()):
+        detail += f"; {labels.count(suspect, 'stage')} suspect"
+    return Headline("What went wrong?", ", ".join(parts) or "Nothing", detail)
 
 
 def _cost(findings: Findings) -> Headline:
     cost = findings.cost
+
+    def words(spent: Spent) -> str:
+        return f"{labels.time(spent.seconds)} ({spent.steps:,} steps)"
+
     parts = [f"{cost.total.steps:,} steps of training, with evaluation"]
     if cost.shared.steps:
-        parts.append(f"sharing saved {_spent(cost.shared)}")
-    parts.append(f"failed attempts cost {_spent(cost.lost)}" if cost.lost.steps else "nothing lost to failed attempts")
+        parts.append(f"sharing saved {words(cost.shared)}")
+    parts.append(f"failed attempts cost {words(cost.lost)}" if cost.lost.steps else "nothing lost to failed attempts")
     if cost.planned_steps:
         parts.append(f"{cost.planned_steps:,} steps to come")
     return Headline("What did it cost?", labels.time(cost.total.seconds), "; ".join(parts))
-
-
-def _spent(spent: Spent) -> str:
-    return f"{labels.time(spent.seconds)} ({spent.steps:,} steps)"

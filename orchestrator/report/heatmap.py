@@ -1,4 +1,4 @@
-"""What the probes found: a table, a CSV and a picture of layers and positions."""
+"""The results of linear probes: a table, a CSV and a picture of layers and positions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from orchestrator.labels import LIGHT
+from orchestrator.shown import cell
+
 if TYPE_CHECKING:
     from orchestrator.method.probing.linear_probe import Grid, ProbeScores
-
-INK = "#2b2f36"
 
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """The scores of a stage, and what stands at its positions."""
+    """The scores of a stage, and the symbols at its positions."""
 
     title: str
     positions: Sequence[str]
     scores: Sequence[ProbeScores]
 
     def table(self) -> Table:
-        """Every intermediate result with the best site of both models."""
+        """Return every intermediate result with the best site of both models."""
         table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("intermediate result", vertical="bottom")
         for heading in ("constant", "untrained\nmodel", "this\nmodel", "skill"):
@@ -48,20 +49,20 @@ class ProbeReport:
         return table
 
     def csv(self) -> str:
-        """One row a model, intermediate result, layer and position."""
+        """Return one row for each model, intermediate result, layer and position."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["model", "target", "family", "layer", "position", "symbol", "score", "constant", "skill"])
         for score, model in product(self.scores, ("trained", "untrained")):
             for layer, row in enumerate(getattr(score, model)):
                 for position, value in enumerate(row):
-                    place = [layer, position, self.positions[position]]
+                    place = [layer, position, cell(self.positions[position])]
                     facts = [round(value, 4), round(score.constant, 4), round(score.skill(value), 4)]
                     writer.writerow([model, score.target.name, score.target.family, *place, *facts])
         return text.getvalue()
 
     def png(self, path: Path) -> None:
-        """A strip of layers x positions for every intermediate result, this model beside the untrained one."""
+        """Draw a strip of layers x positions for every intermediate result, this model beside the untrained one."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -74,23 +75,25 @@ class ProbeReport:
         for row, score in zip(axes, self.scores, strict=True):
             for place, grid in zip(row, (score.trained, score.untrained), strict=True):
                 shown = [[score.skill(value) for value in line] for line in grid]
-                image = place.imshow(shown, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
+                place.imshow(shown, vmin=0, vmax=1, cmap="cividis", aspect="auto", origin="lower")
                 place.set_yticks([0, layers - 1])
-                place.tick_params(length=0, labelsize=7, labelcolor=INK)
+                place.tick_params(length=0, labelsize=7, labelcolor=LIGHT["ink"])
                 place.spines[:].set_visible(False)
-            row[0].set_ylabel(score.target.name, rotation=0, ha="right", va="center", fontsize=8, color=INK)
+            row[0].set_ylabel(score.target.name, rotation=0, ha="right", va="center", fontsize=8, color=LIGHT["ink"])
         for place, heading in zip(axes[0], ("this model", "an untrained model"), strict=True):
-            place.set_title(heading, fontsize=10, color=INK)
+            place.set_title(heading, fontsize=10, color=LIGHT["ink"])
         for place in axes[-1]:
             place.set_xticks(range(len(self.positions)), self.positions)
-        figure.suptitle(self.title, fontsize=11, color=INK)
-        bar = figure.colorbar(image, ax=axes, location="bottom", shrink=0.4, aspect=40, pad=0.01)
-        bar.set_label("skill of a linear probe: 0 the constant, 1 perfect; layers upwards", fontsize=8, color=INK)
+        figure.suptitle(self.title, fontsize=11, color=LIGHT["ink"])
+        bar = figure.colorbar(axes[0][0].images[0], ax=axes, location="bottom", shrink=0.4, aspect=40, pad=0.01)
+        bar.set_label(
+            "skill of a linear probe: 0 the constant, 1 perfect; layers upwards", fontsize=8, color=LIGHT["ink"]
+        )
         bar.ax.tick_params(labelsize=7)
         canvas.print_figure(path, dpi=130, format="png")
 
 
 def _best(score: ProbeScores, grid: Grid) -> tuple[float, int, int]:
-    """The best score of a grid, with its layer and position; the first of equals."""
+    """Return the best score of a grid, with its layer and position; the first of equals."""
     sites = [(value, layer, position) for layer, row in enumerate(grid) for position, value in enumerate(row)]
     return max(sites, key=lambda site: score.skill(site[0]))

@@ -1,4 +1,4 @@
-"""What a stage's model wrote, for people and as JSON."""
+"""The answers of a stage's model, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import labels
 from orchestrator.config import MultiplicationTask, Task
 from orchestrator.results.find import Place
+from orchestrator.shown import visible
 
 if TYPE_CHECKING:
     from orchestrator.method.predict import Prediction
 
 
 def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[str]:
-    """Which model answers, then a few lines a question."""
+    """Yield which model answers, then a few lines a question."""
     metrics = place.tried.manifest.metrics
     yield (
         f"{place.words}: {metrics.removed_tokens} of {metrics.total_tokens} CoT tokens removed, "
@@ -23,15 +24,15 @@ def answer_lines(place: Place, predictions: Iterable[Prediction]) -> Iterator[st
     )
     for prediction in predictions:
         yield ""
-        yield f"question  {prediction.question}"
-        yield f"writes    {prediction.written}"
-        yield f"answer    {prediction.answer or '(none: it wrote no ####)'}"
+        yield f"question  {visible(prediction.question)}"
+        yield f"writes    {visible(prediction.written)}"
+        yield f"answer    {visible(prediction.answer or '(none: it wrote no ####)')}"
         if note := _unlike_training(place.trial.job.task, prediction.question):
             yield f"note      {note}"
 
 
 def _unlike_training(task: Task, question: str) -> str:
-    """What is asked that the model was not trained on, in words; an answer comes all the same."""
+    """Say how a question is unlike those of training; the model answers it all the same."""
     asked = tuple(len(factor.split()) for factor in question.split("*"))
     if not isinstance(task, MultiplicationTask) or asked == task.digits:
         return ""
@@ -42,7 +43,7 @@ def _unlike_training(task: Task, question: str) -> str:
 
 
 def answers_document(place: Place, predictions: Iterable[Prediction]) -> dict[str, Any]:
-    """The stage, and one entry a question."""
+    """Return the stage, and one entry a question."""
     return {
         "stage_key": place.tried.stage.key,
         "job": place.plan.job.name,

@@ -16,9 +16,9 @@ from orchestrator.results.trial_points import TrialPoints
 
 
 def reading(findings: Findings) -> str:
-    """What the last committed stages say: mean and range where there are several seeds.
+    """Return how the last committed stages did: mean and range where there are several seeds.
 
-    Of a search: the best configuration, and what the trials of the leader say.
+    A search begins with its best configuration; then come the trials of the leader.
     """
     if not findings.points:
         return "No stage is committed yet."
@@ -27,21 +27,18 @@ def reading(findings: Findings) -> str:
         line = f"{best_line(plan, findings.ranked)}. "
     if findings.leader:
         plan = of_configuration(plan, findings.leader.settings)
-    return f"{line[:1].upper()}{line[1:]}{_ends(plan, findings.trials)}"
-
-
-def _ends(plan: Plan, known: Sequence[TrialPoints]) -> str:
     names = {trial.name for trial in plan.trials}
-    trials = [trial for trial in known if trial.last.trial in names]
-    if not any(trial.passed for trial in trials):
-        return NOTHING
-    stepwise = [t for t in trials if t.method == "stepwise" and t.passed]
-    by_method = ([t for t in trials if t.method == m] for m in ("stepwise", "no_cot", "explicit_cot", "icot_kd"))
-    return "; ".join(_clause(plan, of_method, stepwise) for of_method in by_method if of_method) + "."
+    trials = [trial for trial in findings.trials if trial.last.trial in names]
+    ends = NOTHING
+    if any(trial.passed for trial in trials):
+        stepwise = [t for t in trials if t.method == "stepwise" and t.passed]
+        by_method = ([t for t in trials if t.method == m] for m in ("stepwise", "no_cot", "explicit_cot", "icot_kd"))
+        ends = "; ".join(_clause(plan, of_method, stepwise) for of_method in by_method if of_method) + "."
+    return f"{line[:1].upper()}{line[1:]}{ends}"
 
 
 def _clause(plan: Plan, trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) -> str:
-    """Of all trials of a method: how those ended that passed a stage, and what went wrong with any."""
+    """Say how the trials of a method ended that passed a stage, and what went wrong with any."""
     passed = [t for t in trials if t.passed]
     if not passed:
         says = f"{_who(plan, trials)}: no stage passed"
@@ -89,7 +86,7 @@ def _progress(plan: Plan, trials: Sequence[TrialPoints]) -> str:
 
 
 def _duration(trials: Sequence[TrialPoints], stepwise: Sequence[TrialPoints]) -> str:
-    """Steps are worth a word where they differ from the stepwise run's, or make the comparison fair."""
+    """Say the steps where they differ from the stepwise run's, or make the comparison fair."""
     steps = sorted({t.last.step for t in trials})
     if steps == sorted({t.last.step for t in stepwise}):
         return " after as many steps" if trials[0].method == "no_cot" else ""
@@ -107,7 +104,7 @@ def _written(trials: Sequence[TrialPoints]) -> str:
 
 
 def _trouble(trials: Sequence[TrialPoints]) -> str:
-    """Restarts, and every verdict on a last stage that is not good."""
+    """Say the restarts, and every verdict on a last stage that is not good."""
     restarts = sum(t.restarts for t in trials)
     parts = [f"after {labels.count(restarts, 'restart')}"] if restarts else []
     for verdict, number in Counter(t.verdict for t in trials if t.verdict != "good").items():

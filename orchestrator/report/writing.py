@@ -9,14 +9,13 @@ from pathlib import Path
 
 from orchestrator.files import partial
 from orchestrator.report.columns import frontier_arrow, frontier_csv
-from orchestrator.report.figure import frontier_figure, save_figure
-from orchestrator.report.html.page import report_html
+from orchestrator.report.html.page import frontier_svg, report_html
 from orchestrator.results.findings import Findings
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where a report was written."""
+    """The files of a report."""
 
     csv: Path
     parquet: Path
@@ -26,6 +25,7 @@ class ReportFiles:
 
     @classmethod
     def within(cls, folder: Path) -> ReportFiles:
+        """Return the files of a report in ``folder``."""
         names = ("frontier.csv", "frontier.parquet", "frontier.png", "frontier.svg", "report.html")
         return cls(*(folder / name for name in names))
 
@@ -36,13 +36,22 @@ def write_report(findings: Findings, folder: Path) -> ReportFiles:
 
     files = ReportFiles.within(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    figure = frontier_figure(findings)
+    svg = frontier_svg(findings)
     _replace(files.csv, lambda path: path.write_text(frontier_csv(findings.points), "utf-8"))
     _replace(files.parquet, lambda path: write_table(frontier_arrow(findings.points), path))
-    _replace(files.png, lambda path: save_figure(figure, path, "png"))
-    _replace(files.svg, lambda path: save_figure(figure, path, "svg"))
+    _replace(files.svg, lambda path: path.write_text(svg, "utf-8"))
+    _replace(files.png, lambda path: path.write_bytes(_png(svg)))
     _replace(files.html, lambda path: path.write_text(report_html(findings), "utf-8"))
     return files
+
+
+def _png(svg: str) -> bytes:
+    """Return the picture in pixels, with the letters that matplotlib brings: a machine may have no fonts."""
+    from matplotlib import get_data_path
+    from resvg_py import svg_to_bytes
+
+    letters = Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return svg_to_bytes(svg, zoom=1.5, skip_system_fonts=True, font_files=[str(letters)])
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

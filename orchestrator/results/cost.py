@@ -27,19 +27,22 @@ class Spent:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of all trials together; a stage that several of them took counts once."""
+    """The cost of all trials together; a stage that several of them took counts once."""
 
     total: Spent
     shared: Spent
-    """What the trials would have taken on top, had each trained all of its stages."""
+    """The cost on top, had each trial trained all of its stages itself."""
     lost: Spent
-    """Attempts that failed, and good ones that a trial went back over."""
+    """The attempts that failed, and good ones that a trial went back over."""
     planned_steps: int
-    """Still to come, if nothing fails."""
+    """The steps still to come, if nothing fails."""
 
 
 def cost_of(chains: Sequence[Chain], pruned: Container[str]) -> Cost:
-    """The cost of the attempts in the store, whichever job paid for them first. ``pruned``: trials that stopped."""
+    """Return the cost of the attempts in the store, whichever job paid for them first.
+
+    ``pruned``: names of trials that a search stopped.
+    """
     taken = [tried for chain in chains for tried in chain.attempts]
     once = {tried.stage.key: tried for tried in taken}
     standing = {tried.stage.key for chain in chains for tried in chain.standing}

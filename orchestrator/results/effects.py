@@ -1,4 +1,4 @@
-"""What a searched field does to exact match at the end of the trials, value by value, with its interval."""
+"""The effect of a searched field on exact match at the end of the trials, value by value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.config import Scalar
 from orchestrator.results.findings import Findings
 
 MOST_VALUES = 12
-"""Of a field with more, as one drawn from a range, each value would stand for one trial."""
+"""The most values of a field that are compared: of one drawn from a range, each value would stand for one trial."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Effect:
     field: str
     value: Scalar
     shares: tuple[float, ...]
-    """Exact match of each at its end; of one that gave up 0."""
+    """The exact match of each trial at its end; 0 for one that gave up."""
 
     @property
     def mean(self) -> float:
@@ -27,7 +27,7 @@ class Effect:
 
 
 def effects(findings: Findings) -> tuple[Effect, ...]:
-    """By field and value in plan order: fields for which trials with two values or more have ended."""
+    """Return the effects in plan order, for fields of which trials with two values or more have ended."""
     ended = [chain for chain in findings.chains if chain.trial.method == "stepwise" and chain.next is None]
     by_field: dict[str, dict[Scalar, list[float]]] = {}
     for chain in ended:

@@ -1,4 +1,4 @@
-"""Committed stages by the names people type: the beginning of a key, or a job, its trial and a stage's number."""
+"""Finds committed stages by the names people type: the beginning of a key, or job, trial and a stage's number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.trials.chain import Attempt, Chain
 from orchestrator.trials.walk import replay_all
 
 LEAST_KEY = 4
-"""Characters that name a stage: with fewer a typing error would ask another model."""
+"""The fewest characters that name a stage: with fewer a typing error would ask another model."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Place:
 
     @property
     def words(self) -> str:
-        """The stage, for people."""
+        """The stage's name for people."""
         return self.trial.stage_words(self.tried.stage)
 
 
 def find_stage(name: str, store: StageStore) -> Place:
-    """The stage that a name means. Raises ``InputError`` with the names there are.
+    """Return the stage that a name means. Raises ``InputError`` with the names there are.
 
     ``26b16744``: the stage whose key begins so. ``quickstart``: the model to use of this job, as the report names
     it. ``quickstart:stepwise-seed0``: the last stage of a trial.
@@ -59,7 +59,10 @@ def _of_key(prefix: str, store: StageStore) -> Place:
     ]
     if not places:
         raise InputError(Problem("FRK005", keys[0], "belongs to no saved job", "name another stage"))
-    return _passed(prefix, min(places, key=lambda place: place.trial.method != "stepwise"))
+    place = min(places, key=lambda place: place.trial.method != "stepwise")
+    if not place.tried.manifest.passed:
+        raise InputError(Problem("FRK005", prefix, "did not end well and has no weights", "name another stage"))
+    return place
 
 
 def _of_job(name: str, plan: Plan, rest: list[str], store: StageStore) -> Place:
@@ -87,9 +90,3 @@ def _chain(name: str, trial: str, chains: Iterable[Chain]) -> Chain:
         found = f"{trial!r} is the beginning of {len(meant)} trials" if meant else f"{trial!r} is no trial"
         raise InputError(Problem("FRK004", name, found, f"give one of {', '.join(meant or by_name)}"))
     return by_name[meant[0]]
-
-
-def _passed(name: str, place: Place) -> Place:
-    if not place.tried.manifest.passed:
-        raise InputError(Problem("FRK005", name, "did not end well and has no weights", "name another stage"))
-    return place

@@ -1,4 +1,4 @@
-"""The plan as a record: what will be done, and what it will cost."""
+"""The plan as a record: the work to be done, and its cost."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from orchestrator.trials.chain import standing_manifests
 from orchestrator.trials.walk import replay_all
 
 TYPICAL_FLOPS_PER_CORE = 8e10
-"""Of a training step on one CPU core in bf16, as measured here; replaced by the store's own figures."""
+"""The FLOP/s of training on one CPU core in bf16, as measured here; replaced by the store's own figures."""
 BYTES_PER_PARAMETER = 12
-"""Of a stage: fp32 weights and AdamW's two moments."""
+"""The bytes of a stage per parameter: fp32 weights and AdamW's two moments."""
 
 
 class StageForecast(Record):
-    """A planned stage. ``seconds``: of training it alone."""
+    """A planned stage. ``seconds``: the time of training it alone."""
 
     stage: int
     kind: str
@@ -28,7 +28,7 @@ class StageForecast(Record):
     removed_from: int
     removed_to: int
     shared: bool
-    """Other trials have it too."""
+    """True if other trials have the stage too."""
     in_store: bool
     seconds: float | None
 
@@ -42,8 +42,9 @@ class TrialForecast(Record):
 
 
 class ProposalForecast(Record):
-    """Least and most that a configuration of all those Optuna may propose costs, with all its seeds and methods and
-    whatever it may share with others.
+    """The least and the most that a configuration which Optuna may propose costs.
+
+    All its seeds and methods are counted, and all that it may share with others.
     """
 
     steps: tuple[int, int]
@@ -51,33 +52,35 @@ class ProposalForecast(Record):
 
 
 class Forecast(Record):
-    """Everything the plan says, as ``stepwise plan --json`` gives it. Times and bytes are estimates; None where
-    nothing is known.
+    """A plan and its cost, as ``stepwise plan --json`` gives them.
+
+    Times and bytes are estimates; None where nothing is known.
     """
 
     job: str
     total_tokens: int
     estimated: bool
-    """``total_tokens`` is, until the tokenizer has counted."""
+    """True if ``total_tokens`` is an estimate, until the tokenizer has counted."""
     trials: tuple[TrialForecast, ...]
     steps: int
     steps_shared: int
     steps_left: int
     to_propose: int
-    """Configurations that Optuna has yet to name, not in these sums."""
+    """The configurations that Optuna has yet to name, not in these sums."""
     proposal: ProposalForecast | None
-    """What one of them costs; None where the fields have too many values to combine."""
+    """The cost of one of them; None where the fields have too many values to combine."""
     seconds_left: int | None
     disk_bytes_left: int | None
 
 
 def forecast(plan: Plan, store: StageStore) -> Forecast:
-    """What is planned, what of it stands, and what the rest will take."""
+    """Return the plan with what stands of it, and estimate the rest."""
     shared, unique = plan.shared, plan.unique_stages
     chains = replay_all(plan, store)
     manifests = standing_manifests(chains)
     job_of = {stage.key: trial.job for trial in plan.trials for stage in trial.stages}
-    work = {key: _work(job_of[key], stage) for key, stage in unique.items()}
+    symbols = _example_symbols(plan)
+    work = {key: _work(job_of[key], stage, symbols) for key, stage in unique.items()}
     rate = _seconds_per_work(plan.job, work, manifests)
 
     def stage_forecast(stage: PlannedStage) -> StageForecast:
@@ -117,9 +120,11 @@ def _proposal(plan: Plan, rate: float | None) -> ProposalForecast | None:
     corners = grid.corners(plan.job.search) if plan.to_propose and plan.job.search else ()
     if not corners:
         return None
-    plans = [build_plan(grid.applied(plan.job, settings), plan.total_tokens) for settings in corners]
-    steps = sorted(_steps(each.unique_stages.values()) for each in plans)
-    work = sorted(sum(_work(each.job, stage) for stage in each.unique_stages.values()) for each in plans)
+    plans = [
+        build_plan(grid.applied(plan.job, settings), plan.total_tokens, content=plan.content) for settings in corners
+    ]
+    steps, symbols = sorted(_steps(each.unique_stages.values()) for each in plans), _example_symbols(plan)
+    work = sorted(sum(_work(each.job, stage, symbols) for stage in each.unique_stages.values()) for each in plans)
     seconds = None if rate is None else (round(rate * work[0]), round(rate * work[-1]))
     return ProposalForecast(steps=(steps[0], steps[-1]), seconds=seconds)
 
@@ -128,9 +133,14 @@ def _steps(stages: Iterable[PlannedStage]) -> int:
     return sum(stage.spec.steps for stage in stages)
 
 
-def _work(job: Job, stage: PlannedStage) -> int:
-    """Tokens that pass through the model while the stage trains, about, times its weights where they are known."""
-    length = make_task(job.task).example_symbols + 3 - (stage.spec.removed_from + stage.spec.removed_to) // 2
+def _example_symbols(plan: Plan) -> int:
+    """Return the symbols of the longest example, as they were counted when the plan was made."""
+    return plan.content.example_symbols if plan.content else make_task(plan.job.task).example_symbols
+
+
+def _work(job: Job, stage: PlannedStage, example_symbols: int) -> int:
+    """Return about how many tokens pass through the model while the stage trains, times its weights if known."""
+    length = example_symbols + 3 - (stage.spec.removed_from + stage.spec.removed_to) // 2
     return stage.spec.steps * job.training.batch_size * length * (_parameters(job) or 1)
 
 
@@ -142,7 +152,7 @@ def _seconds_per_work(job: Job, work: dict[str, int], manifests: dict[str, Manif
 
 
 def _parameters(job: Job) -> int | None:
-    """Weights of a model from scratch; a pretrained one is not opened for a plan."""
+    """Return the weights of a model from scratch; a pretrained one is not opened for a plan."""
     if not isinstance(job.model, ScratchModel):
         return None
     return 12 * job.model.layers * job.model.width**2

@@ -1,4 +1,4 @@
-"""The frontier: what the committed stages of a plan say about accuracy against removed tokens."""
+"""The frontier: accuracy against removed tokens, from the committed stages of a plan."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from orchestrator.trials.chain import Chain
 from orchestrator.trials.walk import replay_all
 
 Work = tuple[str, str, float]
-"""What a decoding speed depends on: the model as its job describes it, the kind of stage (a coupled model is two
-networks), and the mean tokens written."""
+"""The things that decoding speed depends on: the model as its job describes it, the kind of stage (a coupled model
+is two networks), and the mean tokens written."""
 
 HALF = 0.5
-"""Exact match of a model worth using."""
+"""The least exact match of a model worth using."""
 
 
 class FrontierPoint(Record):
@@ -30,51 +30,51 @@ class FrontierPoint(Record):
     stage: int
     stage_key: str
     step: int
-    """Optimizer steps of the chain up to the end of this stage."""
+    """The optimizer steps of the chain up to the end of this stage."""
     removed_tokens: int
     total_tokens: int
     exact_match: float
     generated_tokens: float
-    """Mean tokens written per answer, with what is left of the CoT and the separators."""
+    """The mean tokens written per answer, with what is left of the CoT and the separators."""
     examples_per_second: float
-    """Greedy decoding, one example at a time: the best of all stages of this model that write equally many
-    tokens. They do the same work, so the least disturbed measurement stands for all.
+    """The speed of greedy decoding, one example at a time: the best of all stages of this model that write equally
+    many tokens. They do the same work, so the least disturbed measurement stands for all.
     """
     examples_per_second_batched: float
     speedup: float | None
-    """examples_per_second over that of No CoT's last stage with the same model; None until one is committed."""
+    """The ratio of examples_per_second to that of No CoT's last stage with the same model; None until one stands."""
     verdict: Verdict
     restarts: int
-    """Of the trial, up to this stage."""
+    """The restarts of the trial up to this stage."""
     pareto: bool
-    """No other point is at least as accurate with at least as many tokens removed, and better in one."""
+    """True if no other point is at least as accurate with at least as many tokens removed, and better in one."""
     seconds: float
-    """Wall time of training and evaluating this stage, and those before it that only prepare it."""
+    """The wall time of training and evaluating this stage, and those before it that only prepare it."""
     committed_at: float
     settings: dict[str, Scalar]
-    """What the search set, by job field; infinity as text, as JSON has no number for it."""
+    """The values that the search set, by job field; infinity as text, as JSON has no number for it."""
 
     @property
     def model(self) -> frozenset[tuple[str, Scalar]]:
-        """What a search set of the model: only points that agree in it have speeds to compare."""
+        """The values that a search set of the model: only points that agree in them have speeds to compare."""
         return frozenset(setting for setting in self.settings.items() if setting[0].startswith("model."))
 
     @property
     def passed(self) -> bool:
-        """Whether the chain went on from here."""
+        """True if the chain went on from here."""
         return self.verdict in PASSED
 
 
 def frontier(plan: Plan, store: StageStore) -> tuple[FrontierPoint, ...]:
-    """The points of every stage that stands and answers by itself, in plan order.
+    """Return the points of every stage that stands and answers by itself, in plan order.
 
-    Of a trial that gave up also what it failed at.
+    A trial that gave up also has a point for the stage that it failed at.
     """
     return points_of(replay_all(plan, store))
 
 
 def points_of(chains: Sequence[Chain]) -> tuple[FrontierPoint, ...]:
-    """The frontier of a plan's trials, once they are replayed."""
+    """Return the frontier of a plan's trials, once they are replayed."""
     passed = [(c.trial, tried.manifest) for c in chains for tried in c.standing if tried.stage.spec.answers]
     rates: dict[Work, float] = {}
     for trial, manifest in passed:
@@ -86,7 +86,7 @@ def points_of(chains: Sequence[Chain]) -> tuple[FrontierPoint, ...]:
 
 
 def _no_cot_rates(passed: Iterable[tuple[Trial, Manifest]], rates: Mapping[Work, float]) -> dict[str, float]:
-    """By model, examples per second of No CoT's last stages."""
+    """Return the examples per second of No CoT's last stages, by model."""
     last = {trial.name: _work(trial, manifest) for trial, manifest in passed if trial.method == "no_cot"}
     by_model: dict[str, list[float]] = {}
     for work in last.values():
@@ -136,10 +136,11 @@ def _points(
 
 
 def best_point(points: Iterable[FrontierPoint], asked: float) -> FrontierPoint | None:
-    """The model to use: of those that get half of the answers right, or what is ``asked`` if that is less (while none
-    does: of all), and have the most tokens removed the most accurate, whatever its method.
+    """Return the model to use, whatever its method.
 
-    Of equals the one that writes least, then the latest.
+    A model is worth using if it gets half of the answers right, or the share that is ``asked`` if that is less; while
+    none does, all are. Among these the one with the most tokens removed is chosen, then the most accurate, then the
+    one that writes least, then the latest.
     """
     passed = [point for point in points if point.passed]
     worth_using = [point for point in passed if point.exact_match >= min(HALF, asked)] or passed
@@ -147,7 +148,7 @@ def best_point(points: Iterable[FrontierPoint], asked: float) -> FrontierPoint |
 
 
 def pareto_set(points: Iterable[tuple[int, float]]) -> set[tuple[int, float]]:
-    """The (removed tokens, exact match) pairs that no other pair equals or beats in both."""
+    """Return the (removed tokens, exact match) pairs that no other pair equals or beats in both."""
     best: dict[int, float] = {}
     for removed, exact_match in points:
         best[removed] = max(exact_match, best.get(removed, 0.0))

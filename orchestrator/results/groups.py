@@ -12,9 +12,9 @@ from orchestrator.results.intervals import interval, middle
 from orchestrator.results.trial_points import TrialPoints
 
 NOTHING = "No stage has passed yet."
-"""In place of a picture."""
+"""The words in the place of a picture."""
 CROWD = 30
-"""Of more seeds than this no picture shows each."""
+"""The most seeds that a picture shows one by one."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MeanPoint:
     speedup: float | None
     seeds: int
     middle: tuple[float, float]
-    """Between which exact match lies in nine of ten seeds; in all where there are fewer than 20."""
+    """The ends between which exact match lies in nine of ten seeds; in all where there are fewer than 20."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Group:
 
     trials: tuple[TrialPoints, ...]
     curve: tuple[MeanPoint, ...]
-    """By removed count; of a baseline its last stage alone."""
+    """The means by removed count; a baseline has its last stage alone."""
 
     @property
     def method(self) -> Method:
@@ -50,12 +50,12 @@ class Group:
 
     @property
     def words(self) -> str:
-        """What the search set, in short."""
+        """The values that the search set, in short."""
         return self.trials[0].settings
 
     @property
     def crowded(self) -> bool:
-        """Whether it is drawn as its mean and the middle of its seeds."""
+        """True if a picture has the mean and the middle of the seeds in the place of each."""
         return len(self.trials) > CROWD
 
     @property
@@ -64,7 +64,7 @@ class Group:
 
     @property
     def front(self) -> tuple[MeanPoint, ...]:
-        """Of the curve what is worth having for its speed: no point that writes as little is as accurate."""
+        """The points of the curve that are worth having for their speed: none that writes as little is as accurate."""
         kept: list[MeanPoint] = []
         for point in sorted(self.curve, key=lambda point: (point.generated_tokens, -point.exact_match)):
             if not kept or point.exact_match > kept[-1].exact_match:
@@ -73,20 +73,22 @@ class Group:
 
 
 def groups_of(trials: Iterable[TrialPoints], examples: int) -> tuple[Group, ...]:
-    """The groups in plan order that have a stage which passed. ``examples``: how many exact match is measured on."""
+    """Return the groups in plan order that have a stage which passed.
+
+    ``examples``: how many validation examples exact match is measured on.
+    """
     found: dict[tuple[Method, str], list[TrialPoints]] = {}
     for trial in trials:
         found.setdefault((trial.method, trial.settings), []).append(trial)
-    groups = (Group(tuple(seeds), _curve(seeds, examples)) for seeds in found.values())
-    return tuple(group for group in groups if group.curve)
-
-
-def _curve(trials: Sequence[TrialPoints], examples: int) -> tuple[MeanPoint, ...]:
-    at: dict[int, list[FrontierPoint]] = {}
-    for trial in trials:
-        for point in trial.curve:
+    groups = []
+    for seeds in found.values():
+        at: dict[int, list[FrontierPoint]] = {}
+        for point in (point for trial in seeds for point in trial.curve):
             at.setdefault(point.removed_tokens, []).append(point)
-    return tuple(_mean(removed, points, examples) for removed, points in sorted(at.items()))
+        if at:
+            curve = tuple(_mean(removed, points, examples) for removed, points in sorted(at.items()))
+            groups.append(Group(tuple(seeds), curve))
+    return tuple(groups)
 
 
 def _mean(removed: int, points: Sequence[FrontierPoint], examples: int) -> MeanPoint:

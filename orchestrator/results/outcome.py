@@ -1,4 +1,4 @@
-"""Whether a job internalized what it was to: the question that report, terminal and MLflow open with. Pure."""
+"""Says whether a job internalized its CoT: report, terminal and MLflow open with it. Pure."""
 
 from __future__ import annotations
 
@@ -12,23 +12,21 @@ from orchestrator.method.stage import StageMetrics
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import HALF
 from orchestrator.results.ranking import of_configuration
-from orchestrator.trials.chain import Attempt, Chain
+from orchestrator.trials.chain import Chain
 
 QUESTION = "Did it internalize?"
-
-Answer = Literal["yes", "not yet", "no"]
 
 FALLS = 0.97
 """A validation loss that is this share of the stage before's, or less, still falls: the detectors' rate of flatness."""
 NOISE = 2.0
-"""Standard errors of exact match by which a stage has to better the one before."""
+"""The standard errors of exact match by which a stage has to better the one before."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job, or one trial of it, ended."""
+    """The end of a job, or of one of its trials."""
 
-    answer: Answer
+    answer: Literal["yes", "not yet", "no"]
     detail: str
     """The numbers behind the answer, in one clause."""
     command: str = ""
@@ -64,97 +62,99 @@ def outcome_of(findings: Findings) -> Outcome | None:
     if not any(chain.standing for chain in chains):
         return None
     outcomes = [_of_trial(chain) for chain in chains]
-    return outcomes[0] if len(outcomes) == 1 else _together(outcomes, chains)
+    return outcomes[0] if len(outcomes) == 1 else _together(chains, outcomes)
 
 
 def _of_trial(chain: Chain) -> Outcome:
-    """How one trial ended: by its last standing stage, and how it came there."""
+    """Return how one trial ended: by its last standing stage, and by how it came there."""
     job, asked = chain.trial.job, chain.trial.job.stability.min_exact_match
-    answering = [attempt for attempt in chain.standing if attempt.stage.spec.answers]
-    if not answering:
+    ends = _ends(chain)
+    if not ends:
         return Outcome("not yet", "no stage stands yet", f"stepwise run {job.name}")
-    last = answering[-1].manifest.metrics
-    whole = f"all {last.total_tokens} CoT tokens removed"
+    last = ends[-1]
     if last.removed_tokens == last.total_tokens and last.exact_match >= asked:
-        return Outcome("yes", f"exact match {labels.exact(last.exact_match)} with {whole}", arrived=1)
-    so_far = f"{labels.exact(last.exact_match)} with {_removed(answering[-1])}"
+        return Outcome("yes", f"exact match {_with(last)}", arrived=1)
     if chain.next:
-        return Outcome("not yet", f"still training: {so_far}", f"stepwise run {job.name}")
+        return Outcome("not yet", f"still training: {_with(last)}", f"stepwise run {job.name}")
     goal = f"{asked:g} asked"
-    before = [a.manifest.metrics for a in answering[:-1] if a.manifest.metrics.removed_tokens == last.total_tokens]
+    if chain.trial.method != "stepwise":  # the commands below are of the schedule, which ICoT-KD has not
+        return Outcome("no", f"{_with(last)}; {goal}")
+    # Twice the consolidation adopts the stages before the cooldown, half the pace those before the first removal.
+    longer = f"stepwise run {job.name} schedule.consolidation_stages={max(2, 2 * job.schedule.consolidation_stages)}"
+    slower = f"stepwise run {job.name} schedule.tokens_per_stage={job.schedule.tokens_per_stage / 2:g}"
     if last.removed_tokens == last.total_tokens and not chain.given_up:
-        if not before or _still_rises(before[-1], last):
-            rose = f", {labels.exact(before[-1].exact_match)} a stage before" if before else ""
-            return Outcome("not yet", f"still rising: {so_far}{rose}; {goal}", _longer(chain))
+        before = next((end for end in ends[-2::-1] if end.removed_tokens == end.total_tokens), None)
+        if before is None:
+            return Outcome("not yet", f"nothing consolidated: {_with(last)}; {goal}", longer)
+        if _still_rises(before, last):
+            rose = f"{labels.exact(before.exact_match)} a stage before"
+            return Outcome("not yet", f"still rising: {_with(last)}, {rose}; {goal}", longer)
         if last.exact_match >= HALF:
-            return Outcome("no", f"levelled off: {so_far}; {goal}", _slower(chain))
-    return Outcome("no", f"{_lost(answering)}; {goal}{_tried(chain)}", _slower(chain))
+            return Outcome("no", f"levelled off: {_with(last)}; {goal}", slower)
+    tried = ""
+    if chain.restarts:
+        tried = f"; tried: {labels.count(chain.restarts, 'restart')}, the last {chain.failures[-1].then}"
+    knew = max(end.exact_match for end in ends) >= HALF
+    learn_first = f"stepwise run {job.name} schedule.pretrain_steps={2 * chain.trial.stages[0].spec.steps}"
+    return Outcome("no", f"{_lost(ends)}; {goal}{tried}", slower if knew else learn_first)
 
 
-def _together(outcomes: Sequence[Outcome], chains: Sequence[Chain]) -> Outcome:
-    """One answer for several trials: the best of those that did not arrive says how to go on."""
-    arrived = [chain for chain, outcome in zip(chains, outcomes, strict=True) if outcome.answer == "yes"]
-    ends = sorted(chain.standing[-1].manifest.metrics.exact_match for chain in arrived)
+def _together(chains: Sequence[Chain], outcomes: Sequence[Outcome]) -> Outcome:
+    """Return one answer for several trials: the best of those that fell short says how to go on."""
+    by_end = sorted(zip(chains, outcomes, strict=True), key=lambda pair: _last_exact_match(pair[0]), reverse=True)
+    arrived = [_last_exact_match(chain) for chain, outcome in by_end if outcome.answer == "yes"]
+    not_yet = [outcome for _, outcome in by_end if outcome.answer == "not yet"]
+    no = [outcome for _, outcome in by_end if outcome.answer == "no"]
     parts = []
-    if ends:
-        total = chains[0].trial.stages[0].spec.total_tokens
-        parts.append(f"exact match {labels.exact(ends[0])} to {labels.exact(ends[-1])} with all {total} tokens removed")
-    short = {"not yet": [o for o in outcomes if o.answer == "not yet"], "no": [o for o in outcomes if o.answer == "no"]}
-    for answer, of_it in short.items():
-        if of_it:
-            parts.append(f"{len(of_it)} {answer} ({of_it[0].detail})")
-    missed = short["not yet"] or short["no"]
+    if arrived:
+        best, worst, total = labels.exact(arrived[0]), labels.exact(arrived[-1]), _ends(chains[0])[-1].total_tokens
+        span = best if best == worst else f"{worst} to {best}"
+        parts.append(f"exact match {span} with all {total} CoT tokens removed")
+    for short, words in ((not_yet, "not yet"), (no, "did not")):
+        if short:
+            of_all = len(short) == len(outcomes)
+            number = labels.count(len(short), "trial") if of_all else f"{len(short)} {words}"
+            parts.append(f"{number}, {'the best of them ' * (len(short) > 1)}{short[0].detail}")
+    short = not_yet or no
     return Outcome(
-        "yes" if not missed else "not yet" if short["not yet"] else "no",
+        short[0].answer if short else "yes",
         "; ".join(parts),
-        missed[0].command if missed else "",
+        short[0].command if short else "",
         arrived=len(arrived),
         trials=len(outcomes),
     )
 
 
-def _removed(attempt: Attempt) -> str:
-    metrics = attempt.manifest.metrics
-    if metrics.removed_tokens == metrics.total_tokens:
-        return f"all {metrics.total_tokens} CoT tokens removed"
-    return f"{metrics.removed_tokens} of {metrics.total_tokens} CoT tokens removed"
+def _ends(chain: Chain) -> list[StageMetrics]:
+    """Return what was measured at the end of the standing stages, but for those whose model does not answer alone."""
+    return [attempt.manifest.metrics for attempt in chain.standing if attempt.stage.spec.answers]
+
+
+def _last_exact_match(chain: Chain) -> float:
+    ends = _ends(chain)
+    return ends[-1].exact_match if ends else 0.0
+
+
+def _with(end: StageMetrics) -> str:
+    """Return exact match and removed tokens in words."""
+    every = end.removed_tokens == end.total_tokens
+    removed = f"all {end.total_tokens}" if every else f"{end.removed_tokens} of {end.total_tokens}"
+    return f"{labels.exact(end.exact_match)} with {removed} CoT tokens removed"
 
 
 def _still_rises(before: StageMetrics, last: StageMetrics) -> bool:
-    """Whether the last stage was better than the one before it, by its loss or beyond the noise of its accuracy."""
+    """Return whether a stage was better than the one before it, by its loss or beyond the noise of its accuracy."""
     share = last.exact_match
     noise = NOISE * math.sqrt(share * (1 - share) / last.examples)
     return last.validation_loss <= FALLS * before.validation_loss or share - before.exact_match > noise
 
 
-def _lost(answering: Sequence[Attempt]) -> str:
-    """Where the trial was lost: the first stage after the last one that got half of the answers right."""
-    right = [i for i, attempt in enumerate(answering) if attempt.manifest.metrics.exact_match >= HALF]
+def _lost(ends: Sequence[StageMetrics]) -> str:
+    """Say where a trial was lost: after the last stage that got half of the answers right."""
+    right = [number for number, end in enumerate(ends) if end.exact_match >= HALF]
     if not right:
-        return "it never got half of the answers right, not with its whole CoT either"
-    known = answering[right[-1]]
-    if right[-1] + 1 == len(answering):
-        return f"{labels.exact(known.manifest.metrics.exact_match)} with {_removed(known)}, and no further"
-    lost = answering[right[-1] + 1]
-    return (
-        f"lost with {_removed(lost)}: {labels.exact(lost.manifest.metrics.exact_match)} there, "
-        f"{labels.exact(known.manifest.metrics.exact_match)} with {known.manifest.metrics.removed_tokens}"
-    )
-
-
-def _tried(chain: Chain) -> str:
-    if not chain.restarts:
-        return ""
-    return f"; tried: {labels.count(chain.restarts, 'restart')}, the last {chain.failures[-1].then}"
-
-
-def _longer(chain: Chain) -> str:
-    """The command that consolidates twice as long. Stages before the cooldown are adopted."""
-    stages = chain.trial.job.schedule.consolidation_stages
-    return f"stepwise run {chain.trial.job.name} schedule.consolidation_stages={max(2, 2 * stages)}"
-
-
-def _slower(chain: Chain) -> str:
-    """The command that removes at half the pace. Stages before the first removal are adopted."""
-    pace = chain.trial.job.schedule.tokens_per_stage / 2
-    return f"stepwise run {chain.trial.job.name} schedule.tokens_per_stage={pace:g}"
+        return "never half of the answers right, not with the whole CoT either"
+    known = ends[right[-1]]
+    if known is ends[-1]:
+        return f"{_with(known)}, and no further"
+    return f"lost: {_with(ends[right[-1] + 1])}, {labels.exact(known.exact_match)} with {known.removed_tokens}"

@@ -1,19 +1,19 @@
-"""When a configuration stops early: successive halving along removed tokens, of those that stay behind.
+"""Stops configurations of a search early: successive halving along removed tokens.
 
-What is compared is the validation loss, not exact match. While tokens go, the exact match of a small
-model is near zero for every configuration and comes back only when the last token is gone; the loss
-over the tokens that are left to write tells even then who learns.
+The validation loss is compared, not exact match. While tokens go, the exact match of a small model is near zero
+for every configuration and comes back only when the last token is gone. Even then the loss over the tokens that
+are left to write tells which configuration learns.
 
-What is comparable: two configurations at the same number of removed tokens, each at the end of the
-stage whose last removal led there. That is just before its next removal (after the last one: at the end of
-the stage that removed it), so each is as recovered as its own schedule lets it be, and nobody is measured
-between a removal and its recovery. Pretraining and consolidation stages are never compared. Rungs are the
-counts at which every configuration ends such a stage; a configuration is on a rung once all its seeds are.
+Two configurations are compared at the same number of removed tokens, each at the end of the stage whose last
+removal led there. That is just before its next removal (after the last one: at the end of the stage that removed
+it). So each is as recovered as its own schedule lets it be, and none is measured between a removal and its
+recovery. Pretraining and consolidation stages are never compared. Rungs are the counts at which every
+configuration ends such a stage; a configuration is on a rung once all its seeds are.
 
-Who stops: at each rung the best third of those on it set the bar. A configuration is behind if its mean loss
-is more than a tenth above the bar; a loss that is not finite is behind everyone, and a tie is not behind.
-It stops when it was behind at two or more rungs and at every one so far: once level with the best third, it is
-never stopped. With fewer than three configurations on a rung nobody is behind.
+At each rung the best third of the configurations on it set the bar. A configuration is behind if its mean loss is
+more than a tenth above the bar. A loss that is not finite is behind all others, and a tie is not behind. A
+configuration stops when it was behind at two or more rungs and at every one so far: once level with the best
+third, it is never stopped. With fewer than three configurations on a rung none is behind.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orchestrator.config import Job
-from orchestrator.plan import Plan, PlannedStage, Trial
+from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import Settings, symbols
 from orchestrator.store import StageStore, plan_for, pruned_trials
 from orchestrator.trials.chain import standing_manifests
 from orchestrator.trials.walk import replay_all
 
 ETA = 3
-"""One in so many sets the bar."""
+"""The share of configurations that set the bar is one in so many."""
 FEWEST = 3
-"""Configurations that must be on a rung before anyone is behind."""
+"""The configurations that must be on a rung before one can be behind."""
 MARGIN = 0.1
-"""How much above the bar a loss may be."""
+"""The share by which a loss may be above the bar."""
 PATIENCE = 2
-"""Rungs that must agree."""
+"""The rungs that must agree."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,16 @@ class Rung:
         return sorted(map(_worst_if_not_finite, self.losses.values()))[max(1, len(self.losses) // ETA) - 1]
 
     def behind(self, settings: Settings) -> bool:
+        """Return whether a configuration is too far above the bar."""
         if len(self.losses) < FEWEST:
             return False
         return _worst_if_not_finite(self.losses[settings]) > self.bar * (1 + MARGIN)
 
 
 def rungs(plan: Plan, loss_of: Mapping[str, float]) -> tuple[Rung, ...]:
-    """The rungs that were reached so far, fewest tokens first. ``loss_of``: validation loss by stage key."""
+    """Return the rungs that were reached so far, fewest tokens first. ``loss_of``: validation loss by stage key."""
     compared = {
-        settings: [{stage.spec.removed_to: stage.key for stage in trial.stages if _removes(stage)} for trial in trials]
+        settings: [{s.spec.removed_to: s.key for s in trial.stages if s.spec.removals} for trial in trials]
         for settings, trials in plan.groups.items()
     }
     common = set.intersection(*(set(seed) for seeds in compared.values() for seed in seeds)) if compared else set()
@@ -78,7 +79,7 @@ def rungs(plan: Plan, loss_of: Mapping[str, float]) -> tuple[Rung, ...]:
 
 
 def reason_to_stop(settings: Settings, reached: Sequence[Rung]) -> str | None:
-    """Why a configuration should not go on, or None if it should."""
+    """Return why a configuration should not go on, or None if it should."""
     own = [rung for rung in reached if settings in rung.losses]
     if len(own) < PATIENCE or not all(rung.behind(settings) for rung in own):
         return None
@@ -89,16 +90,12 @@ def reason_to_stop(settings: Settings, reached: Sequence[Rung]) -> str | None:
     )
 
 
-def _removes(stage: PlannedStage) -> bool:
-    return bool(stage.spec.removals)
-
-
 def _worst_if_not_finite(loss: float) -> float:
     return loss if math.isfinite(loss) else math.inf
 
 
 def reason_to_prune(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> str | None:
-    """Why a trial should not go on, or None if it should. A reason holds for all seeds of a configuration."""
+    """Return why a trial should not go on, or None if it should. A reason holds for all seeds of a configuration."""
     if job.search is None or not job.search.prune or trial.method != "stepwise":
         return None
     plan = plan_for(job, store, total_tokens)
@@ -109,7 +106,7 @@ def reason_to_prune(job: Job, total_tokens: int, trial: Trial, store: StageStore
 
 
 def _losses(plan: Plan, store: StageStore) -> dict[str, float]:
-    """By planned stage: of what stands in its place; infinite where a trial gave up."""
+    """Return the loss of the stage that stands in the place of each planned one; infinite where a trial gave up."""
     chains = replay_all(plan, store)
     stopped = (chain.trial.stages[len(chain.standing)].key for chain in chains if chain.given_up)
     passed = {key: manifest.metrics.validation_loss for key, manifest in standing_manifests(chains).items()}

@@ -22,34 +22,52 @@ class Standing:
     value: float | None
     """The objective over all its seeds; None while one of them is unfinished."""
     pruned: bool
-    """A seed was stopped early; the value counts what it did not reach as nothing."""
+    """True if a seed was stopped early; the value counts what it did not reach as nothing."""
 
 
 def standings(plan: Plan, points: Iterable[FrontierPoint], pruned: Container[str]) -> tuple[Standing, ...]:
-    """Every configuration of a search, best first, unfinished ones last. ``pruned``: names of stopped trials."""
+    """Return every configuration of a search, best first, unfinished ones last. ``pruned``: names of stopped trials."""
     if plan.job.search is None:
         return ()
     of_trial: dict[str, list[FrontierPoint]] = {}
     for point in points:
         of_trial.setdefault(point.trial, []).append(point)
-    unsorted = [_standing(plan.job.search, *group, of_trial, pruned) for group in plan.groups.items()]
+    search, unsorted = plan.job.search, []
+    for settings, trials in plan.groups.items():
+        values = [trial_value(search, trial, of_trial.get(trial.name, ()), trial.name in pruned) for trial in trials]
+        known = [value for value in values if value is not None]
+        value = None
+        if len(known) == len(values):
+            value = fmean(known) if search.aggregate == "mean" else min(known)
+        seeds, stopped = tuple(trial.seed for trial in trials), any(trial.name in pruned for trial in trials)
+        unsorted.append(Standing(settings, seeds, value, stopped))
     return tuple(sorted(unsorted, key=lambda s: (s.value is None, -(s.value or 0.0))))
 
 
 def trial_value(search: Search, trial: Trial, points: Sequence[FrontierPoint], pruned: bool) -> float | None:
-    """What one trial is worth: 0, the worst, if it gave up; None if it is unfinished."""
+    """Return the objective of one trial: 0, the worst, if it gave up; None if it is unfinished."""
     if not all(point.passed for point in points):
         return 0.0
     if len(points) < len(trial.stages) and not pruned:
         return None
     last_at = {point.removed_tokens: point.exact_match for point in points}
     if search.objective == "area":
-        return _area(last_at, trial.stages[0].spec.total_tokens)
+        return area(last_at, trial.stages[0].spec.total_tokens)
     return float(max((removed for removed, match in last_at.items() if match >= search.min_accuracy), default=0))
 
 
+def area(last_at: Mapping[int, float], total: int) -> float:
+    """Return the area under exact match over the share of removed tokens, by trapezoids: at most 1.
+
+    ``last_at``: exact match by removed tokens, of ``total``. What was not reached counts as nothing. A search ranks
+    by it, and MLflow has it as ``score/auc``.
+    """
+    trapezoids = ((b - a) * (at_a + at_b) / 2 for (a, at_a), (b, at_b) in pairwise(sorted(last_at.items())))
+    return sum(trapezoids) / total
+
+
 def best_line(plan: Plan, ranked: Sequence[Standing]) -> str:
-    """The winner in one sentence without a full stop, and how many are worth as much."""
+    """Return the winner in one sentence without a full stop, and how many are worth as much."""
     finished = [standing for standing in ranked if standing.value is not None]
     search = plan.job.search
     if search is None or not finished:
@@ -62,7 +80,7 @@ def best_line(plan: Plan, ranked: Sequence[Standing]) -> str:
 
 
 def value_words(search: Search, value: float | None) -> str:
-    """``area 0.71``, ``8 tokens removed at exact match 0.9``."""
+    """Return a value in words: ``area 0.710``, ``8 tokens removed at exact match 0.9``."""
     if value is None:
         return "unfinished"
     if search.objective == "area":
@@ -71,25 +89,5 @@ def value_words(search: Search, value: float | None) -> str:
 
 
 def of_configuration(plan: Plan, settings: Settings) -> Plan:
-    """The trials of one configuration, with the baselines that go with it."""
+    """Return the plan of one configuration's trials, with the baselines that go with it."""
     return replace(plan, trials=tuple(trial for trial in plan.trials if set(trial.settings) <= set(settings)))
-
-
-def _standing(
-    search: Search,
-    settings: Settings,
-    trials: Sequence[Trial],
-    points: Mapping[str, Sequence[FrontierPoint]],
-    pruned: Container[str],
-) -> Standing:
-    values = [trial_value(search, t, points.get(t.name, ()), t.name in pruned) for t in trials]
-    known = [value for value in values if value is not None]
-    together = (fmean(known) if search.aggregate == "mean" else min(known)) if len(known) == len(values) else None
-    return Standing(settings, tuple(t.seed for t in trials), together, any(t.name in pruned for t in trials))
-
-
-def _area(last_at: Mapping[int, float], total: int) -> float:
-    """By trapezoids, over all of the CoT; what was not reached counts as nothing."""
-    reached = sorted(last_at.items())
-    trapezoids = ((b - a) * (at_a + at_b) / 2 for (a, at_a), (b, at_b) in pairwise(reached))
-    return sum(trapezoids) / total

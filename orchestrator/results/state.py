@@ -1,4 +1,4 @@
-"""Where a job stands, from the store alone: for any terminal, whether or not anything runs."""
+"""The state of a job, from the store alone: for any terminal, whether or not anything runs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from orchestrator.trials.chain import Chain
 from orchestrator.trials.progress import ProgressFile, TrialProgress
 from orchestrator.trials.walk import replay_all
 
+StateWord = Literal["done", "gave up", "pruned", "training", "waiting"]
+
 
 class TrialState(Record):
     """A trial of a job."""
@@ -22,7 +24,7 @@ class TrialState(Record):
     trial: str
     method: str
     seed: int
-    state: Literal["done", "gave up", "pruned", "training", "waiting"]
+    state: StateWord
     stages_done: int
     stages: int
     removed_tokens: int
@@ -33,13 +35,13 @@ class TrialState(Record):
     steps: int
     seconds_left: float | None
     quiet_seconds: float | None = None
-    """Of a trial in training that has shown no step for too long."""
+    """The seconds since the last step of a trial in training, if they are too many."""
 
 
 class JobState(Record):
     """A job and all its trials, as `stepwise status --json` gives them.
 
-    ``unfinished``: something is left to do and nobody does it.
+    ``unfinished``: something is left to do and no process does it.
     """
 
     job: str
@@ -49,13 +51,13 @@ class JobState(Record):
 
     @property
     def words(self) -> str:
-        """The state, with what Optuna has yet to name."""
+        """The state, with the number of configurations that Optuna has yet to name."""
         left = self.configurations_to_propose
         return f"{self.state}, {count(left, 'configuration')} to propose" if left else self.state
 
 
 def job_state(job: str, store: StageStore) -> JobState:
-    """A job as the store knows it. Raises ``InputError`` if no job of this name ran on the store."""
+    """Return a job as the store knows it. Raises ``InputError`` if no job of this name ran on the store."""
     plan = saved_plan(job, store)
     if plan is None:
         found = f"no job named {job} ran on this store"
@@ -76,7 +78,7 @@ def job_state(job: str, store: StageStore) -> JobState:
 
 
 def _progress(chain: Chain, store: StageStore) -> TrialProgress | None:
-    """Of a trial that a live process is at. A claim is held as long as its process lives."""
+    """Return the progress of a trial that a live process is at: a claim is held as long as its process lives."""
     if chain.next is None or not store.claimed(chain.next.key):
         return None
     progress = ProgressFile(store.root, chain.trial.job.name, chain.trial.name).read()
@@ -104,7 +106,7 @@ def _state(row: TrialStatus) -> TrialState:
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """Where a trial stands, as the store tells it."""
+    """A trial's place on its way, as the store tells it."""
 
     chain: Chain
     progress: TrialProgress | None
@@ -115,7 +117,7 @@ class TrialStatus:
         return self.chain.trial
 
     @property
-    def state(self) -> str:
+    def state(self) -> StateWord:
         if self.pruned:
             return "pruned"
         if self.chain.given_up:
@@ -131,7 +133,7 @@ class TrialStatus:
 
     @property
     def removed_tokens(self) -> int:
-        """Scheduled for removal now, or where the trial stands."""
+        """The tokens scheduled for removal now, else those of the last stage that stands."""
         if self.progress:
             return self.progress.removed_tokens
         return self.metrics.removed_tokens if self.metrics else 0
@@ -142,7 +144,7 @@ class TrialStatus:
 
     @property
     def steps(self) -> int:
-        """To the end, if the stages to come go as planned."""
+        """The steps to the end, if the stages to come go as planned."""
         to_come = self.trial.stages[len(self.chain.standing) :]
         planned = sum(stage.spec.steps for stage in to_come)
         if self.chain.next:
@@ -157,7 +159,7 @@ class TrialStatus:
 
     @property
     def quiet_seconds(self) -> float | None:
-        """How long a trial in training has shown no step, if that is too long."""
-        if self.state != "training":
+        """The seconds since the last step of a trial in training, if they are too many."""
+        if self.state != "training" or not self.progress or not self.chain.next:
             return None
         return self.progress.quiet_seconds(self.chain.next.spec.steps, time.time())

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from orchestrator.config import Method
 from orchestrator.method.stage import RemovalPoint, Verdict
-from orchestrator.plan import Trial
 from orchestrator.plan.grid import symbols
 from orchestrator.results.frontier import FrontierPoint
-from orchestrator.trials.chain import Attempt, Chain
+from orchestrator.trials.chain import Chain
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class TrialPoints:
 
     stages: tuple[FrontierPoint, ...]
     restarts: int
-    """So far, also one whose next attempt is not committed yet."""
+    """The restarts so far, also one whose next attempt is not committed yet."""
 
     @property
     def last(self) -> FrontierPoint:
@@ -32,12 +31,12 @@ class TrialPoints:
 
     @property
     def verdict(self) -> Verdict:
-        """On the last stage, passed or not."""
+        """The verdict on the last stage, passed or not."""
         return self.stages[-1].verdict
 
     @property
     def seconds(self) -> float:
-        """Training and evaluating all its stages."""
+        """The seconds of training and evaluating all its stages."""
         return sum(stage.seconds for stage in self.stages)
 
     @property
@@ -46,12 +45,12 @@ class TrialPoints:
 
     @property
     def settings(self) -> str:
-        """What the search set, in short."""
+        """The values that the search set, in short."""
         return symbols(tuple(self.last.settings.items()))
 
     @property
     def curve(self) -> tuple[FrontierPoint, ...]:
-        """What the trial stands for: a baseline's last stage, else the last one at each removed count.
+        """The stages that the trial is judged by: a baseline's last one, else the last one at each removed count.
 
         Empty where none passed.
         """
@@ -61,13 +60,13 @@ class TrialPoints:
 
     @property
     def earlier(self) -> tuple[FrontierPoint, ...]:
-        """Stages that a later one at the same removed count takes the place of: the recovery."""
+        """The stages that a later one at the same removed count takes the place of: the recovery."""
         kept = {point.stage for point in self.curve}
         return tuple(p for p in self.passed if p.stage not in kept and self.method == "stepwise")
 
 
 def by_trial(points: Iterable[FrontierPoint], chains: Iterable[Chain]) -> tuple[TrialPoints, ...]:
-    """The trials that have points, in plan order."""
+    """Return the trials that have points, in plan order."""
     restarts = {chain.trial.name: chain.restarts for chain in chains}
     stages: dict[str, list[FrontierPoint]] = {}
     for point in points:
@@ -76,7 +75,7 @@ def by_trial(points: Iterable[FrontierPoint], chains: Iterable[Chain]) -> tuple[
 
 
 def removals(chains: Iterable[Chain]) -> dict[str, tuple[RemovalPoint, ...]]:
-    """Of every trial, the exact match right after each removal in the stages that stand."""
+    """Return the exact match right after each removal in the stages that stand, by trial."""
     return {
         chain.trial.name: tuple(removal for tried in chain.standing for removal in tried.manifest.metrics.after_removal)
         for chain in chains
@@ -95,26 +94,28 @@ class FailedAttempt:
     then: str
     removed_tokens: int
     exact_match: float | None
-    """In the last spot check; None where there was none."""
+    """The exact match of the last spot check; None where there was none."""
     steps: int
 
 
 def failed_attempts(chains: Iterable[Chain]) -> tuple[FailedAttempt, ...]:
-    """Those of every trial, in order."""
-    return tuple(_failed(chain.trial, tried) for chain in chains for tried in chain.failures)
-
-
-def _failed(trial: Trial, tried: Attempt) -> FailedAttempt:
-    metrics = tried.manifest.metrics
-    last = metrics.blocks[-1] if metrics.blocks else None
-    return FailedAttempt(
-        trial=trial.name,
-        method=trial.method,
-        stage=tried.stage.index,
-        verdict=tried.manifest.verdict,
-        why=tried.manifest.reason,
-        then=tried.then,
-        removed_tokens=last.removed_tokens if last else metrics.removed_tokens,
-        exact_match=last.probe_exact_match if last else None,
-        steps=tried.steps,
-    )
+    """Return those of every trial, in order."""
+    found = []
+    for chain in chains:
+        for attempt in chain.failures:
+            metrics = attempt.manifest.metrics
+            last_check = metrics.blocks[-1] if metrics.blocks else None
+            found.append(
+                FailedAttempt(
+                    trial=chain.trial.name,
+                    method=chain.trial.method,
+                    stage=attempt.stage.index,
+                    verdict=attempt.manifest.verdict,
+                    why=attempt.manifest.reason,
+                    then=attempt.then,
+                    removed_tokens=last_check.removed_tokens if last_check else metrics.removed_tokens,
+                    exact_match=last_check.probe_exact_match if last_check else None,
+                    steps=attempt.steps,
+                )
+            )
+    return tuple(found)

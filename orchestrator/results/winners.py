@@ -15,7 +15,7 @@ Model = frozenset[tuple[str, Scalar]]
 
 
 def full_cot_rates(points: Iterable[FrontierPoint]) -> dict[Model, float]:
-    """By model, examples per second of writing the whole CoT, where such a stage is committed."""
+    """Return the examples per second of writing the whole CoT, by model, where such a stage is committed."""
     rates: dict[Model, list[float]] = {}
     for point in points:
         if point.passed and not point.removed_tokens:
@@ -24,7 +24,10 @@ def full_cot_rates(points: Iterable[FrontierPoint]) -> dict[Model, float]:
 
 
 def winners(points: Sequence[FrontierPoint]) -> dict[str, FrontierPoint]:
-    """By name: the most accurate stepwise model that writes no CoT, and the one at twice the speed of writing all."""
+    """Return two stepwise models by name, each the most accurate of its kind.
+
+    ``IMPLICIT`` writes no CoT; ``FAST`` is at least twice as fast as writing the whole CoT.
+    """
     stepwise = [point for point in points if point.method == "stepwise" and point.passed]
     bases = full_cot_rates(points)
     fast = [p for p in stepwise if p.examples_per_second >= FAST_FACTOR * bases.get(p.model, math.inf)]
@@ -36,5 +39,5 @@ def winners(points: Sequence[FrontierPoint]) -> dict[str, FrontierPoint]:
 
 
 def _best(points: Iterable[FrontierPoint]) -> FrontierPoint | None:
-    """The most accurate; of equals the one that writes least, then the latest."""
+    """Return the most accurate; of equals the one that writes least, then the latest."""
     return max(points, key=lambda point: (point.exact_match, -point.generated_tokens, point.step), default=None)

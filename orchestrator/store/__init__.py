@@ -1,7 +1,7 @@
 """The store: the only state. Commit, adopt, verify; files only, no decisions."""
 
 from orchestrator.store.claims import Claim
-from orchestrator.store.folders import job_folder, sweep
+from orchestrator.store.folders import inside, job_folder, read_record, sweep
 from orchestrator.store.jobs import (
     check_fork_name,
     is_fork,
@@ -26,6 +26,7 @@ __all__ = [
     "Snapshots",
     "StageStore",
     "check_fork_name",
+    "inside",
     "is_fork",
     "job_folder",
     "jobs_like",
@@ -33,6 +34,7 @@ __all__ = [
     "plan_for",
     "proposals",
     "pruned_trials",
+    "read_record",
     "record_proposal",
     "record_pruned",
     "save_fork",

@@ -25,7 +25,7 @@ class Claim:
 
 def claim(path: Path) -> Claim | None:
     """Claim what ``path`` stands for, or None while somebody else holds it."""
-    handle = os.open(path, os.O_CREAT | os.O_WRONLY)
+    handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -41,7 +41,7 @@ def claim(path: Path) -> Claim | None:
 def held(path: Path) -> bool:
     """Whether somebody holds the claim. Whoever wants it at this very moment has to try again."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import Problem, StoreError
 from orchestrator.failpoints import failpoint
+from orchestrator.shown import command
 from orchestrator.store.stages import StageStore
 
 
@@ -43,7 +44,7 @@ def check_store(store: StageStore, *, repair: bool) -> StoreCheck:
     done = "removed" if repair else "found"
     lines.append(f"{good} stages verified, {damaged} damaged stages {done}, {leftovers} leftovers {done}")
     if (damaged or leftovers) and not repair:
-        lines.append(f"next: stepwise fsck --repair --store {store.root}")
+        lines.append(f"next: {command('fsck', '--repair', '--store', store.root)}")
     elif damaged:
         lines.append("next: run the job again; it trains what was removed")
     return StoreCheck(tuple(lines), sound=repair or not (damaged or foreign))

@@ -11,15 +11,16 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from orchestrator.config import NAME, Job
+from orchestrator.config import NAME, ExampleSource, Job, placed
 from orchestrator.errors import InputError, Problem, StoreError, first_line
 from orchestrator.files import replace_file
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan, build_plan, read_chain
+from orchestrator.plan import Content, Plan, build_plan, read_chain
 from orchestrator.plan.fork import chain_plan
-from orchestrator.store.folders import job_folder
+from orchestrator.store.folders import job_folder, read_record
 from orchestrator.store.searches import proposals
 from orchestrator.store.stages import StageStore
+from orchestrator.tasks import make_task
 
 
 class SavedJob(Record):
@@ -29,8 +30,12 @@ class SavedJob(Record):
 
     job: Job
     total_tokens: int
+    read: Content | None = None
+    """What its examples and model were, whatever their files hold now, and wherever they are."""
+    question: str = ""
+    """One that its validation examples ask, for the card of an exported model; of a task that is read."""
     content: dict[str, Any] = Field(default_factory=dict)
-    """What its examples and model were, whatever their files hold now."""
+    """Of a job that an older version saved: what there is of ``read``."""
     chains: tuple[tuple[str, ...], ...] = ()
     """The keys of every trial's stages as they were planned with that."""
     added_seeds: tuple[int, ...] = ()
@@ -38,10 +43,16 @@ class SavedJob(Record):
     chain: tuple[dict[str, Any], ...] = ()
     """Of a fork: the identities of its stages, which its job alone does not say."""
 
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What says which examples, and which model, its stages are made of."""
+        return self.read.document(self.job) if self.read else self.content
+
     def plan(self, store: StageStore) -> Plan:
+        """The plan as it was made; what an older version saved reads the data again. Raises ``InputError``."""
         if self.chain:
-            return chain_plan(self.job, self.total_tokens, read_chain(self.chain))
-        return build_plan(self.job, self.total_tokens, proposals(self.job, store.root))
+            return chain_plan(self.job, self.total_tokens, read_chain(self.chain), self.read)
+        return build_plan(self.job, self.total_tokens, proposals(self.job, store.root), self.read)
 
 
 def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -> None:
@@ -50,7 +61,12 @@ def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -
     added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
     chains = tuple(tuple(stage.key for stage in trial.stages) for trial in plan.trials)
     saved = SavedJob(
-        job=plan.job, total_tokens=plan.total_tokens, content=plan.content, chains=chains, added_seeds=added
+        job=plan.job,
+        total_tokens=plan.total_tokens,
+        read=plan.content,
+        question=_question(plan.job),
+        chains=chains,
+        added_seeds=added,
     )
     _write(file, saved)
 
@@ -67,20 +83,26 @@ def save_fork(plan: Plan, store: StageStore) -> None:
     """Remember a job that is one given chain. Raises ``InputError`` if its name means other work."""
     check_fork_name(plan, store)
     chain = tuple(stage.identity for stage in plan.trials[0].stages)
-    saved = SavedJob(job=plan.job, total_tokens=plan.total_tokens, chain=chain)
+    saved = SavedJob(
+        job=plan.job,
+        total_tokens=plan.total_tokens,
+        read=plan.content,
+        question=_question(plan.job),
+        chain=chain,
+    )
     _write(_file(store.root, plan.job.name), saved)
 
 
 def saved_plan(name: str, store: StageStore) -> Plan | None:
     """The plan of a job that was run on this store, by its name."""
     file = _file(store.root, name)
-    return _read(file).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
+    return _read(file, store).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
 
 
 def saved_job(name: str, store: StageStore) -> SavedJob | None:
     """A job as it was remembered, without a plan of it."""
     file = _file(store.root, name)
-    return _read(file) if file.exists() else None
+    return _read(file, store) if file.exists() else None
 
 
 def saved_names(store: StageStore) -> list[str]:
@@ -102,20 +124,20 @@ def jobs_like(name: str, store: StageStore) -> str:
 def is_fork(name: str, store: StageStore) -> bool:
     """Whether a saved job is one given chain."""
     file = _file(store.root, name)
-    return file.exists() and bool(_read(file).chain)
+    return file.exists() and bool(_read(file, store).chain)
 
 
 def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
     """The seeds that were added to a job's own."""
     file = _file(store.root, name)
-    return _read(file).added_seeds if file.exists() else ()
+    return _read(file, store).added_seeds if file.exists() else ()
 
 
 def saved_plans(store: StageStore) -> list[Plan]:
     """The plans of all jobs that were run on a store, by name; but of those whose data cannot be read from here."""
     plans = []
     for name in saved_names(store):
-        saved = _read(_file(store.root, name))
+        saved = _read(_file(store.root, name), store)
         with suppress(InputError):
             plans.append(saved.plan(store))
     return plans
@@ -126,13 +148,30 @@ def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Pl
 
     Without ``total_tokens``, as counted when it ran on this store; else with an estimate.
     """
-    file = _file(store.root, job.name)
-    saved = _read(file) if file.exists() else None
-    if saved:
-        job = job.model_copy(update={"seeds": tuple(dict.fromkeys((*job.seeds, *saved.added_seeds)))})
-        if total_tokens is None and (saved.job.task, saved.job.model) == (job.task, job.model):
-            total_tokens = saved.total_tokens
-    return build_plan(job, total_tokens, proposals(job, store.root))
+    saved = saved_job(job.name, store)
+    if saved is None:
+        return build_plan(job, total_tokens, proposals(job, store.root))
+    job = job.model_copy(update={"seeds": tuple(dict.fromkeys((*job.seeds, *saved.added_seeds)))})
+    content = _content(job, saved)
+    if total_tokens is None and saved.made_of == content.document(job):
+        total_tokens = saved.total_tokens
+    return build_plan(job, total_tokens, proposals(job, store.root), content)
+
+
+def _content(job: Job, saved: SavedJob) -> Content:
+    """What the job's data and model are; as remembered, if they are gone. Raises ``InputError``."""
+    try:
+        return Content.of(job)
+    except InputError:
+        if saved.read is None or (saved.job.task, saved.job.model) != (job.task, job.model):
+            raise
+        return saved.read
+
+
+def _question(job: Job) -> str:
+    if not isinstance(job.task, ExampleSource):
+        return ""
+    return next(iter(make_task(job.task).examples("validation"))).question
 
 
 def _write(file: Path, saved: SavedJob) -> None:
@@ -140,12 +179,14 @@ def _write(file: Path, saved: SavedJob) -> None:
 
 
 def _file(root: Path, name: str) -> Path:
-    return job_folder(root, name) / "job.json"
+    return job_folder(root, name, "job.json")
 
 
-def _read(file: Path) -> SavedJob:
+def _read(file: Path, store: StageStore) -> SavedJob:
     try:
-        return SavedJob.model_validate_json(file.read_bytes())
+        saved = SavedJob.model_validate_json(read_record(store.root, file))
+        # an older version saved paths as they were typed: from the folder that a command runs in
+        return saved if saved.read else saved.model_copy(update={"job": placed(saved.job)})
     except OSError as error:
         raise StoreError(Problem("STO005", str(file), f"cannot be read: {error.strerror}", "check it")) from None
     except ValidationError as error:

@@ -72,7 +72,7 @@ class Mirror:
                 self._push_stage(manifest)
             folder = job_folder(self.store.root, job)
             for path in (path for pattern in RECORDS for path in sorted(folder.glob(pattern))):
-                name, text = f"jobs/{job}/{path.relative_to(folder)}", path.read_text()
+                name, text = f"jobs/{job}/{path.relative_to(folder)}", path.read_text("utf-8")
                 if self._sent.get(name) != text:
                     self._put(name, text)
                     self._sent[name] = text

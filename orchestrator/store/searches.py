@@ -14,7 +14,7 @@ from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import Plan, Trial
 from orchestrator.plan.grid import Settings
-from orchestrator.store.folders import job_folder
+from orchestrator.store.folders import job_folder, read_record
 
 _NOT_SEARCHED = {"name", "seeds", "methods", "icot_kd", "resources", "tracking"}
 
@@ -25,11 +25,11 @@ def proposals(job: Job, root: Path) -> tuple[Settings, ...]:
         return ()
     file = _proposals_file(job, root)
     try:
-        recorded = json.loads(file.read_text())
+        recorded = json.loads(read_record(root, file))
         return tuple(tuple((str(field), value) for field, value in settings) for settings in recorded)
     except FileNotFoundError:
         return ()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         problem = Problem("STO006", str(file), f"not a list of proposals: {error}", "delete it to search anew")
         raise StoreError(problem) from None
 
@@ -63,14 +63,14 @@ def pruned_trials(plan: Plan, root: Path) -> dict[str, Pruned]:
 def _pruned(trial: Trial, root: Path) -> Pruned | None:
     """A record of another chain of the same name says nothing of this one."""
     try:
-        pruned = Pruned.model_validate_json(_pruned_file(trial, root).read_bytes())
+        pruned = Pruned.model_validate_json(read_record(root, _pruned_file(trial, root)))
     except (OSError, ValidationError):
         return None
     return pruned if pruned.chain == trial.stages[-1].key else None
 
 
 def _pruned_file(trial: Trial, root: Path) -> Path:
-    return job_folder(root, trial.job.name) / "pruned" / f"{trial.name}.json"
+    return job_folder(root, trial.job.name, "pruned", f"{trial.name}.json")
 
 
 def _proposals_file(job: Job, root: Path) -> Path:

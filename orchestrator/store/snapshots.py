@@ -21,6 +21,7 @@ from orchestrator.files import sha256, sync_folder, write_durably
 from orchestrator.identity import digest
 from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
+from orchestrator.store.folders import read_record
 from orchestrator.store.stages import SNAPSHOT, StageStore, StoredFile, remove
 
 STATE = "state.json"
@@ -44,7 +45,8 @@ class Snapshots:
     """The latest snapshot of one stage. ``circumstances``: what must be equal for equal numbers."""
 
     def __init__(self, store: StageStore, stage: PlannedStage, circumstances: dict[str, str]) -> None:
-        self.folder = store.stages / stage.key / SNAPSHOT
+        self.folder = store.place(stage.key) / SNAPSHOT
+        self._root = store.root
         self._identity, self._circumstances = stage.identity, circumstances
 
     def save(self, state: dict[str, Any], write: Callable[[Path], None]) -> None:
@@ -70,7 +72,7 @@ class Snapshots:
     def latest(self) -> tuple[dict[str, Any], Path] | None:
         """State and tensors of the snapshot, if there is one that can be gone on from."""
         try:
-            snapshot = Snapshot.model_validate_json((self.folder / STATE).read_bytes())
+            snapshot = Snapshot.model_validate_json(read_record(self._root, self.folder / STATE))
             path = self.folder / Path(snapshot.tensors.path).name
             whole = snapshot == snapshot.sealed() and sha256(path) == snapshot.tensors.sha256
         except (OSError, ValidationError):

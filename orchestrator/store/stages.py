@@ -33,6 +33,7 @@ from orchestrator.identity import digest, field_diff
 from orchestrator.method.stage import PASSED, Record, StageMetrics, Verdict
 from orchestrator.plan import PlannedStage
 from orchestrator.store.claims import Claim, claim, held
+from orchestrator.store.folders import inside, read_record
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -85,7 +86,7 @@ class StageStore:
 
     def claim(self, key: str) -> Claim | None:
         """Take a stage on, or None while another live process does."""
-        folder = self.stages / key
+        folder = self.place(key)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return claim(folder / CLAIM)
@@ -98,7 +99,7 @@ class StageStore:
 
     def begin(self, key: str) -> Path:
         """A new, empty folder for one attempt of a stage. Raises ``StoreError``."""
-        attempt = self.stages / key / uuid.uuid4().hex[:12]
+        attempt = self.place(key) / uuid.uuid4().hex[:12]
         with self.writing(attempt):
             attempt.mkdir(parents=True)
             for folder in (self.stages, self.root, self.root.parent):
@@ -196,7 +197,7 @@ class StageStore:
             state = path.stat()
             file = state.st_ino, state.st_mtime_ns, state.st_size
             if key not in self._known or self._known[key][0] != file:
-                self._known[key] = file, parsed(path.read_bytes(), str(path), key)
+                self._known[key] = file, parsed(read_record(self.root, path), str(path), key)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -231,10 +232,14 @@ class StageStore:
             found = f"names a file that cannot be read: {error}"
             return [Problem("CKP010", str(self._manifest(manifest.key)), found, _REPAIR)]
 
+    def place(self, key: str) -> Path:
+        """Return the folder of a stage. Raises ``StoreError`` if it is a link that leads out of the store."""
+        return inside(self.root, self.stages / key)
+
     def stage_keys(self) -> list[str]:
         """Every stage that has a folder, committed or not. A folder of another name is not ours to look at."""
         folders = self.stages.iterdir() if self.stages.is_dir() else ()
-        return sorted(p.name for p in folders if p.is_dir() and KEY.fullmatch(p.name))
+        return sorted(p.name for p in folders if KEY.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
 
     def foreign(self, key: str) -> list[Path]:
         """What lies among a committed stage's files and is none of them."""
@@ -264,7 +269,7 @@ class StageStore:
     def _unnamed(self, key: str) -> list[Path]:
         manifest = self.read(key)
         kept = {MANIFEST, manifest.attempt, CLAIM} if manifest else {SNAPSHOT, CLAIM}
-        return sorted(path for path in (self.stages / key).iterdir() if path.name not in kept)
+        return sorted(path for path in self.place(key).iterdir() if path.name not in kept)
 
     def _foreign(self, manifest: Manifest) -> list[Path]:
         folder = self.folder(manifest)
@@ -274,13 +279,14 @@ class StageStore:
 
     def empty(self, key: str) -> bool:
         """Whether nothing was ever kept of a stage."""
-        return {path.name for path in (self.stages / key).iterdir()} <= {CLAIM}
+        return {path.name for path in self.place(key).iterdir()} <= {CLAIM}
 
     def forget(self, key: str) -> None:
         """Remove a stage, its manifest first; the next run trains it again."""
-        remove(self._manifest(key))
+        folder = self.place(key)
+        remove(folder / MANIFEST)
         failpoint("forget.manifest")
-        shutil.rmtree(self.stages / key)
+        shutil.rmtree(folder)
         failpoint("forget.done")
 
     def _stands(self, attempt: Path) -> bool:
@@ -344,7 +350,7 @@ def number_versions() -> dict[str, str]:
     """What the last bits of a stage's numbers depend on: libraries, and the source of ``method/`` with its folders."""
     sources = sorted(Path(method.__file__).parent.rglob("*.py"))
     libraries = {name: version(name) for name in NUMERIC if find_spec(name)}
-    return {**libraries, "method": digest([path.read_text() for path in sources])[:12]}
+    return {**libraries, "method": digest([path.read_text("utf-8") for path in sources])[:12]}
 
 
 def unwritten(path: Path, error: OSError | SafetensorError) -> Problem:

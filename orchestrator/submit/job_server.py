@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.config import Cluster
+from orchestrator.environment import PROXIES, set_here
 from orchestrator.errors import InputError, Problem, StepwiseError, first_line
 from orchestrator.identity import digest
 from orchestrator.ray.access import TIMEOUT_SECONDS, check_asks_for_token, document, token
@@ -186,7 +187,7 @@ def _answering(address: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        found = f"does not answer ({type(error).__name__})"
+        found = f"does not answer ({type(error).__name__}){set_here(*PROXIES)}"
         raise Unreachable(Problem("CLU007", address, found, "is its tunnel open, does it run?")) from None
     except RuntimeError as error:
         fix = "`ray status` on the head node says how it is"

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job
+from orchestrator.config import Cluster, Job, MultiplicationTask, PretrainedModel, load_job, read_job
 from orchestrator.errors import INTERRUPTED, InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.labels import count
 from orchestrator.plan import build_plan
 from orchestrator.report.terminal.states import state_table
 from orchestrator.results.state import JobState, job_state
+from orchestrator.shown import command, visible_log
 from orchestrator.store import StageStore, saved_plan
 from orchestrator.submit.job_server import JobServer, Submission, Unreachable
 
@@ -34,7 +35,7 @@ def submit_job(
     """Ship a job to a cluster and run it there. A search that runs already is left running. Returns the exit code."""
     job = load_job(path, overrides)
     plan = build_plan(job)  # what cannot be planned is not sent
-    _refuse_relative(job)
+    _refuse_relative(read_job(path, overrides))
     words = ["run", path.name, *overrides, "--store", cluster.store, "--address", "auto"]
     words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated + ["--accept-drift"] * accept_drift
     server = JobServer.connect(cluster)
@@ -45,12 +46,12 @@ def submit_job(
         raise InputError(Problem("CLU012", cluster.address, found, "`stepwise stop` it first"))
     if dry_run:
         console.print(f"{job.name}: {count(len(plan.trials), 'trial')}. {cluster.address} would run:")
-        console.print(" ".join(("stepwise", *words)))
+        console.print(command(*words))
         return DONE
     name = running[-1].id if running else server.submit(job.name, work, words, path)
     console.print(f"{job.name} {'runs already' if running else 'is submitted'}: {name}")
     console.print(f"Ray      {server.page(name)}")
-    console.print(f"MLflow   {job.tracking.uri or f'stepwise ui --store {cluster.store}'}")
+    console.print(f"MLflow   {job.tracking.uri or command('ui', '--store', cluster.store)}")
     console.print(f"store    {cluster.store}")
     return DONE
 
@@ -94,7 +95,7 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
     console.print(f"{job}: {state.words}; store {root}")
     console.print(state_table(state))
     if state.state == "unfinished" and not (latest and latest.alive):
-        again = "submit it again to go on" if cluster else f"`stepwise run {job} --store {root}` goes on"
+        again = "submit it again to go on" if cluster else f"`{command('run', job, '--store', root)}` goes on"
         console.print(f"nothing trains: a command that just began, or none; {again}")
     return DONE
 
@@ -104,10 +105,10 @@ def show_logs(job: str, cluster: Cluster, *, follow: bool) -> int:
     server = JobServer.connect(cluster)
     latest = _latest(server, job)
     if not follow:
-        sys.stdout.write(server.logs(latest.id))
+        sys.stdout.write(visible_log(server.logs(latest.id)))
         return DONE
     for text in server.follow(latest.id):
-        sys.stdout.write(text)
+        sys.stdout.write(visible_log(text))
         sys.stdout.flush()
     ended = server.wait(latest.id, 10)
     if ended.status == "STOPPED":

@@ -7,6 +7,7 @@ timestamps, so sending it again changes nothing, and a server that was down is s
 from orchestrator.tracking.follower import BackgroundTracker
 from orchestrator.tracking.server import default_uri, frontier_url, ui_command, ui_environment
 from orchestrator.tracking.tracker import Tracker, experiment_name
+from orchestrator.tracking.variables import unused_uri
 
 __all__ = [
     "BackgroundTracker",
@@ -16,4 +17,5 @@ __all__ = [
     "frontier_url",
     "ui_command",
     "ui_environment",
+    "unused_uri",
 ]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from orchestrator.identity import digest
+from orchestrator.shown import markdown
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.trials.chain import Attempt, Chain
 
@@ -51,7 +52,7 @@ def _record(trial_uid: str, name: str, chain: Chain, tried: Attempt) -> RunRecor
             "stepwise.verdict": manifest.verdict,
             "stepwise.reason": manifest.reason,
             "stepwise.answer": tried.then,
-            "mlflow.note.content": failure_line(tried),
+            "mlflow.note.content": markdown(failure_line(tried)),
         },
         values=tuple(_values(tried, chain.steps_before(tried), ended)),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from orchestrator.config import Job, Section
 from orchestrator.identity import canonical_json, digest, non_default
@@ -19,7 +19,8 @@ from orchestrator.results.cost import Cost
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint
 from orchestrator.results.outcome import outcome_of
-from orchestrator.results.ranking import best_line
+from orchestrator.results.ranking import area, best_line
+from orchestrator.shown import names_only
 from orchestrator.store import Pruned
 from orchestrator.tracking.attempts import attempt_records, failure_line
 from orchestrator.tracking.records import RunRecord, Status, Value
@@ -179,7 +180,7 @@ def _params(job: Job, trial: Trial) -> dict[str, str]:
 
 def _label(section: Section) -> str:
     """A section in short: its type, and what is not default: ``multiplication digits=[4,4]``."""
-    fields = non_default(section)
+    fields = names_only(non_default(section))
     kind = fields.pop("type")
     return " ".join([kind, *(f"{key}={canonical_json(value)}" for key, value in fields.items())])
 
@@ -237,16 +238,8 @@ def _scores(trial: Trial, settled: list[FrontierPoint]) -> Iterator[Value]:
     if last.removed_tokens == last.total_tokens:
         yield Value("score/exact_match_all_removed", last.exact_match, _timestamp(last), 0)
     if trial.method == "stepwise" and len(settled) > 1:
-        yield Value("score/auc", _area(settled), _timestamp(last), 0)
-
-
-def _area(points: list[FrontierPoint]) -> float:
-    """Mean exact match over the removed fraction, by trapezoids, between the first and the last point."""
-    width = points[-1].removed_tokens - points[0].removed_tokens
-    trapezoids = (
-        (b.removed_tokens - a.removed_tokens) * (a.exact_match + b.exact_match) / 2 for a, b in pairwise(points)
-    )
-    return sum(trapezoids) / width
+        last_at = {point.removed_tokens: point.exact_match for point in settled}
+        yield Value("score/auc", area(last_at, last.total_tokens), _timestamp(last), 0)
 
 
 def _timestamp(point: FrontierPoint) -> int:

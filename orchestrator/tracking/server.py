@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from orchestrator.config import Job
+from orchestrator.tracking.variables import honoured
 from orchestrator.tracking.views import view_path
 
 
@@ -37,8 +38,8 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str
 
 
 def ui_environment() -> dict[str, str]:
-    """What to add to the environment of ``ui_command``: no telemetry, no job runner (8 processes)."""
-    return {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    """The environment of ``ui_command``: nothing that leads it elsewhere, no job runner (8 processes)."""
+    return {**honoured(server=False), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def frontier_url(base: str, experiment_id: str, job: Job) -> str:

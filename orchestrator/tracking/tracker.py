@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from orchestrator.config import Job, job_toml
+from orchestrator.environment import PROXIES, set_here
 from orchestrator.errors import Problem, StepwiseError, first_line
 from orchestrator.method.stage import LossPoint
 from orchestrator.plan import Plan
 from orchestrator.results.findings import Findings
 from orchestrator.results.frontier import FrontierPoint, points_of
-from orchestrator.store import Manifest, StageStore, pruned_trials
+from orchestrator.shown import command
+from orchestrator.store import Manifest, StageStore, inside, pruned_trials
 from orchestrator.tracking.models import Models, registered_name
+from orchestrator.tracking.own import alone, settle
 from orchestrator.tracking.projection import OUTCOME, Losses, job_record, trial_records
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
+from orchestrator.tracking.variables import honour
 from orchestrator.tracking.views import experiment_note, experiment_views
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.walk import replay_all
@@ -45,20 +50,13 @@ IDENTIFYING = (
     "frontier/accuracy",
     "frontier/examples_per_second",
     "frontier/speedup",
+    "score/auc",
     "search/objective",
     "cost/seconds",
     "cost/steps_saved_by_sharing",
 )
 """Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a job went on. A failed
 attempt has ``cost/seconds``: its timestamp is of the commit."""
-
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-}
-"""MLflow's own defaults let one call to a dead server last four minutes."""
 
 
 def experiment_name(job: Job) -> str:
@@ -86,6 +84,7 @@ class Tracker:
         self.plan = plan
         self.store = store
         self._chains = tuple(known)
+        self._own = plan.job.tracking.uri is None
         self.uri = plan.job.tracking.uri or default_uri(store.root)
         self._experiment: str | None = None
         self._runs: dict[str, _Run] = {}
@@ -174,19 +173,24 @@ class Tracker:
             self._experiment = None
             self._runs.clear()
             self.__dict__.pop("_models", None)
-            fix = f"`stepwise track {self.plan.job.name}` once it is well again"
-            raise StepwiseError(Problem("MLF001", self.uri, _cause(error), fix)) from error
+            again = command("track", self.plan.job.name, "--store", self.store.root)
+            fix = f"`{again}` once it is well again"
+            through = "" if self._own else set_here(*PROXIES, "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME")
+            raise StepwiseError(Problem("MLF001", self.uri, _cause(error) + through, fix)) from error
 
     @cached_property
     def _client(self) -> MlflowClient:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        honour(server=not self._own)
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self.store.root.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(self.uri)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is raised, and said by us
+        if not self._own:
+            return MlflowClient(self.uri, self.uri)
+        with alone(self.store.root):
+            client = MlflowClient(self.uri, self.uri, self.uri)
+            settle(self.store.root)
+            return client
 
     @cached_property
     def _models(self) -> Models:
@@ -194,11 +198,13 @@ class Tracker:
 
     def _known_experiment(self) -> str:
         if self._experiment is None:
-            self._experiment = self._make_experiment()
+            client = self._client
+            with alone(self.store.root) if self._own else nullcontext():
+                self._experiment = self._make_experiment(client)
         return self._experiment
 
-    def _make_experiment(self) -> str:
-        client, name = self._client, experiment_name(self.plan.job)
+    def _make_experiment(self, client: MlflowClient) -> str:
+        name = experiment_name(self.plan.job)
         if client.get_experiment_by_name(name) is None:
             client.create_experiment(name, self._artifact_location())
         experiment = client.get_experiment_by_name(name)
@@ -223,6 +229,8 @@ class Tracker:
             del self._runs[record.uid]  # the trial went back over a stage: its run tells what no longer stands
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
+            if self._own:  # a database that somebody else wrote
+                inside(self.store.root, Path(unquote(urlsplit(run.info.artifact_uri).path)))
             self._add_params(run, record)
             self._runs[record.uid] = _Run(run.info.run_id, run.info.status, dict(run.data.tags))
         return self._runs[record.uid]
@@ -325,5 +333,5 @@ def _cause(error: BaseException) -> str:
     root = error
     while inner := root.__cause__ or root.__context__:
         root = inner
-    told = root if isinstance(root, OSError) else error
+    told = root if isinstance(root, OSError | sqlite3.Error) else error
     return shorten(first_line(told), LONGEST_CAUSE, placeholder=" ...")

@@ -11,7 +11,7 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.identity import digest
 from orchestrator.method.models.hub import check_length, check_weights, load_tokenizer
 from orchestrator.method.tokens import TokenTable, token_table
-from orchestrator.store import StageStore
+from orchestrator.store import StageStore, inside
 from orchestrator.tasks import Task, make_task
 
 DATA_FORMAT = 2
@@ -46,7 +46,7 @@ def prepare_data(job: Job, store: StageStore) -> JobData:
     task = make_task(job.task)
     tokenizer = load_tokenizer(job.model, task.symbols if isinstance(job.model, ScratchModel) else ())
     identity = {"format": DATA_FORMAT, "task": task.identity, "tokenizer": tokenizer.backend_tokenizer.to_str()}
-    folder = store.root / "data" / digest(identity)
+    folder = inside(store.root, store.root / "data" / digest(identity))
     train, validation = (
         token_table(task, split, tokenizer, folder / f"{split}.arrow") for split in ("train", "validation")
     )

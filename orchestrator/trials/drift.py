@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,8 +16,8 @@ from orchestrator.errors import InputError, Problem
 from orchestrator.files import replace_file
 from orchestrator.identity import field_diff
 from orchestrator.method.stage import Record
-from orchestrator.plan import Plan
-from orchestrator.store import StageStore, job_folder, number_versions, saved_job, saved_plan
+from orchestrator.plan import Content, Plan
+from orchestrator.store import StageStore, job_folder, number_versions, read_record, saved_job, saved_plan
 from orchestrator.trials.running import RunningJob
 
 
@@ -39,11 +40,8 @@ def refuse_drift(running: RunningJob, *, accept: bool, joins: bool = False) -> N
     """
     plan, store = running.plan, running.store
     found = (*_other_work(running), *_other_content(plan, store), *_other_circumstances(running, joins))
-    file = job_folder(store.root, plan.job.name) / "drift.json"
-    try:
-        known = _RECORD.validate_json(file.read_bytes())
-    except (OSError, ValidationError):  # what cannot be read was not accepted
-        known = ()
+    file = job_folder(store.root, plan.job.name, "drift.json")
+    known = _read(file, store)
     accepted = {line for drift in known for line in drift.lines}
     new = tuple(line for line in dict.fromkeys(found) if line not in accepted)
     if not new:
@@ -60,6 +58,14 @@ def refuse_other_job(plan: Plan, store: StageStore) -> None:
     if lines := other_fields(plan, store):
         found = f"is a job here that ran otherwise: {'; '.join(lines)}"
         raise InputError(Problem("RUN008", plan.job.name, found, "name that job, or give its fields, or run this"))
+
+
+def refuse_other_origin(plan: Plan) -> None:
+    """Raise ``InputError`` if a fork's data or model are no longer those of the chain it left."""
+    now, stage = Content.of(plan.job).document(plan.job), plan.trials[0].stages[-1]
+    if lines := [line for key in now for line in field_diff(stage.identity[key], now[key], key)]:
+        found = f"left a chain that was made of something else: {'; '.join(lines)}"
+        raise InputError(Problem("RUN005", plan.job.name, found, "put it back, or fork again"))
 
 
 def other_fields(plan: Plan, store: StageStore) -> tuple[str, ...]:
@@ -91,7 +97,7 @@ def _other_content(plan: Plan, store: StageStore) -> Iterator[str]:
     if before is None or (before.job.task, before.job.model) != (job.task, job.model):
         return
     if any(store.read(keys[0]) for keys in before.chains):
-        yield from field_diff(before.content, plan.content)
+        yield from field_diff(before.made_of, plan.content.document(job) if plan.content else {})
 
 
 def _other_circumstances(running: RunningJob, joins: bool) -> Iterator[str]:
@@ -115,3 +121,11 @@ def _other_circumstances(running: RunningJob, joins: bool) -> Iterator[str]:
         if chain.next:
             for field in ("task", "model"):
                 yield from field_diff(last.stage.identity[field], chain.next.identity[field], field)
+
+
+def _read(file: Path, store: StageStore) -> tuple[Drift, ...]:
+    """What cannot be read was not accepted."""
+    try:
+        return _RECORD.validate_json(read_record(store.root, file))
+    except (OSError, ValidationError):
+        return ()

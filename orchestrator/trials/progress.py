@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from orchestrator.files import replace_file
 from orchestrator.method.stage import Record
 from orchestrator.plan import PlannedStage
-from orchestrator.store import job_folder
+from orchestrator.store import job_folder, read_record
 
 QUIET_SECONDS = 900.0
 """The seconds without a sign after which a trial in training may hang, ..."""
@@ -42,7 +42,8 @@ class ProgressFile:
     """The progress of one trial of one job."""
 
     def __init__(self, store: Path, job: str, trial: str) -> None:
-        self.path = job_folder(store, job) / "trials" / f"{trial}.json"
+        self.path = job_folder(store, job, "trials", f"{trial}.json")
+        self._store = store
         self._began = ("", 0, 0.0)
 
     def write(self, stage: PlannedStage, step: int, removed_tokens: int) -> None:
@@ -63,6 +64,6 @@ class ProgressFile:
     def read(self) -> TrialProgress | None:
         """Return the last place that was written; None if there is none."""
         try:
-            return TrialProgress.model_validate_json(self.path.read_text())
+            return TrialProgress.model_validate_json(read_record(self._store, self.path))
         except (OSError, ValidationError):
             return None

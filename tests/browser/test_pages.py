@@ -104,7 +104,7 @@ def opened(browser: Any, url: str, own: str, **options: Any) -> tuple[Any, list[
 
 def picture(page: Any, name: str) -> None:
     if folder := os.environ.get("STEPWISE_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        (Path(folder) / f"{name}.png").write_bytes(page.screenshot())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -120,8 +120,10 @@ def test_report_answers_before_the_second_scroll_and_loads_nothing(
     assert shown["Which model?"] == f"{best.exact_match:.3f}"
     ends = [trial.last.exact_match for trial in finished.findings.trials if trial.method == best.method]
     assert shown["How sure?"] == f"{min(ends):.3f} to {max(ends):.3f}"
-    assert shown["What went wrong?"] == "1 restart"
-    assert list(shown) == ["Which model?", "How fast?", "How sure?", "What went wrong?", "What did it cost?"]
+    assert shown["What went wrong?"] == "2 trials missed the goal, 1 restart"
+    assert shown["Did it internalize?"] == "No"
+    about_model = ["Which model?", "How fast?", "How sure?"]
+    assert list(shown) == ["Did it internalize?", *about_model, "What went wrong?", "What did it cost?"]
     last = page.locator(".answers > div").last.bounding_box()
     assert last["y"] + last["height"] < 2 * height
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "scrolls sideways"
@@ -164,7 +166,7 @@ def test_report_is_whole_in_a_sandboxed_frame_as_mlflow_shows_artifacts(finished
     )
     framed = page.frame_locator("iframe")
     best = max(finished.findings.points, key=lambda point: (point.removed_tokens, point.exact_match))
-    assert framed.locator("dd strong").first.inner_text() == f"{best.exact_match:.3f}"
+    assert framed.locator("dd strong").nth(1).inner_text() == f"{best.exact_match:.3f}"
     assert framed.locator("svg.frontier").first.bounding_box()["height"] > 200
     picture(page, "report-framed")
     assert outside == []

@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parents[2] / "orchestrator"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LEVELS = [
-    {"errors", "identity", "failpoints"},
+    {"shown", "identity", "failpoints"},
+    {"errors", "environment"},
     {"files", "delivery"},
     {"config"},
     {"labels"},

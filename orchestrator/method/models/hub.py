@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils.logging import disable_progress_bar
 
 from orchestrator.config import PretrainedModel, ScratchModel
+from orchestrator.environment import OF_HUB, set_here
 from orchestrator.errors import InputError, Problem, first_line
 from orchestrator.files import is_pointer
 
@@ -61,7 +61,7 @@ def check_weights(config: ModelConfig) -> None:
         return
     if config.lora_rank and find_spec("peft") is None:
         raise InputError(Problem("MOD005", "model.lora_rank", "peft is missing", 'pip install "stepwise[lora]"'))
-    if os.path.isdir(config.name):
+    if config.is_folder:
         _check_folder(Path(config.name), config.revision)
 
 
@@ -118,7 +118,7 @@ def check_extensible(config: PretrainedConfig) -> None:
 
 def from_hub(loader: type, config: PretrainedModel, **options: object) -> Any:
     """``loader.from_pretrained``, with what can go wrong as an ``InputError``. A download shows how far it is."""
-    local = os.path.isdir(config.name)
+    local = config.is_folder
     name = str(Path(config.name).resolve()) if local else config.name
     if local:
         disable_progress_bar()
@@ -142,7 +142,8 @@ def loading(config: PretrainedModel) -> Iterator[None]:
             found = f"{config.name!r} needs code that comes with it, which is never run here"
             fix = "choose a model whose class is part of transformers"
             raise InputError(Problem("MOD012", "model.name", found, fix)) from None
-        found = f"{config.name!r} could not be loaded: {first_line(error)}"
+        unset = "" if config.is_folder else set_here(*OF_HUB)
+        found = f"{config.name!r} could not be loaded: {first_line(error)}{unset}"
         raise InputError(
             Problem(
                 "MOD001",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def check_model(config: PretrainedModel, highest_token: int, *, needs_layers: bo
 
     ``needs_layers``: they will be taken one by one. Reads no weights. Raises ``InputError``.
     """
-    if os.path.isdir(config.name):
+    if config.is_folder:
         model = _base(config, device_map="meta")
     else:
         own = from_hub(AutoConfig, config)

@@ -1,1 +1,1 @@
-"""What people read on the terminal: tables, charts, the live view."""
+"""The terminal: tables, charts, the live view."""

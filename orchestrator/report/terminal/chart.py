@@ -6,25 +6,27 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from orchestrator import labels
-from orchestrator.config import Method
-from orchestrator.report.html.svg import ticks
+from orchestrator.report.picture import ticks
 from orchestrator.results.findings import Findings
 from orchestrator.results.groups import NOTHING, Group
 
 ROWS = 10
-"""Above the zero line: a tenth of exact match each."""
+"""The rows above the zero line: a tenth of exact match each."""
 BARS = "▁▂▃▄▅▆▇█"
 LINES: tuple[str, ...] = ("─", "┄", "┈")
-"""Of baselines, in the order of the legend."""
+"""The lines of baselines, in the order of the legend."""
 
 
 def sparkline(shares: list[float], width: int) -> str:
-    """The last ``width`` values between 0 and 1, a bar each."""
+    """Draw the last ``width`` values between 0 and 1, a bar each."""
     return "".join(BARS[round(share * (len(BARS) - 1))] for share in shares[-width:])
 
 
 def frontier_chart(findings: Findings, width: int = 72) -> str:
-    """Exact match against removed tokens: means over seeds, right after each removal, baselines as lines."""
+    """Draw exact match against removed tokens: means over seeds, right after each removal, baselines as lines.
+
+    ``width``: in characters.
+    """
     if not findings.shown:
         return NOTHING
     groups, total = findings.shown, findings.points[0].total_tokens
@@ -36,7 +38,13 @@ def frontier_chart(findings: Findings, width: int = 72) -> str:
     for group in groups:
         if group.method == "stepwise":
             canvas.curve(group, findings)
-    return "\n".join(["exact match", *canvas.drawn(), "", *_legend(groups, lines)])
+    entries = []
+    for group in groups:
+        mark, mean = lines.get(group.method, "●"), " on average" if len(group.trials) > 1 else ""
+        entries.append(f"{mark} {labels.LABELS[group.method]} {labels.exact(group.last.exact_match)}{mean}")
+    if any(group.method == "stepwise" for group in groups):
+        entries.append("○ right after a removal")
+    return "\n".join(["exact match", *canvas.drawn(), "", *entries])
 
 
 class _Canvas:
@@ -74,14 +82,3 @@ class _Canvas:
             axis[at : at + len(text)] = text
         yield f"     {''.join(axis).rstrip()}"
         yield f"     CoT tokens removed, of {self.total}"
-
-
-def _legend(groups: tuple[Group, ...], lines: dict[Method, str]) -> Iterator[str]:
-    entries = []
-    for group in groups:
-        mark = lines.get(group.method, "●")
-        mean = " on average" if len(group.trials) > 1 else ""
-        entries.append(f"{mark} {labels.LABELS[group.method]} {labels.exact(group.last.exact_match)}{mean}")
-    if any(group.method == "stepwise" for group in groups):
-        entries.append("○ right after a removal")
-    yield from entries

@@ -10,7 +10,7 @@ from orchestrator.results.compare import Comparison
 
 
 def comparison_table(compared: Comparison) -> Group:
-    """The comparison for a terminal."""
+    """Return the comparison for a terminal."""
     left, right = compared.jobs
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("exact match")

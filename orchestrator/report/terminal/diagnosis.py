@@ -1,4 +1,4 @@
-"""What ``stepwise doctor`` found out about a job's data: as values, and for the terminal."""
+"""The findings of ``stepwise doctor`` about a job's data: as values, and for the terminal."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from rich.text import Text
 
 from orchestrator.labels import count
 from orchestrator.method.stage import Record
+from orchestrator.shown import visible
 from orchestrator.tasks import Split
 
 PERCENTILES = (50, 90, 99, 100)
 
 
 class StageRemoval(Record):
-    """What an example loses in a stage."""
+    """The tokens that an example loses in a stage."""
 
     stage: int
     tokens: tuple[str, ...]
 
 
 class Shown(Record):
-    """An example as the model reads it, and what goes when. Texts of single tokens."""
+    """An example as the model reads it, and the tokens that each stage removes. All are texts of single tokens."""
 
     place: str
     question: tuple[str, ...]
     cot: tuple[str, ...]
     answer: tuple[str, ...]
     removed: tuple[StageRemoval, ...]
-    """Only stages in which this example loses something."""
+    """The stages in which this example loses something."""
 
 
 class Lengths(Record):
-    """Tokens of one part of the examples of a split, at ``PERCENTILES``."""
+    """The tokens of one part of the examples of a split, at ``PERCENTILES``."""
 
     split: Split
     part: str
@@ -42,25 +43,27 @@ class Lengths(Record):
 
 
 class SplitSize(Record):
+    """The number of examples of a split."""
+
     split: Split
     examples: int
     without_cot: int
     repeated: int
-    """Questions that occurred before in the same split."""
+    """The questions that occurred before in the same split."""
 
 
 class Leak(Record):
-    """Questions of one split that are also in another."""
+    """The questions of one split that are also in another."""
 
     split: Split
     other: Split
     questions: int
     first: str
-    """Place of the first one in ``split``."""
+    """The place of the first one in ``split``."""
 
 
 class Lost(Record):
-    """What of one part of a split's examples is not what stood there, once the tokenizer has been through it."""
+    """The difference between one part of a split's examples and what comes back from its tokens."""
 
     split: Split
     part: str
@@ -70,9 +73,9 @@ class Lost(Record):
     first: str
     """The place of the first one."""
     stood: str
-    """Where the first one differs: what stood there,"""
+    """The text where the first one differs, as it stood."""
     kept: str
-    """and what comes back."""
+    """The same text, as it comes back."""
 
 
 class Diagnosis(Record):
@@ -80,20 +83,20 @@ class Diagnosis(Record):
 
     job: str
     total_tokens: int
-    """Of the longest CoT: what the schedule counts to."""
+    """The tokens of the longest CoT: the schedule counts to them."""
     splits: tuple[SplitSize, ...]
     lengths: tuple[Lengths, ...]
     shown: tuple[Shown, ...]
     unseen: tuple[str, ...]
-    """Tokens of validation that training never shows."""
+    """The tokens of validation that training never shows."""
     lost: tuple[Lost, ...]
     leaks: tuple[Leak, ...]
     remarks: tuple[str, ...]
-    """What the schedule and the limits mean for these data."""
+    """The consequences of the schedule and the limits for these data."""
 
 
 def diagnosis_table(diagnosis: Diagnosis) -> Group:
-    """The diagnosis for a terminal. Blanks of tokens are shown as ``␣``."""
+    """Return the diagnosis for a terminal. Blanks of tokens are shown as ``␣``."""
     return Group(_sizes(diagnosis), "", _lengths(diagnosis), *_examples(diagnosis), "", *_findings(diagnosis))
 
 
@@ -123,7 +126,7 @@ def _examples(diagnosis: Diagnosis) -> Iterator[Text | str]:
     for shown in diagnosis.shown:
         yield ""
         tokens = len(shown.question) + len(shown.cot) + len(shown.answer) + 3
-        yield Text(f"{shown.place}: {tokens} tokens with 3 separators, {len(shown.cot)} of CoT", style="bold")
+        yield Text(f"{visible(shown.place)}: {tokens} tokens with 3 separators, {len(shown.cot)} of CoT", style="bold")
         yield f"  question  {_visible(shown.question)}"
         yield f"  CoT       {_visible(shown.cot)}"
         for removed in shown.removed:
@@ -132,7 +135,7 @@ def _examples(diagnosis: Diagnosis) -> Iterator[Text | str]:
 
 
 def _visible(tokens: tuple[str, ...]) -> str:
-    return " ".join(token.replace(" ", "␣").replace("\n", "↵") or "(nothing)" for token in tokens)
+    return " ".join(visible(token.replace(" ", "␣").replace("\n", "↵")) or "(nothing)" for token in tokens)
 
 
 def _kept(diagnosis: Diagnosis) -> Iterator[str]:

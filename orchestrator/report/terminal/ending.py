@@ -1,4 +1,4 @@
-"""What a run ends with on the terminal: tables, the ranking of a search, and the frontier in characters."""
+"""The end of a run on the terminal: tables, the ranking of a search, and the frontier in characters."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from orchestrator.results.outcome import outcome_of
 from orchestrator.results.ranking import best_line
 
 MOST_TRIALS = 30
+"""The trials shown, failed ones first; the report has more."""
 MOST_CONFIGURATIONS = 20
-"""More are left to the report; what went wrong is always shown."""
+"""The configurations shown; the report has more."""
 
 
 def ending(findings: Findings) -> Iterator[RenderableType]:

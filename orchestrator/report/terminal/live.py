@@ -1,4 +1,4 @@
-"""What a person sees while a job runs: one live table on a terminal, plain lines in a pipe."""
+"""The progress of a job that runs: one live table on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from orchestrator.trials.progress import ProgressFile
 from orchestrator.trials.running import RunningJob
 
 TREND = 7
-"""Stages whose exact match the live table draws."""
+"""The stages whose exact match the live table draws."""
 STATES = ("training", "waiting", "done", "gave up", "pruned")
 MOST_LINES = 12
-"""Trials that a pipe is told of one by one at the beginning."""
+"""The trials that a pipe is told of one by one at the beginning."""
 _MAY_HANG = "; if its worker hangs, Ctrl-C and the same command go on from what is committed"
 
 
 def _status(chain: Chain, store: StageStore, since: float, pruned: Pruned | None) -> TrialStatus:
-    """Progress older than ``since`` is of a command that has ended."""
+    """Return where a trial stands. Progress older than ``since`` is that of a command which has ended."""
     progress = ProgressFile(store.root, chain.trial.job.name, chain.trial.name).read()
-    ours = progress and chain.next and progress.stage_key == chain.next.key and not pruned
-    return TrialStatus(chain, progress if ours and progress.at >= since else None, pruned)
+    if pruned or not progress or not chain.next or progress.stage_key != chain.next.key or progress.at < since:
+        progress = None
+    return TrialStatus(chain, progress, pruned)
 
 
 class Watch:
@@ -54,17 +55,15 @@ class Watch:
         if self._live:
             self._live.start()
         else:
-            self._tell_adopted([chain for chain in self.running.chains if chain.attempts])
+            adopted = [chain for chain in self.running.chains if chain.attempts]
+            if len(adopted) > MOST_LINES:
+                stages = count(sum(len(chain.standing) for chain in adopted), "stage")
+                self.console.print(f"{stages} of {len(adopted)} trials are in the store")
+                return self
+            for chain in adopted:
+                stages = f"{len(chain.standing)} of {len(chain.trial.stages)} stages"
+                self.console.print(f"{chain.trial.name}: {stages} are in the store")
         return self
-
-    def _tell_adopted(self, chains: Sequence[Chain]) -> None:
-        if len(chains) > MOST_LINES:
-            stages = count(sum(len(chain.standing) for chain in chains), "stage")
-            self.console.print(f"{stages} of {len(chains)} trials are in the store")
-            return
-        for chain in chains:
-            stages = f"{len(chain.standing)} of {len(chain.trial.stages)} stages"
-            self.console.print(f"{chain.trial.name}: {stages} are in the store")
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -93,13 +92,16 @@ class Watch:
             if row.pruned and name not in self._said_pruned:
                 self._said_pruned.add(name)
                 self.console.print(f"{name}  pruned: {row.pruned.reason}", highlight=False, soft_wrap=True)
-            if row.quiet_seconds and (name, row.progress.at) not in self._said_quiet:
+            if row.quiet_seconds and row.progress and (name, row.progress.at) not in self._said_quiet:
                 self._said_quiet.add((name, row.progress.at))
                 self.console.print(f"{name}  {quiet(row)}{_MAY_HANG}", highlight=False, soft_wrap=True)
 
 
 def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
-    """One row a trial, those in training first, no more than fit the height, within 80 columns; then their sum."""
+    """Return one row a trial, those in training first, no more than fit the height; then their sum in one line.
+
+    The table stays within 80 columns.
+    """
     ordered = sorted(rows, key=lambda row: row.state != "training")
     shown = ordered if len(ordered) <= height else ordered[: max(height - 1, 1)]
     busy = {row.progress.stage_key for row in rows if row.progress}
@@ -119,54 +121,42 @@ def live_table(rows: Sequence[TrialStatus], height: int) -> Group:
         rate = row.progress.steps_per_second if row.progress else None
         speed = [f"{rate:.1f}" if rate else "-"] * (not others)
         restarts = [str(row.chain.restarts or "")] * restarted
-        waits = _waits_for(row, busy) if row.state == "waiting" else quiet(row) or row.state
-        table.add_row(*_what(row.trial, settings), *_place(row), *speed, _left(row), *restarts, _trend(row), waits)
+        schedule, total = row.trial.job.schedule, row.trial.stages[0].spec.total_tokens
+        pace = [f"{schedule.tokens_per_stage:g}", f"{schedule.smoothing_lambda:g}"]
+        left = "" if row.state in ("done", "gave up", "pruned") else duration(row.seconds_left)
+        state = quiet(row) or row.state
+        if row.state == "waiting":  # for a stage that another trial is training, or for a place on the machine
+            state = "waits: stage" if row.chain.next and row.chain.next.key in busy else "waits: place"
+        ends = [tried.manifest.metrics.exact_match for tried in row.chain.standing if tried.stage.spec.answers]
+        table.add_row(
+            SHORT_LABELS[row.trial.method],
+            *settings,
+            *(pace if row.trial.method == "stepwise" else ["", ""]),
+            str(row.trial.seed),
+            f"{len(row.chain.standing)}/{len(row.trial.stages)}",
+            f"{row.removed_tokens}/{total}",
+            *speed,
+            left,
+            *restarts,
+            f"{ends[-1]:.3f} {sparkline(ends, TREND)}" if ends else "-",
+            state,
+        )
     return Group(table, _sum(rows, len(rows) - len(shown)))
 
 
 def quiet(row: TrialStatus) -> str:
-    """That a trial in training may hang, if it seems so."""
+    """Say that a trial in training may hang, if it seems so."""
     return f"no step: {duration(row.quiet_seconds)}" if row.quiet_seconds else ""
 
 
-def _what(trial: Trial, settings: list[str]) -> tuple[str, ...]:
-    """Which trial it is."""
-    schedule, stepwise = trial.job.schedule, trial.method == "stepwise"
-    delta, smoothing = f"{schedule.tokens_per_stage:g}", f"{schedule.smoothing_lambda:g}"
-    label = SHORT_LABELS[trial.method]
-    return (label, *settings, *((delta, smoothing) if stepwise else ("", "")), str(trial.seed))
-
-
 def _other_settings(trial: Trial) -> str:
-    """What the search set besides Δ and λ."""
+    """Return the values that the search set besides Δ and λ."""
     own = ("schedule.tokens_per_stage", "schedule.smoothing_lambda")
     return symbols(tuple(setting for setting in trial.settings if setting[0] not in own))
 
 
-def _place(row: TrialStatus) -> tuple[str, str]:
-    """How far a trial is."""
-    total = row.trial.stages[0].spec.total_tokens
-    return f"{len(row.chain.standing)}/{len(row.trial.stages)}", f"{row.removed_tokens}/{total}"
-
-
-def _left(row: TrialStatus) -> str:
-    return "" if row.state in ("done", "gave up", "pruned") else duration(row.seconds_left)
-
-
-def _trend(row: TrialStatus) -> str:
-    """The last exact match, and a bar for each of the last stages."""
-    shares = [tried.manifest.metrics.exact_match for tried in row.chain.standing if tried.stage.spec.answers]
-    return f"{shares[-1]:.3f} {sparkline(shares, TREND)}" if shares else "-"
-
-
-def _waits_for(row: TrialStatus, busy: set[str]) -> str:
-    """A stage that another trial is training, or a place on the machine."""
-    shared = row.chain.next and row.chain.next.key in busy
-    return "waits: stage" if shared else "waits: place"
-
-
 def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
-    """All trials in one line: calm however many there are."""
+    """Return all trials in one line, however many there are."""
     states = Counter(row.state for row in rows)
     parts = [f"{count(len(rows), 'trial')}: {', '.join(f'{states[s]} {s}' for s in STATES if states[s])}"]
     if restarts := sum(row.chain.restarts for row in rows):
@@ -181,6 +171,7 @@ def _sum(rows: Sequence[TrialStatus], hidden: int) -> str:
 
 
 def _line(trial: Trial, tried: Attempt) -> str:
+    """Return an attempt in one line for a pipe."""
     metrics, manifest = tried.manifest.metrics, tried.manifest
     line = f"{trial.name}  stage {tried.stage.index} of {len(trial.stages)}"
     kind = tried.stage.spec.kind

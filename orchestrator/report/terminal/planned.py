@@ -1,4 +1,4 @@
-"""A plan's forecast on the terminal: what will be done, and what it will cost."""
+"""A plan's forecast on the terminal: the work to be done, and its cost."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rich.console import Group
 from rich.table import Table
 
 from orchestrator.labels import count, duration
-from orchestrator.results.forecast import Forecast, ProposalForecast, StageForecast
+from orchestrator.results.forecast import Forecast, ProposalForecast
 
 MOST_TRIALS_BY_STAGE = 4
-"""Of more, a search, nobody reads every stage; ``--json`` has them all."""
+"""The trials that are shown stage by stage; more have a line each, and ``--json`` has every stage."""
 
 
 def plan_table(planned: Forecast) -> Group:
-    """The forecast for a terminal: a line a stage, or of many trials a line each."""
+    """Return the forecast for a terminal: a line a stage, or a line a trial where there are many."""
     if not planned.trials:
         return Group(*_summary(planned))
     table = _trials(planned) if len(planned.trials) > MOST_TRIALS_BY_STAGE else _stages(planned)
@@ -34,13 +34,16 @@ def _stages(planned: Forecast) -> Table:
     table = _table("trial", "stage", "removed, about" if planned.estimated else "removed", "steps", "about", "")
     for trial in planned.trials:
         for stage in trial.stages:
+            remarks = [stage.kind.replace("_", " ")] if stage.kind != "train" else []
+            if stage.in_store or stage.shared:
+                remarks.append("in the store" if stage.in_store else "shared")
             table.add_row(
                 "" if stage.stage else trial.trial,
                 str(stage.stage),
                 f"{stage.removed_to}/{planned.total_tokens}",
                 f"{stage.steps:,}",
                 duration(stage.seconds),
-                ", ".join(_remarks(stage)),
+                ", ".join(remarks),
             )
     return table
 
@@ -58,13 +61,6 @@ def _trials(planned: Forecast) -> Table:
             duration(sum(seconds) if seconds else None),
         )
     return table
-
-
-def _remarks(stage: StageForecast) -> Iterator[str]:
-    if stage.kind != "train":
-        yield stage.kind.replace("_", " ")
-    if stage.in_store or stage.shared:
-        yield "in the store" if stage.in_store else "shared"
 
 
 def _summary(planned: Forecast) -> Iterator[str]:

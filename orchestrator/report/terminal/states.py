@@ -1,4 +1,4 @@
-"""Where jobs and their trials stand, on the terminal."""
+"""The state of jobs and their trials, on the terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from orchestrator.labels import duration
 from orchestrator.results.state import JobState
 
 MOST_ROWS = 60
+"""The rows that fit a screen or two."""
 
 
 def state_table(state: JobState) -> Table:
-    """One row a trial, those in training first, and no more than fit a screen or two."""
+    """Return one row a trial, those in training first; no more than ``MOST_ROWS``, then a sum of the others."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", no_wrap=True)
     for heading in ("stages", "removed", "exact match", "steps", "left", "restarts"):
@@ -38,6 +39,7 @@ def state_table(state: JobState) -> Table:
 
 
 def jobs_table(states: Iterable[JobState]) -> Table:
+    """Return one row a job."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("job", no_wrap=True)
     for heading in ("trials", "done", "pruned", "gave up", "restarts"):

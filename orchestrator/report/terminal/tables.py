@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -15,14 +14,11 @@ from orchestrator.results.frontier import FrontierPoint
 from orchestrator.results.ranking import Standing, value_words
 from orchestrator.results.trial_points import TrialPoints
 
-if TYPE_CHECKING:
-    pass
-
 MEASURES = ("tokens\nremoved", "exact\nmatch", "tokens\nwritten", "examples\n/s", "speed-\nup")
 
 
 def summary_table(trials: Sequence[TrialPoints], pruned: Container[str] = ()) -> Table:
-    """Where every trial stands. Of a search with the settings, and without the speeds.
+    """Return a row for every trial. A search has its settings there, and no speeds.
 
     ``pruned``: names of trials that a search has stopped.
     """
@@ -69,7 +65,7 @@ def _verdict(trial: TrialPoints, pruned: Container[str]) -> str:
 
 
 def _measures(point: FrontierPoint) -> tuple[str, ...]:
-    """The cells below ``MEASURES``. Nobody measures a model that failed."""
+    """Return the cells below ``MEASURES``; a model that failed was not measured."""
     removed = f"{point.removed_tokens}/{point.total_tokens}"
     if not point.passed:
         return removed, "-", "-", "-", "-"
@@ -83,7 +79,7 @@ def _measures(point: FrontierPoint) -> tuple[str, ...]:
 
 
 def standings_table(search: Search, ranked: Sequence[Standing]) -> Table:
-    """The configurations of a search, best first; those of equal value have one rank."""
+    """Return the configurations of a search, best first; those of equal value have one rank."""
     values = [standing.value for standing in ranked]
     table = _table("rank", [], gutter=1)
     table.add_column("configuration", overflow="fold", vertical="bottom")
@@ -97,7 +93,7 @@ def standings_table(search: Search, ranked: Sequence[Standing]) -> Table:
 
 
 def frontier_table(trials: Iterable[TrialPoints]) -> Table:
-    """Trials stage by stage; a star marks the Pareto set over all methods."""
+    """Return trials stage by stage; a star marks the Pareto set over all methods."""
     table = _table("seed", ["stage", *MEASURES], gutter=2)
     table.add_column("Pareto", justify="center")
     for trial in trials:
@@ -113,7 +109,7 @@ def frontier_table(trials: Iterable[TrialPoints]) -> Table:
 
 
 def _table(name: str, numbers: Sequence[str], gutter: int, least: int = 5) -> Table:
-    """``least``: columns for any number."""
+    """Return an empty table. ``least``: the characters that a column of numbers has at least."""
     table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, gutter - 1, 0, 0), show_edge=False)
     table.add_column(name, overflow="fold")
     for heading in numbers:

@@ -56,4 +56,4 @@ def test_questions_in_another_encoding_are_refused(store: Path, monkeypatch: pyt
     monkeypatch.setenv("LC_ALL", locale)
     refused = asked(store, "3 * 2\n".encode("utf-16"))
     assert refused.returncode == 2
-    assert b"error[CLI008] standard input: is no utf-8 text" in refused.stderr
+    assert b"error[CLI008] standard input:1: byte 0 is not UTF-8" in refused.stderr

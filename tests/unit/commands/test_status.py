@@ -91,20 +91,15 @@ def test_status_without_a_job_lists_the_jobs_of_the_store(tmp_path: Path, stepwi
     plan, store = saved(tmp_path)
     go(plan.trials[0], store, "good")
     give_up(plan.trials[1], store)
-    text = tmp_path / "examples.jsonl"
-    text.write_text(f"{json.dumps({'question': '1', 'cot': '2 3', 'answer': '4'})}\n")
-    sources = {"type": "text", "train": str(text), "validation": str(text)}
-    short = Schedule(tokens_per_stage=1, stage_steps=2)
-    other = Job(name="another", task=sources, schedule=short, training={"batch_size": 1})
     save_job(plan_for(plan.job.model_copy(update={"name": "aside"}), store, 6), store)
-    save_job(plan_for(other, store, 2), store)
-    text.unlink()
+    damaged = store.root / "jobs/another/job.json"
+    replace_file(damaged, "{")
     listed = stepwise("status", "--store", store.root)
     assert [row.split() for row in listed.out.splitlines()[1:]] == [
         ["aside", "2", "1", "0", "1", "4", "finished"],
         ["small", "2", "1", "0", "1", "4", "finished"],
     ]
-    assert listed.code == 1 and "another: error[DAT001] task.train" in listed.err
+    assert listed.code == 1 and f"another: error[STO005] {damaged}" in listed.err
     states = json.loads(stepwise("status", "--store", store.root, "--json").out)
     assert [state["job"] for state in states] == ["aside", "small"]
 

@@ -222,7 +222,7 @@ def test_several_seeds_give_mean_and_range(store: StageStore) -> None:
     assert lead(html) == (
         "Stepwise Internalization, 3 seeds: 10 of 10 CoT tokens removed, exact match 0.920 on average (0.910 to 0.930)."
     )
-    assert html.count("<li>") == len(("stage end", "right after a removal", "earlier stage"))
+    assert html.count("<li>") == len(("stage end", "95 % interval", "right after a removal", "earlier stage"))
 
 
 def test_partial_run_says_how_far_it_is(store: StageStore) -> None:
@@ -347,7 +347,7 @@ def test_restart_is_counted_before_its_next_attempt_is_committed(store: StageSto
     commit(store, trial, trial.stages[2:3], "stuck")
     html = html_of(plan, store)
     assert "(after 1 restart)" in lead(html)
-    assert answered(plan, store)["What went wrong?"].value == "1 trial missed the goal, 1 restart"
+    assert answered(plan, store)["What went wrong?"].value == "1 restart"
 
 
 def test_failed_attempt_without_a_spot_check_has_no_cross(store: StageStore) -> None:
@@ -420,7 +420,7 @@ def test_six_questions_are_answered_first(finished: Finished) -> None:
     model, speed = found["Which model?"], found["How fast?"]
     assert (model.value, speed.value) == ("0.930", "2.25x")
     assert (finished.store.root / model.code / "config.json").is_file()
-    assert "8 tokens instead of 19; 1.00x that of No CoT" in speed.detail
+    assert "8 tokens instead of 19; 1.00x the speed of No CoT" in speed.detail
     assert found["How sure?"].value == "0.912 to 0.944"
     assert found["Did it internalize?"].value == "Not yet"
     assert "still rising: 0.930 with all 10 CoT tokens removed" in found["Did it internalize?"].detail
@@ -448,6 +448,16 @@ def test_model_to_use_so_far_has_the_most_tokens_removed(store: StageStore) -> N
     save_job(plan, store)
     assert answered(plan, store)["Which model, so far?"].value == f"{LEARNED['stepwise'][3]:.3f}"
     assert find_stage("mult-3x2", store).tried.stage.index == 3
+
+
+def test_speed_of_a_model_that_writes_its_whole_cot_is_said_in_words(store: StageStore) -> None:
+    plan = make_plan(methods=("explicit_cot", "stepwise"))
+    commit(store, plan.trials[0], plan.trials[0].stages)
+    speed = answered(plan, store)["How fast?"]
+    assert (speed.value, speed.detail) == (
+        "11.1 examples/s",
+        "at batch 1: it writes its whole CoT, 19 tokens an answer",
+    )
 
 
 def test_certainty_of_several_seeds_is_theirs(store: StageStore) -> None:
@@ -517,13 +527,13 @@ def test_equal_seeds_leave_open_what_their_examples_do() -> None:
 
 def test_frontier_is_a_data_frame(finished: Finished) -> None:
     save_job(finished.plan, finished.store)
-    of_job = orchestrator.Frontier.load(finished.store.root / "jobs" / finished.plan.job.name)
-    for frame in (of_job, *(orchestrator.Frontier.load(f) for f in (finished.files.parquet, finished.files.csv))):
+    of_job = orchestrator.load_frontier(finished.store.root / "jobs" / finished.plan.job.name)
+    for frame in (of_job, *(orchestrator.load_frontier(f) for f in (finished.files.parquet, finished.files.csv))):
         assert list(frame.columns) == list(of_job.columns)
         assert frame[frame.trial == "stepwise-seed0"].exact_match.tolist() == LEARNED["stepwise"]
         assert frame.pareto.dtype == bool
     with pytest.raises(InputError, match="holds no frontier"):
-        orchestrator.Frontier.load(finished.store.root)
+        orchestrator.load_frontier(finished.store.root)
 
 
 def test_parquet_has_searched_fields_as_numbers(store: StageStore, tmp_path: Path) -> None:
@@ -574,9 +584,9 @@ def test_page_of_many_seeds_has_their_mean_and_the_middle_of_them(
     files = write_report(Findings.of(plan, store), tmp_path / "r")
     html = files.html.read_text("utf-8")
     counts = len({point.removed_tokens for point in frontier(plan, store)})
-    assert len(re.findall('class="end stepwise"><title>', html)) == 2 * counts
+    assert len(re.findall('class="end stepwise"[^>]*><title>', html)) == 2 * counts
     assert "40 seeds: 10 removed, exact match 0.735 on average, nine in ten from 0.560 to 0.910" in html
-    assert "Of more than 30 seeds only the mean is marked" in html and 'class="removal' not in html
+    assert "more than 30 seeds only the mean is marked" in html and 'class="removal' not in html
     assert html.count("<caption>") == html.count("first 100 of 280, frontier.csv has all</caption>") + 4
     assert "nine in ten seeds" in files.svg.read_text()
 

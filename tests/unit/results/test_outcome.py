@@ -51,7 +51,7 @@ def test_a_trial_that_gets_what_is_asked_with_every_token_removed_internalized(s
 def test_a_trial_that_still_rises_has_not_yet_and_the_command_goes_on(store):
     outcome = ended(store, plan_of(), RISING)
     assert outcome.value == "Not yet"
-    assert outcome.detail == ("still rising: 0.434 with all 10 CoT tokens removed, 0.300 a stage before; 0.95 asked")
+    assert outcome.detail == "still rising: 0.434 with all 10 CoT tokens removed, 0.300 a stage before; 0.95 asked"
     assert outcome.command == "stepwise run x schedule.consolidation_stages=4"
 
 
@@ -64,7 +64,7 @@ def test_a_trial_that_levelled_off_did_not(store):
 def test_a_lost_trial_says_where_it_was_lost(store):
     outcome = ended(store, plan_of(), LOST)
     assert outcome.line == (
-        "Did it internalize? No: lost with all 10 CoT tokens removed: 0.020 there, 0.600 with 5; 0.95 asked"
+        "Did it internalize? No: lost: 0.020 with all 10 CoT tokens removed, 0.600 with 5; 0.95 asked"
     )
 
 
@@ -77,11 +77,33 @@ def test_an_unfinished_trial_is_still_training(store):
 def test_several_seeds_are_counted_and_those_that_did_not_arrive_are_told(store):
     outcome = ended(store, plan_of(seeds=[0, 1, 2]), GOOD, RISING, [*GOOD[:5], (0.97, 0.1)])
     assert outcome.value == "In 2 of 3 trials"
-    assert outcome.detail.startswith("exact match 0.970 to 0.990 with all 10 tokens removed; 1 not yet (still rising")
+    assert outcome.detail.startswith(
+        "exact match 0.970 to 0.990 with all 10 CoT tokens removed; 1 not yet, still rising"
+    )
     assert outcome.command == "stepwise run x schedule.consolidation_stages=4"
+
+
+def test_of_several_seeds_that_fell_short_the_best_is_told(store):
+    outcome = ended(store, plan_of(seeds=[0, 1, 2]), LOST, FLAT, LOST)
+    assert outcome.line == (
+        "Did it internalize? No: 3 trials, the best of them levelled off: 0.800 with all 10 CoT tokens removed; "
+        "0.95 asked"
+    )
+
+
+def test_a_trial_without_consolidation_is_not_said_to_rise(store):
+    outcome = ended(store, plan_of(schedule=SCHEDULE | {"consolidation_stages": 0}), GOOD[:4])
+    assert outcome.detail == "nothing consolidated: 0.400 with all 10 CoT tokens removed; 0.95 asked"
+    assert outcome.command == "stepwise run x schedule.consolidation_stages=2"
 
 
 def test_baselines_alone_are_not_asked(store):
     plan = plan_of(methods=["no_cot"])
     commit_stage(store, plan.trials[0].stages[0], metrics_of(plan.trials[0].stages[0]))
     assert outcome_of(Findings.of(plan, store)) is None
+
+
+def test_a_trial_that_never_knew_is_told_to_learn_first(store):
+    outcome = ended(store, plan_of(), [(0.1, 1.0)] * 6)
+    assert outcome.detail == "never half of the answers right, not with the whole CoT either; 0.95 asked"
+    assert outcome.command == "stepwise run x schedule.pretrain_steps=200"
