@@ -92,7 +92,7 @@ def problems_in(result: tune.Result) -> Iterator[Problem]:
     if isinstance(cause, StepwiseError):
         yield from cause.problems
     else:
-        yield Problem("RUN001", result.config["trial"], format_exception_only(cause)[-1].strip(), _CONTINUE)
+        yield Problem("RUN001", (result.config or {}).get("trial", "a trial"), format_exception_only(cause)[-1].strip(), _CONTINUE)
 
 
 def drive_trial(config: dict[str, Any]) -> dict[str, Any]:
