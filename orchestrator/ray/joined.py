@@ -81,13 +81,14 @@ def connect(at: Attachment) -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
         _check_token_file()
     import ray
+    import ray.exceptions
 
     try:
         ray.init(
             address=at.address,
             runtime_env={"env_vars": WORKER_ENVIRONMENT | _TRAIN},
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         found = f"cannot be joined: {first_line(error)}"

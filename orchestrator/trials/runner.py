@@ -1,6 +1,6 @@
 """Runs single stages of a trial, alone or as one worker of several: adopt, or train, judge, measure and commit.
 
-Without Ray. Of several workers the first decides and commits for all; each trains its share.
+Without Ray. Where there are several workers, the first decides and commits for all; each trains its share.
 """
 
 from __future__ import annotations

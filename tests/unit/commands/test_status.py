@@ -183,7 +183,7 @@ def test_somebody_is_told_once_of_a_trial_that_gives_up_and_however_the_command_
     plan, store = saved(tmp_path)
     give_up(plan.trials[0], store)  # in an earlier command, which told it
 
-    def train(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
+    def train(running: RunningJob, tick: Callable[[], None], at: None) -> None:
         give_up(plan.trials[1], store)
         tick()
         if error:
