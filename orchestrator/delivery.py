@@ -1,4 +1,4 @@
-"""Deliveries in a thread of their own: who reports work done waits for nobody and fails with nobody."""
+"""Deliveries in a thread of their own: the driver reports a committed stage without waiting or failing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Followed = TypeVar("Followed")
 
 
 class Background(ABC, Generic[Followed]):
-    """Wakes when told, delivers what is new, tries again with growing pauses while the receiver is away.
+    """A thread that wakes when it is notified and delivers what is new of the plan that it follows.
 
-    What is new is told by the plan that is followed.
+    While the receiver is away, it tries again with growing pauses.
     """
 
     behind: str
-    """What to say when a delivery failed."""
+    """The words to print when a delivery failed."""
     rest = 0.0
-    """Times what a delivery took, before the next."""
+    """A pause before the next delivery, as a multiple of the seconds that the last one took."""
 
     def __init__(self, plan: Followed, say: Callable[[str], None]) -> None:
         self._plan, self._say = plan, say
@@ -37,14 +37,14 @@ class Background(ABC, Generic[Followed]):
 
     @abstractmethod
     def _deliver(self, closing: bool) -> None:
-        """Deliver what is new; ``closing``: for the last time. May raise anything."""
+        """Deliver what is new. ``closing`` says that it is the last time. May raise anything."""
 
     def start(self) -> None:
-        """Wait for the first ``notify``."""
+        """Start the thread. It waits for the first ``notify``."""
         self._thread.start()
 
     def follow(self, plan: Followed) -> None:
-        """Take a longer plan from now on: the search has proposed another configuration."""
+        """Follow a longer plan from now on: the search has proposed another configuration."""
         self._plan = plan
 
     def notify(self) -> None:
@@ -52,14 +52,14 @@ class Background(ABC, Generic[Followed]):
         self._wake.set()
 
     def close(self, deadline_seconds: float) -> bool:
-        """Deliver what is left, for at most so long. Returns whether everything was; nothing is said afterwards."""
+        """Deliver what is left, within a number of seconds. Returns whether all was. Prints nothing afterwards."""
         self._closing.set()
         self._wake.set()
         try:
             self._thread.join(deadline_seconds)
         finally:
             self._abandoned.set()
-            with self._speaking:  # a delivery that hangs ends later than the command, which has said its last word
+            with self._speaking:  # a hanging delivery outlives the command, whose last line has been printed
                 self.closed = True
         return self._delivered
 

@@ -5,7 +5,8 @@
     ├── StoreError           exit 2: the store cannot be trusted as it is
     └── TrialError           exit 1: a trial could not finish
 
-An error holds one or more problems. A problem says what was found, where, and what to do next.
+An error holds one or more problems. A problem says what was found, where, and what to do next. Its code is explained
+in ``ERRORS.md``.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from orchestrator.shown import visible_lines
 
 
 def without_password(text: str) -> str:
-    """A text that may be shown: what stands between ``user:`` and ``@`` in a URI is not."""
+    """Return a text that may be shown: ``***`` stands for the password of every URI in it."""
     return re.sub(r"(://[^/@\s]*:)[^\s]*@", r"\1***@", text)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: ``code`` is stable, ``where`` names file, line or key. Shows no password."""
+    """One thing that is wrong. As text it shows no password."""
 
     code: str
+    """A code that keeps its meaning."""
     where: str
+    """The file, line, key or address."""
     found: str
     fix: str = ""
+    """The thing to do, or the command to run."""
 
     def __str__(self) -> str:
         fix = f"; {self.fix}" if self.fix else ""
@@ -38,7 +42,7 @@ class Problem:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in a line; of one that says nothing, what it is."""
+    """Return the first line of what an exception says, or its type if it says nothing."""
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
@@ -49,7 +53,7 @@ INTERRUPTED = 130
 
 
 class StepwiseError(Exception):
-    """Base of the tree. ``exit_code`` is what the command line returns."""
+    """The base of the tree. The command line ends with ``exit_code``."""
 
     exit_code = 1
 
@@ -62,13 +66,13 @@ class StepwiseError(Exception):
 
 
 class InputError(StepwiseError):
-    """What the user gave cannot be used. Nothing was queued or written."""
+    """Something that the user gave cannot be used. Nothing was queued or written."""
 
     exit_code = 2
 
 
 class StoreError(StepwiseError):
-    """A file in the store is missing, damaged or not ours."""
+    """A file in the store is missing, damaged or foreign."""
 
     exit_code = 2
 

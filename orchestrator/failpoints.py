@@ -1,8 +1,8 @@
 """Places on the commit and recovery paths at which a test can make this process die or a write fail.
 
-Armed by the environment alone: ``STEPWISE_FAILPOINT=commit.linked:2:kill`` sends SIGKILL to the process
-when it comes to ``commit.linked`` for the second time; with an errno's name instead of ``kill``, as
-``ENOSPC``, an ``OSError`` is raised there. ``any`` counts the passages of all places.
+The environment alone arms a place. ``STEPWISE_FAILPOINT=commit.linked:2:kill`` sends SIGKILL to the process when it
+comes to ``commit.linked`` for the second time. With an errno's name in the place of ``kill``, as ``ENOSPC``, an
+``OSError`` is raised there. The place ``any`` counts the passages of all places.
 """
 
 from __future__ import annotations

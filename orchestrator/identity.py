@@ -1,4 +1,4 @@
-"""What makes a stage the same work: canonical JSON, its hash, and the difference of two records."""
+"""Tells whether two stages are the same work: canonical JSON, its hash, and the difference of two records."""
 
 from __future__ import annotations
 
@@ -11,31 +11,30 @@ from typing import Any
 from pydantic import BaseModel
 
 METHOD_VERSION = 1
-"""Part of every stage key. Raised when a change to ``method/`` changes the numbers of a stage."""
+"""A part of every stage key. It is raised when a change to ``method/`` changes the numbers of a stage."""
 
 
 def canonical_json(document: Any) -> str:
-    """JSON with sorted keys and no blanks: equal documents give equal text."""
+    """Return JSON with sorted keys and no blanks: equal documents give equal text."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=True)
 
 
 def digest(document: Any) -> str:
-    """The first 128 bits of the SHA-256 of the canonical JSON, in hexadecimal."""
+    """Return the first 128 bits of the SHA-256 of the canonical JSON, in hexadecimal."""
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()[:32]
 
 
 def non_default(model: BaseModel) -> dict[str, Any]:
-    """A model's fields that differ from their defaults.
+    """Return the fields of a model that differ from their defaults, and always the discriminator ``type``.
 
-    A field added later, left at its default, therefore keeps old keys (design §2.2). The
-    discriminator ``type`` always stays.
+    A field that is added later and left at its default therefore does not change old keys (design §2.2).
     """
     fields = model.model_dump(mode="json", exclude_defaults=True)
     return fields | model.model_dump(include={"type"})
 
 
 def field_diff(left: Any, right: Any, path: str = "") -> Iterator[str]:
-    """One line per leaf in which two JSON documents differ: ``training.learning_rate: 0.001 -> 0.002``."""
+    """Yield a line for every leaf in which two JSON documents differ: ``training.learning_rate: 0.001 -> 0.002``."""
     if isinstance(left, dict) and isinstance(right, dict):
         for key in sorted(left.keys() | right.keys()):
             below = f"{path}.{key}" if path else key
@@ -45,7 +44,7 @@ def field_diff(left: Any, right: Any, path: str = "") -> Iterator[str]:
 
 
 def _show(value: Any) -> str:
-    """JSON, but infinity as a job file writes it."""
+    """Return JSON, with infinity as a job file writes it."""
     if isinstance(value, list):
         return f"[{', '.join(map(_show, value))}]"
     return value if value == "(default)" else "inf" if value == math.inf else json.dumps(value)

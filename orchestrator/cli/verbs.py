@@ -78,7 +78,7 @@ def init(
     except FileExistsError:
         raise InputError(Problem("CLI003", str(path), "exists already", "give another name")) from None
     except OSError as error:
-        raise InputError(Problem("CLI003", str(path), f"cannot be written: {error.strerror}", "give another")) from None
+        raise InputError(Problem("CLI009", str(path), f"cannot be written: {error.strerror}", "give another")) from None
     print(f"wrote {visible(str(path))}; next: {command('plan', path)}")
 
 

@@ -58,5 +58,5 @@ def _stage_of(name: str, store: StageStore) -> tuple[Trial, PlannedStage]:
         raise InputError(Problem("FRK005", name, f"ended {place.tried.manifest.verdict}", "name another stage"))
     if place.tried.stage not in place.trial.stages:
         found = "was trained after a restart, otherwise than its job says, which a fork cannot go on with"
-        raise InputError(Problem("FRK005", name, found, "name a stage from before the trial's first restart"))
+        raise InputError(Problem("FRK009", name, found, "name a stage from before the trial's first restart"))
     return place.trial, place.tried.stage

@@ -43,6 +43,7 @@ TOPICS = {
     "words": Topic("README.md", "what job, trial, stage, attempt, verdict, frontier and the others mean", "Words"),
     "run": Topic("README.md", "what happens from `stepwise run` to the report", "The way of a job"),
     "exit": Topic("README.md", "what a command's exit code says", "Exit codes"),
+    "errors": Topic("ERRORS.md", "every error code: what it means, what to do"),
     "package": Topic("README.md", "the code: its rooms and the rules between them"),
     "data": Topic("guide/jobs.md", "from a JSONL file of your own to a trained model", "Your own data in ten minutes"),
     "tasks": Topic("guide/jobs.md", "JSONL, Parquet, text, GSM8K, Hugging Face datasets", "Tasks"),

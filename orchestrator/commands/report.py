@@ -49,7 +49,7 @@ def findings_of(plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> F
     findings = Findings.of(plan, store, known)
     if not findings.points:
         found = f"holds no stage of {plan.job.name} with this configuration"
-        raise InputError(Problem("STO002", str(store.root), found, "run the job first"))
+        raise InputError(Problem("STO012", str(store.root), found, "run the job first"))
     return findings
 
 

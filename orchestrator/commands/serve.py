@@ -31,7 +31,7 @@ def serve_mlflow(root: Path, port: int, shared: SharedServer | None = None) -> i
     plans = [plan for plan in saved_plans(store) if plan.job.tracking.uri is None]
     if not plans:
         found = "no job of this store is recorded in its own MLflow"
-        raise InputError(Problem("STO002", str(root), found, "run a job first, or open the server its job names"))
+        raise InputError(Problem("MLF003", str(root), found, "run a job first, or open the server its job names"))
     host = shared.host if shared else "127.0.0.1"
     _check_free(host, port)
     base, log = f"http://{shared.address if shared else host}:{port}", root / "mlflow-server.log"

@@ -22,7 +22,7 @@ def show_jobs(store: StageStore, console: Console, *, as_json: bool) -> int:
     if not names:
         found = "no job ran on this store" if store.root.is_dir() else "no such folder"
         fix = "run a job first, or name a store with --store"
-        raise InputError(Problem("STO002", str(store.root), found, fix))
+        raise InputError(Problem("STO011", str(store.root), found, fix))
     states, unread = [], []
     for name in names:
         try:

@@ -78,7 +78,7 @@ def load_cluster(path: Path) -> Cluster:
     except OSError as error:
         raise InputError(Problem("CLU001", str(path), f"cannot be read: {error.strerror}", _EXAMPLE)) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(Problem("CLU001", str(path), f"not YAML: {' '.join(str(error).split())}", _EXAMPLE)) from None
+        raise InputError(Problem("CLU016", str(path), f"not YAML: {' '.join(str(error).split())}", _EXAMPLE)) from None
     return valid_cluster(document, str(path))
 
 

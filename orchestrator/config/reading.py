@@ -107,7 +107,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(Problem("CFG003", where, f"not TOML: {error}", "see https://toml.io")) from None
     except RecursionError:
-        raise InputError(Problem("CFG026", where, "nested too deeply", "a job file has two levels")) from None
+        raise InputError(Problem("CFG040", where, "nested too deeply", "a job file has two levels")) from None
     if not document:
         raise InputError(Problem("CFG002", where, "the file is empty", "run `stepwise init` for a template"))
     return document

@@ -51,7 +51,7 @@ def prompt_ids(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         )
     if len(separators(ids, separator, len(added_before(tokenizer)))) != 1:
         found = f"holds the separator {tokenizer.eos_token!r}"
-        raise InputError(Problem("PRE001", repr(question), found, "it is added to every question; leave it out"))
+        raise InputError(Problem("PRE004", repr(question), found, "it is added to every question; leave it out"))
     return ids
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from orchestrator.errors import InputError, Problem, StoreError
-from orchestrator.files import partial, sha256
+from orchestrator.files import replacing, sha256
 from orchestrator.method.encoding import (
     added_before,
     encode,
@@ -80,15 +80,11 @@ def token_table(task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, pa
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        written, sealed = partial(path), partial(_digest_file(path))
         try:
-            _write(task, split, tokenizer, written)
-            sealed.write_text(sha256(written))
-            os.replace(sealed, _digest_file(path))
-            os.replace(written, path)
+            with replacing(path) as written, replacing(_digest_file(path)) as sealed:  # the hash takes its place first
+                _write(task, split, tokenizer, written)
+                sealed.write_text(sha256(written))
         finally:
-            written.unlink(missing_ok=True)
-            sealed.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
     table = _read(path)

@@ -47,7 +47,7 @@ def job_problems(job: Job, total: int, estimated: bool, content: Content) -> Ite
         yield Problem("CFG023", "training.batch_size", found, "lower it")
     if job.training.batch_size % job.resources.workers:
         found = f"{job.training.batch_size} examples do not divide over {job.resources.workers} workers"
-        yield Problem("CFG023", "training.batch_size", found, "make it a multiple of resources.workers")
+        yield Problem("CFG039", "training.batch_size", found, "make it a multiple of resources.workers")
     if job.training.optimizer == "muon" and job.resources.shard:
         found = "muon makes whole matrices orthogonal, and shard gives each worker a share of one"
         yield Problem("CFG037", "training.optimizer", found, 'set it to "adamw" or remove resources.shard')

@@ -1,4 +1,4 @@
-"""What a few large files hold, as one hash: read piece by piece, and not again until one of them changes."""
+"""Hashes a few large files together: read piece by piece, and not again until one of them changes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orchestrator.files import partial
 
 PIECE_BYTES = 1 << 20
 WORTH_REMEMBERING = 1 << 24
-"""Bytes; less is hashed in the time that looking it up takes."""
+"""The bytes from which on a hash is remembered: less is hashed in the time that looking it up takes."""
 
 Stamp = tuple[str, int, int, int, int]
-"""Of a file: its path, bytes, the times when its content and when anything of it changed in ns, and its inode."""
+"""A file's path, its bytes, the times when its content and when anything of it changed in ns, and its inode."""
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """SHA-256 of the files, one after the other.
+    """Return the SHA-256 of the files, one after the other.
 
     It is remembered in the user's cache folder (``XDG_CACHE_HOME``, or ``~/.cache``) by the files' stamps.
     """
@@ -53,7 +53,7 @@ def _fingerprint(stamps: tuple[Stamp, ...]) -> str:
 
 
 def _memory(paths: Sequence[str]) -> Path | None:
-    """The file that remembers what these files hold; None where a user has no folder for it."""
+    """Return the file that remembers the hash of these files; None where a user has no folder for it."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256("\0".join(paths).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return Path(cache) / "stepwise" / "models" / f"{name}.json" if os.path.isabs(cache) else None

@@ -51,7 +51,7 @@ def chain_plan(job: Job, total_tokens: int, chain: Sequence[PlannedStage], conte
 def _unknown(field: str, allowed: Sequence[str]) -> Problem:
     near = difflib.get_close_matches(field, allowed, 1)
     fix = f'did you mean "{near[0]}"?' if near else "name a field of schedule or training, as training.learning_rate"
-    return Problem("CFG032", field, "not a field that a fork changes", fix)
+    return Problem("FRK006", field, "not a field that a fork changes", fix)
 
 
 def _rest(trial: Trial, after: PlannedStage, job: Job, epoch_steps: int) -> list[StageSpec]:

@@ -117,9 +117,9 @@ def _drawn(values: Any, random: Random) -> Scalar:
     if not isinstance(values, Range):
         return values[random.randrange(len(values))]
     if not values.log:
-        return random.randint(values.low, values.high) if values.whole else _between(values, random.uniform)
+        return random.randint(int(values.low), int(values.high)) if values.whole else _between(values, random.uniform)
     between = _between(values, lambda low, high: math.exp(random.uniform(math.log(low), math.log(high))))
-    return round(between) if values.whole else between
+    return round(float(between)) if values.whole else between
 
 
 def _between(values: Range, draw: Callable[[float, float], float]) -> Scalar:

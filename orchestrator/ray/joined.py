@@ -49,7 +49,7 @@ def check_address(at: Attachment) -> None:
 def _check_listens(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or {"@", "/"} & set(host):  # not shown: a URL may hold a password
-        raise InputError(Problem("CLU003", "--address or RAY_ADDRESS", "is neither HOST:PORT nor auto", _OTHERWISE))
+        raise InputError(Problem("CLU017", "--address or RAY_ADDRESS", "is neither HOST:PORT nor auto", _OTHERWISE))
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
@@ -81,13 +81,14 @@ def connect(at: Attachment) -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
         _check_token_file()
     import ray
+    import ray.exceptions
 
     try:
         ray.init(
             address=at.address,
             runtime_env={"env_vars": WORKER_ENVIRONMENT | _TRAIN},
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         found = f"cannot be joined: {first_line(error)}"

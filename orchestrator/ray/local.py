@@ -117,7 +117,7 @@ def _start(folder: str | None) -> None:
             include_dashboard=False,
             object_store_memory=100 << 20,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
     except Exception as error:  # Ray raises bare ones where a process of its own did not come up or was killed
         found = first_line(error)

@@ -112,6 +112,7 @@ def on_every_node(look: Callable[..., Any], *arguments: Any) -> list[NodeAnswer]
 def _answer(node: str, task: Any, asked: float) -> NodeAnswer:
     """Return the answer of a finished task."""
     import ray
+    import ray.exceptions
 
     try:
         return NodeAnswer(node, ray.get(task), asked, time.time())

@@ -93,5 +93,6 @@ class GroupSearch(Searcher):
 def _distribution(values: Any) -> BaseDistribution:
     if not isinstance(values, Range):
         return CategoricalDistribution(values)
-    kind = IntDistribution if values.whole else FloatDistribution
-    return kind(values.low, values.high, log=values.log)
+    if values.whole:
+        return IntDistribution(int(values.low), int(values.high), log=values.log)
+    return FloatDistribution(values.low, values.high, log=values.log)

@@ -21,7 +21,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Placement:
-    """How the trials of a job go on the Ray at hand."""
+    """The way the trials of a job go on the Ray at hand."""
 
     concurrent: int
     """The number of trials at a time."""

@@ -92,7 +92,8 @@ def problems_in(result: tune.Result) -> Iterator[Problem]:
     if isinstance(cause, StepwiseError):
         yield from cause.problems
     else:
-        yield Problem("RUN001", result.config["trial"], format_exception_only(cause)[-1].strip(), _CONTINUE)
+        trial = (result.config or {}).get("trial", "a trial")
+        yield Problem("RUN001", trial, format_exception_only(cause)[-1].strip(), _CONTINUE)
 
 
 def drive_trial(config: dict[str, Any]) -> dict[str, Any]:

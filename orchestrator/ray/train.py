@@ -174,8 +174,8 @@ def goes_on(job: Job, total_tokens: int, trial: Trial, store: StageStore) -> boo
 def problems_of(trial: Trial, work: Callable[[], None]) -> tuple[Problem, ...]:
     """Do a trial's work. Returns the problems that Ray would only meet again; nothing if the work got done.
 
-    They are raised where there are several workers, who wait for one another until Ray ends them: there Ray does try
-    again.
+    They are raised where there are several workers, which wait for one another until Ray ends them: there Ray does
+    try again.
     """
     from orchestrator.trials.memory import enough_memory
 

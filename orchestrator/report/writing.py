@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.files import partial
+from orchestrator.files import replacing
 from orchestrator.report.columns import frontier_arrow, frontier_csv
 from orchestrator.report.html.page import frontier_svg, report_html
 from orchestrator.results.findings import Findings
@@ -55,9 +54,5 @@ def _png(svg: str) -> bytes:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    unfinished = partial(path)
-    try:
+    with replacing(path) as unfinished:
         write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

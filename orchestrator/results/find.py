@@ -58,7 +58,7 @@ def _of_key(prefix: str, store: StageStore) -> Place:
         if tried.stage.key == keys[0]
     ]
     if not places:
-        raise InputError(Problem("FRK005", keys[0], "belongs to no saved job", "name another stage"))
+        raise InputError(Problem("FRK008", keys[0], "belongs to no saved job", "name another stage"))
     place = min(places, key=lambda place: place.trial.method != "stepwise")
     if not place.tried.manifest.passed:
         raise InputError(Problem("FRK005", prefix, "did not end well and has no weights", "name another stage"))
@@ -69,7 +69,7 @@ def _of_job(name: str, plan: Plan, rest: list[str], store: StageStore) -> Place:
     chains = [chain for chain in replay_all(plan, store) if chain.standing]
     best = None if rest else best_point(points_of(chains), plan.job.stability.min_exact_match)
     if not chains or not (rest or best):
-        raise InputError(Problem("FRK004", name, "has no committed stage yet", f"`stepwise run {plan.job.name}`"))
+        raise InputError(Problem("FRK007", name, "has no committed stage yet", f"`stepwise run {plan.job.name}`"))
     if best:
         chain = _chain(name, best.trial, chains)
         return Place(plan, chain.trial, chain.standing[best.stage])

@@ -9,7 +9,7 @@ from statistics import median
 from orchestrator.config import Method, Scalar
 from orchestrator.method.stage import PASSED, Record, Verdict
 from orchestrator.plan import Plan, Trial
-from orchestrator.store.stages import Manifest, StageStore
+from orchestrator.store import Manifest, StageStore
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.walk import replay_all
 

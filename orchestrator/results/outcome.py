@@ -94,7 +94,9 @@ def _of_trial(chain: Chain) -> Outcome:
     tried = ""
     if chain.restarts:
         tried = f"; tried: {labels.count(chain.restarts, 'restart')}, the last {chain.failures[-1].then}"
-    return Outcome("no", f"{_lost(ends)}; {goal}{tried}", slower)
+    knew = max(end.exact_match for end in ends) >= HALF
+    learn_first = f"stepwise run {job.name} schedule.pretrain_steps={2 * chain.trial.stages[0].spec.steps}"
+    return Outcome("no", f"{_lost(ends)}; {goal}{tried}", slower if knew else learn_first)
 
 
 def _together(chains: Sequence[Chain], outcomes: Sequence[Outcome]) -> Outcome:

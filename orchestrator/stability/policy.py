@@ -28,7 +28,7 @@ RAISE = 1.5
 
 @dataclass(frozen=True)
 class Pace:
-    """How a stage is trained, as factors of the job's fields."""
+    """The way a stage is trained, as factors of the job's fields."""
 
     tokens_per_stage: float = 1.0
     learning_rate: float = 1.0

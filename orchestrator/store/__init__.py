@@ -1,4 +1,4 @@
-"""The store: the only state. Commit, adopt, verify; files only, no decisions."""
+"""The store, the only state: stages are committed, adopted and verified here. It holds files and takes no decisions."""
 
 from orchestrator.store.claims import Claim
 from orchestrator.store.folders import inside, job_folder, read_record, sweep
@@ -15,9 +15,11 @@ from orchestrator.store.jobs import (
     saved_plan,
     saved_plans,
 )
+from orchestrator.store.leftovers import tidy
+from orchestrator.store.manifest import Manifest, number_versions
 from orchestrator.store.searches import Pruned, proposals, pruned_trials, record_proposal, record_pruned
 from orchestrator.store.snapshots import Snapshots
-from orchestrator.store.stages import Manifest, StageStore, number_versions, unwritten
+from orchestrator.store.stages import StageStore, unwritten
 
 __all__ = [
     "Claim",
@@ -45,5 +47,6 @@ __all__ = [
     "saved_plan",
     "saved_plans",
     "sweep",
+    "tidy",
     "unwritten",
 ]

@@ -1,7 +1,7 @@
-"""Who is training a stage right now, so that others wait for it instead of doing it twice.
+"""Claims: a process claims the stage that it trains, so that others wait for it instead of training it too.
 
-A claim is advice, not what keeps the store right: a commit is safe without it. It is a lock on a
-file, which the kernel releases when its holder ends, however it ends.
+A claim saves work and is not needed for safety: a commit is safe without it. It is a lock on a file, which the kernel
+releases when its holder ends, however it ends.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ class Claim:
         self._handle = handle
 
     def release(self) -> None:
+        """Give the claim up."""
         os.close(self._handle)
 
 
 def claim(path: Path) -> Claim | None:
-    """Claim what ``path`` stands for, or None while somebody else holds it."""
+    """Lock a file, which is made if it is missing. Returns None while another holds the lock.
+
+    Raises ``OSError`` if a link stands in its place.
+    """
     handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +43,7 @@ def claim(path: Path) -> Claim | None:
 
 
 def held(path: Path) -> bool:
-    """Whether somebody holds the claim. Whoever wants it at this very moment has to try again."""
+    """Return whether a process holds the claim. While this asks, a ``claim`` fails and has to be tried again."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

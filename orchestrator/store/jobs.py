@@ -1,4 +1,4 @@
-"""What was run on a store: each job as it last ran, for reports and MLflow, and for plans that count."""
+"""The jobs that ran on a store, each as it last ran: for reports, for MLflow, and for plans with counted tokens."""
 
 from __future__ import annotations
 
@@ -24,39 +24,42 @@ from orchestrator.tasks import make_task
 
 
 class SavedJob(Record):
-    """A resolved job as it last ran, and the CoT tokens that were counted on its data."""
+    """A resolved job as it last ran, and the CoT tokens of its longest example."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
     job: Job
     total_tokens: int
     read: Content | None = None
-    """What its examples and model were, whatever their files hold now, and wherever they are."""
+    """The content of its examples and its model, whatever their files hold now, and wherever they are."""
     question: str = ""
-    """One that its validation examples ask, for the card of an exported model; of a task that is read."""
+    """A question of its validation examples, for the card of an exported model. Only a task that is read has one."""
     content: dict[str, Any] = Field(default_factory=dict)
-    """Of a job that an older version saved: what there is of ``read``."""
+    """The part of ``read`` that an older version saved. Empty for other jobs."""
     chains: tuple[tuple[str, ...], ...] = ()
-    """The keys of every trial's stages as they were planned with that."""
+    """The keys of every trial's stages, as they were planned with that content."""
     added_seeds: tuple[int, ...] = ()
-    """Seeds that `stepwise extend` added to those of the job file."""
+    """The seeds that `stepwise extend` added to those of the job file."""
     chain: tuple[dict[str, Any], ...] = ()
-    """Of a fork: the identities of its stages, which its job alone does not say."""
+    """The identities of a fork's stages, which its job alone does not determine. Empty for other jobs."""
 
     @property
     def made_of(self) -> dict[str, Any]:
-        """What says which examples, and which model, its stages are made of."""
+        """Return what says which examples, and which model, its stages are made of."""
         return self.read.document(self.job) if self.read else self.content
 
     def plan(self, store: StageStore) -> Plan:
-        """The plan as it was made; what an older version saved reads the data again. Raises ``InputError``."""
+        """Return the plan as it was made.
+
+        For a job that an older version saved, the data is read again. Raises ``InputError``.
+        """
         if self.chain:
             return chain_plan(self.job, self.total_tokens, read_chain(self.chain), self.read)
         return build_plan(self.job, self.total_tokens, proposals(self.job, store.root), self.read)
 
 
 def save_job(plan: Plan, store: StageStore, added_seeds: tuple[int, ...] = ()) -> None:
-    """Remember the job of a plan whose tokens were counted; seeds once added stay."""
+    """Save the job of a plan whose tokens were counted. Seeds that were added before stay."""
     file = _file(store.root, plan.job.name)
     added = (*saved_added_seeds(plan.job.name, store), *added_seeds)
     chains = tuple(tuple(stage.key for stage in trial.stages) for trial in plan.trials)
@@ -80,7 +83,7 @@ def check_fork_name(plan: Plan, store: StageStore) -> None:
 
 
 def save_fork(plan: Plan, store: StageStore) -> None:
-    """Remember a job that is one given chain. Raises ``InputError`` if its name means other work."""
+    """Save a job that is one given chain. Raises ``InputError`` if its name means other work."""
     check_fork_name(plan, store)
     chain = tuple(stage.identity for stage in plan.trials[0].stages)
     saved = SavedJob(
@@ -94,19 +97,19 @@ def save_fork(plan: Plan, store: StageStore) -> None:
 
 
 def saved_plan(name: str, store: StageStore) -> Plan | None:
-    """The plan of a job that was run on this store, by its name."""
+    """Return the plan of the job of this name that ran on the store, or None."""
     file = _file(store.root, name)
     return _read(file, store).plan(store) if re.fullmatch(NAME, name) and file.exists() else None
 
 
 def saved_job(name: str, store: StageStore) -> SavedJob | None:
-    """A job as it was remembered, without a plan of it."""
+    """Return a job as it was saved, or None. No plan is made of it."""
     file = _file(store.root, name)
     return _read(file, store) if file.exists() else None
 
 
 def saved_names(store: StageStore) -> list[str]:
-    """The names of all jobs that were run on a store."""
+    """Return the names of all jobs that ran on a store."""
     try:
         with os.scandir(store.root / "jobs") as folders:
             return sorted(folder.name for folder in folders if _file(store.root, folder.name).exists())
@@ -115,26 +118,26 @@ def saved_names(store: StageStore) -> list[str]:
 
 
 def jobs_like(name: str, store: StageStore) -> str:
-    """What to give instead of ``name``: the saved job that it nearly is, or those there are."""
+    """Return a hint for a wrong name: the saved job that it is close to, or all saved jobs."""
     names = saved_names(store)
     near = difflib.get_close_matches(name, names, 1)
     return f'did you mean "{near[0]}"?' if near else f"jobs here: {', '.join(names) or 'none'}"
 
 
 def is_fork(name: str, store: StageStore) -> bool:
-    """Whether a saved job is one given chain."""
+    """Return whether a saved job is one given chain."""
     file = _file(store.root, name)
     return file.exists() and bool(_read(file, store).chain)
 
 
 def saved_added_seeds(name: str, store: StageStore) -> tuple[int, ...]:
-    """The seeds that were added to a job's own."""
+    """Return the seeds that were added to a job's own."""
     file = _file(store.root, name)
     return _read(file, store).added_seeds if file.exists() else ()
 
 
 def saved_plans(store: StageStore) -> list[Plan]:
-    """The plans of all jobs that were run on a store, by name; but of those whose data cannot be read from here."""
+    """Return the plans of all jobs that ran on a store, by name, without those whose data cannot be read from here."""
     plans = []
     for name in saved_names(store):
         saved = _read(_file(store.root, name), store)
@@ -144,9 +147,9 @@ def saved_plans(store: StageStore) -> list[Plan]:
 
 
 def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Plan:
-    """The plan of a job on this store: with added seeds and Optuna's proposals.
+    """Return the plan of a job on this store, with added seeds and Optuna's proposals.
 
-    Without ``total_tokens``, as counted when it ran on this store; else with an estimate.
+    Without ``total_tokens``, the plan takes the count of the job's last run here, else an estimate.
     """
     saved = saved_job(job.name, store)
     if saved is None:
@@ -159,7 +162,7 @@ def plan_for(job: Job, store: StageStore, total_tokens: int | None = None) -> Pl
 
 
 def _content(job: Job, saved: SavedJob) -> Content:
-    """What the job's data and model are; as remembered, if they are gone. Raises ``InputError``."""
+    """Return what the job's data and model hold, as it was saved if they are gone. Raises ``InputError``."""
     try:
         return Content.of(job)
     except InputError:

@@ -1,8 +1,8 @@
 """A copy of committed stages beyond this machine: at any URL that fsspec knows, as ``s3://bucket/prefix``.
 
-The store itself is a folder: its claims are file locks and its commits links and forced writes, which object stores
-do not have. The mirror is for machines that may be taken away for good: what is committed is copied there, and a
-store that lacks it brings it back. A stage exists there when its manifest does, one object, written last.
+The store itself is a folder: its claims are file locks, and its commits are links and forced writes. Object stores have
+neither. The mirror is for machines that may be taken away for good: committed stages are copied there, and a store that
+lacks one brings it back. A stage exists in the mirror when its manifest does, one object, written last.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from orchestrator.errors import InputError, Problem, StepwiseError, StoreError, first_line, without_password
-from orchestrator.files import replace_file
+from orchestrator.files import SUFFIX, replace_file
 from orchestrator.store.folders import job_folder
 from orchestrator.store.jobs import SavedJob
-from orchestrator.store.stages import MANIFEST, Manifest, StageStore, StoredFile, parsed
+from orchestrator.store.manifest import MANIFEST, Manifest, StoredFile, parsed
+from orchestrator.store.stages import StageStore
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 RECORDS = ("proposals-*.json", "pruned/*.json", "job.json")
-"""What a search decided: its configurations, its seeds, what was stopped. Below the job's folder; the last stands
-for all."""
+"""The files below a job's folder that say what its search decided: configurations, pruned trials, seeds. The last one
+is copied last and stands for all."""
 OBJECT_STORES = {"s3", "gs", "abfs"}
-"""fsspec's names of those where a put is seen whole or not at all, and where nothing has to have a parent."""
+"""The fsspec protocols in which a put is seen whole or not at all, and which know no folders."""
 
 
 class Mirror:
-    """The mirror of a store. Every method may raise ``StepwiseError``; all can be repeated."""
+    """The mirror of a store. Every method may raise ``StepwiseError``, and every one can be repeated."""
 
     def __init__(self, url: str, store: StageStore) -> None:
-        """Raises ``InputError`` if fsspec knows no such URL."""
+        """Open the mirror. Raises ``InputError`` if fsspec knows no such URL."""
         import fsspec
 
         self.url, self.store = without_password(url), store
@@ -43,30 +44,30 @@ class Mirror:
         try:
             found: tuple[AbstractFileSystem, str] = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            fix = "pip install 'stepwise[s3]' for s3://, or what fsspec asks for"
+            fix = "pip install 'stepwise[s3]' for s3://, or the package that fsspec names"
             raise InputError(Problem("MIR001", self.url, first_line(error), fix)) from None
         self._files, self._root = found
         protocol = self._files.protocol
         self._in_folders = OBJECT_STORES.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
 
     def pull_records(self, job: str) -> None:
-        """Bring what a search decided, if this store knows nothing of it."""
+        """Bring what a search decided, unless this store has its records."""
         folder, there = job_folder(self.store.root, job), f"{self._root}/jobs/{job}"
         if (folder / "job.json").exists():
             return
         with self._reachable():
-            try:  # asked first: of a mirror that does not answer, many a ``find`` says that nothing is there
-                job_text = self._files.cat_file(f"{there}/job.json").decode()
+            try:  # read first: many an implementation of ``find`` takes a mirror that does not answer for an empty one
+                job_text = self._read(f"{there}/job.json").decode()
                 SavedJob.model_validate_json(job_text)
             except (FileNotFoundError, ValidationError):
                 return
             for name in (path.rpartition(f"jobs/{job}/")[2] for path in self._files.find(there)):
                 if any(fnmatch(name, pattern) for pattern in RECORDS[:-1]) and ".." not in name:
-                    replace_file(folder / name, self._files.cat_file(f"{there}/{name}").decode())
-            replace_file(folder / "job.json", job_text)  # last: while it lacks, all is brought again
+                    replace_file(folder / name, self._read(f"{there}/{name}").decode())
+            replace_file(folder / "job.json", job_text)  # last: while it is missing, everything is brought again
 
     def push(self, job: str, manifests: Iterable[Manifest]) -> None:
-        """Copy those of a job's committed stages that are not there, and what its search decided."""
+        """Copy a job's committed stages that the mirror lacks, and what its search decided."""
         with self._reachable():
             for manifest in manifests:
                 self._push_stage(manifest)
@@ -78,7 +79,7 @@ class Mirror:
                     self._sent[name] = text
 
     def pull_stage(self, key: str) -> bool:
-        """Bring a stage. Returns whether it was there and nobody here is training it."""
+        """Bring a stage. Returns False if the mirror lacks it or a process here is training it."""
         there = f"{self._root}/stages/{key}"
         with self._reachable():
             manifest = self._manifest(key)
@@ -112,12 +113,16 @@ class Mirror:
         self._sent[name] = manifest.attempt
 
     def _manifest(self, key: str) -> Manifest | None:
-        """The manifest that stands there. A damaged one is none: the next push writes it anew."""
+        """Return the mirror's manifest of a stage. A damaged one is ignored: the next push writes it anew."""
         try:
-            data = self._files.cat_file(f"{self._root}/stages/{key}/{MANIFEST}")
+            data = self._read(f"{self._root}/stages/{key}/{MANIFEST}")
             return parsed(data, f"{self.url}/stages/{key}", key)
         except (FileNotFoundError, StoreError):
             return None
+
+    def _read(self, path: str) -> bytes:
+        data = self._files.cat_file(path)
+        return data if isinstance(data, bytes) else data.encode()
 
     def _put(self, name: str, text: str) -> None:
         """Write a small file so that a kill leaves the old one or the new one."""
@@ -126,22 +131,22 @@ class Mirror:
             self._files.pipe_file(target, text.encode())
             return
         self._make_parent(target)
-        self._files.pipe_file(f"{target}.partial", text.encode())
-        self._files.mv(f"{target}.partial", target)
+        self._files.pipe_file(target + SUFFIX, text.encode())
+        self._files.mv(target + SUFFIX, target)
 
     def _make_parent(self, path: str) -> None:
-        """Asked for it, s3fs would make a bucket that is missing."""
+        """Make the folder of a file. In an object store none is made: s3fs would make a bucket that is missing."""
         if self._in_folders:
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
-        """Say of any failure which mirror it was: every file system has errors of its own."""
+        """Raise any failure as a ``StepwiseError`` that names the mirror: every file system has errors of its own."""
         try:
             yield
         except StepwiseError:
             raise
         except Exception as error:
             found = first_line(error)
-            fix = "is it there, may we write to it? What is committed stays in the store"
+            fix = "check that it exists and that you may write to it; what is committed stays in the store"
             raise StepwiseError(Problem("MIR002", self.url, found, fix)) from error

@@ -1,4 +1,4 @@
-"""What a search decided while it ran: the configurations Optuna proposed, the trials that were stopped."""
+"""Records of what a search decided while it ran: Optuna's proposals, and the trials that pruning stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_SEARCHED = {"name", "seeds", "methods", "icot_kd", "resources", "tracking"}
 
 
 def proposals(job: Job, root: Path) -> tuple[Settings, ...]:
-    """What Optuna has proposed for a job so far, in order. A job that searches something else has its own."""
+    """Return what Optuna has proposed for a job so far, in order. A job with another search has other proposals."""
     if job.search is None or job.search.type != "optuna":
         return ()
     file = _proposals_file(job, root)
@@ -35,7 +35,7 @@ def proposals(job: Job, root: Path) -> tuple[Settings, ...]:
 
 
 def record_proposal(job: Job, root: Path, settings: Settings) -> None:
-    """Remember a proposal before anything is trained for it."""
+    """Append a proposal to the record, before anything is trained for it."""
     replace_file(_proposals_file(job, root), json.dumps([*proposals(job, root), settings], indent=1))
 
 
@@ -43,17 +43,17 @@ class Pruned(Record):
     """A trial that was stopped because other configurations did better."""
 
     chain: str
-    """Key of the last stage it would have had."""
+    """The key of the last stage that the trial was planned to have."""
     reason: str
 
 
 def record_pruned(trial: Trial, root: Path, pruned: Pruned) -> None:
-    """Remember that a trial stops here, so that the next run does not continue it."""
+    """Record that a trial stops here, so that the next run does not continue it."""
     replace_file(_pruned_file(trial, root), pruned.model_dump_json(indent=1))
 
 
 def pruned_trials(plan: Plan, root: Path) -> dict[str, Pruned]:
-    """The stopped trials of a plan by name. A job that does not prune continues them."""
+    """Return the pruned trials of a plan by name. A job that does not prune continues them, so it has none."""
     if plan.job.search is None or not plan.job.search.prune:
         return {}
     found = {trial.name: _pruned(trial, root) for trial in plan.trials if trial.method == "stepwise"}
@@ -61,7 +61,7 @@ def pruned_trials(plan: Plan, root: Path) -> dict[str, Pruned]:
 
 
 def _pruned(trial: Trial, root: Path) -> Pruned | None:
-    """A record of another chain of the same name says nothing of this one."""
+    """Return the record of a trial, unless it is of another chain with the same name."""
     try:
         pruned = Pruned.model_validate_json(read_record(root, _pruned_file(trial, root)))
     except (OSError, ValidationError):

@@ -1,4 +1,7 @@
-"""A cluster's job server, spoken to over HTTP from any machine: submissions of Stepwise commands and their fate."""
+"""Talks over HTTP with a cluster's job server, from any machine: submits Stepwise commands and follows them.
+
+Ray calls a submitted command a job. Here it is a submission: a job is a search.
+"""
 
 from __future__ import annotations
 
@@ -34,31 +37,35 @@ ASK_SECONDS = 180
 START_SECONDS = 120
 POLL_SECONDS = 0.5
 _STARTING = "No available agent"
-"""What a head node says of a job while it is still starting: its dashboard is up before its agent."""
+"""The answer of a head node that is still starting: its dashboard is up before its agent."""
 JOB, STORE, WORK = "stepwise.job", "stepwise.store", "stepwise.work"
-"""Keys of a submission's metadata, which everybody who may use the cluster can read."""
+"""The keys of a submission's metadata, which every user of the cluster can read."""
 
 # Ray's own stop is a SIGTERM and, 3 s later, a SIGKILL (research notes, ray.md §3).
 _STOPPABLE = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
 
 
 class Unreachable(StepwiseError):
-    """The cluster does not answer; what it committed is in the store."""
+    """The cluster does not answer. The stages that it committed are in the store."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One run of a search on a cluster. ``status``: Ray's word; ``work``: hash of what was to be done."""
+    """One run of a search on a cluster."""
 
     id: str
     status: str
+    """A word of Ray's, as RUNNING."""
     work: str
+    """The hash of the resolved job."""
     message: str
     exit_code: int | None
     started_at: float
+    """The moment of its start, in seconds since the epoch."""
 
     @property
     def alive(self) -> bool:
+        """Whether the submission waits or runs."""
         return self.status in ("PENDING", "RUNNING")
 
 
@@ -70,7 +77,10 @@ class JobServer:
 
     @classmethod
     def connect(cls, cluster: Cluster) -> JobServer:
-        """Raises ``InputError`` if it is open to everyone or refuses our token, ``Unreachable`` if it is gone."""
+        """Connect, with the token if the cluster asks for one.
+
+        Raises ``InputError`` if the cluster is open to everyone or refuses the token, ``Unreachable`` if it is gone.
+        """
         with _answering(cluster.address):
             asks = check_asks_for_token(
                 cluster.address, cluster.allow_unauthenticated, "write allow_unauthenticated: true into the file"
@@ -80,18 +90,15 @@ class JobServer:
             return cls(cluster, _client(cluster.address, headers))
 
     def submissions(self, job: str) -> list[Submission]:
-        """Every run of a job's search on the cluster's store, oldest first."""
+        """Return every run of a job's search on the cluster's store, oldest first."""
         with _answering(self.cluster.address):
             listed = self._client.list_jobs()
-        known = [
-            _submission(details)
-            for details in listed
-            if (details.metadata or {}).get(JOB) == job and details.metadata.get(STORE) == self.cluster.store
-        ]
+        wanted = {JOB: job, STORE: self.cluster.store}
+        known = [_submission(details) for details in listed if wanted.items() <= (details.metadata or {}).items()]
         return sorted(known, key=lambda submission: submission.started_at)
 
     def submit(self, job: str, work: str, words: Sequence[str], file: Path) -> str:
-        """Ship a file and run ``stepwise WORDS`` on the head node, as a run of a job's search."""
+        """Ship a file and run ``stepwise WORDS`` on the head node, as a run of a job's search. Returns its id."""
         before = self.submissions(job)
         number = int(before[-1].id.rpartition("-")[2]) + 1 if before else 1
         name = f"stepwise-{job}-{digest(self.cluster.store)[:8]}-{number}"
@@ -99,37 +106,33 @@ class JobServer:
         return self._start(name, words, file, metadata)
 
     def ask_json(self, words: Sequence[str], file: Path | None = None) -> Any:
-        """The document that ``stepwise WORDS`` prints on the head node. Takes some seconds; leaves nothing behind."""
+        """Return the JSON that ``stepwise WORDS`` prints on the head node. Takes seconds and leaves nothing there."""
         name = self._start(f"stepwise-ask-{uuid.uuid4().hex[:12]}", words, file, {})
         try:
             ended = self.wait(name, ASK_SECONDS)
             if ended.alive:
-                raise StepwiseError(Problem("CLU008", self.cluster.address, "did not answer in time", "is it full?"))
-            said = self.logs(name) if ended.exit_code is not None else ""  # what never ran, or was lost, has a message
-        finally:
-            self._forget(name)
+                raise StepwiseError(Problem("CLU008", self.cluster.address, "did not answer in time", _ASK_RAY))
+            said = self.logs(name) if ended.exit_code is not None else ""  # a lost command has no log but a message
+        finally:  # end it and delete it, if the server allows that
+            with suppress(StepwiseError):
+                if self.submission(name).alive:
+                    self.stop(name)
+                with _answering(self.cluster.address):
+                    self._client.delete_job(name)
         if (document := printed_json(said)) is None:
             last, *_ = [*said.strip().splitlines()[-1:], *ended.message.splitlines(), ended.status]
-            fix = "`ray status` on the head node says how it is"
-            raise StepwiseError(Problem("CLU008", self.cluster.address, f"could not answer: {last}", fix))
+            raise StepwiseError(Problem("CLU008", self.cluster.address, f"could not answer: {last}", _ASK_RAY))
         return document
 
-    def _forget(self, name: str) -> None:
-        """End a submission and delete it, if the server lets us."""
-        with suppress(StepwiseError):
-            if self.submission(name).alive:
-                self.stop(name)
-            with _answering(self.cluster.address):
-                self._client.delete_job(name)
-
     def wait(self, name: str, seconds: float) -> Submission:
-        """A submission once it has ended, or as it is when the time is over."""
+        """Return a submission once it has ended, or as it is after a number of seconds."""
         deadline = time.monotonic() + seconds
         while (now := self.submission(name)).alive and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         return now
 
     def submission(self, name: str) -> Submission:
+        """Return a submission as it is now."""
         with _answering(self.cluster.address):
             return _submission(self._client.get_job_info(name))
 
@@ -140,25 +143,31 @@ class JobServer:
         return self.wait(name, STOP_SECONDS + 10)
 
     def logs(self, name: str) -> str:
+        """Return what a submission has printed."""
         with _answering(self.cluster.address):
             return self._client.get_job_logs(name)
 
     def follow(self, name: str) -> Iterator[str]:
-        """The log from its beginning, as it grows, until the submission has ended. Raises ``Unreachable``."""
+        """Yield the log from its beginning, as it grows, until the submission has ended. Raises ``Unreachable``."""
         lines = self._client.tail_job_logs(name)
+
+        async def following() -> str | None:
+            return await anext(lines, None)
+
         with asyncio.Runner() as loop:
             while True:
                 try:
-                    yield loop.run(anext(lines))
-                except StopAsyncIteration:
-                    return
+                    text = loop.run(following())
                 except (RuntimeError, OSError) as error:
                     found = f"went away ({type(error).__name__})"
                     fix = "what is committed stays; `stepwise status` answers from the store"
                     raise Unreachable(Problem("CLU007", self.cluster.address, found, fix)) from None
+                if text is None:
+                    return
+                yield text
 
     def page(self, name: str) -> str:
-        """A submission in Ray's dashboard."""
+        """Return the page of a submission in Ray's dashboard."""
         return f"{self.cluster.address}/#/jobs/{name}"
 
     def _start(self, name: str, words: Sequence[str], file: Path | None, metadata: dict[str, str]) -> str:
@@ -176,26 +185,27 @@ class JobServer:
                 except RuntimeError as error:
                     if _STARTING not in str(error) or time.monotonic() > deadline:
                         found = f"did not take the job: {first_line(error)}"
-                        fix = "`ray status` on the head node says how it is"
-                        raise StepwiseError(Problem("CLU015", self.cluster.address, found, fix)) from error
+                        raise StepwiseError(Problem("CLU015", self.cluster.address, found, _ASK_RAY)) from error
                 time.sleep(POLL_SECONDS)
 
 
 @contextmanager
 def _answering(address: str) -> Iterator[None]:
-    """Say of what Ray's client raises which cluster it was: of no answer, or of one that is an error."""
+    """Raise what Ray's client raises as an error that names the cluster."""
     try:
         yield
     except OSError as error:
         found = f"does not answer ({type(error).__name__}){set_here(*PROXIES)}"
-        raise Unreachable(Problem("CLU007", address, found, "is its tunnel open, does it run?")) from None
+        raise Unreachable(Problem("CLU007", address, found, "start it, or open the tunnel to it")) from None
     except RuntimeError as error:
-        fix = "`ray status` on the head node says how it is"
-        raise StepwiseError(Problem("CLU015", address, f"refuses: {first_line(error)}", fix)) from error
+        raise StepwiseError(Problem("CLU015", address, f"refuses: {first_line(error)}", _ASK_RAY)) from error
+
+
+_ASK_RAY = "run `ray status` on the head node to see its state"
 
 
 def printed_json(said: str) -> Any:
-    """The indented JSON document among the other lines that a command printed, or None."""
+    """Return the indented JSON document among the other lines that a command printed, or None."""
     for start in re.finditer(r"^[\[{]$", said, re.MULTILINE):
         with suppress(ValueError):
             return json.JSONDecoder().raw_decode(said, start.start())[0]
@@ -209,8 +219,8 @@ def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:
         f"{cluster.address}/api/version", headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False
     )
     if answer.status_code in (401, 403):
-        fix = f"RAY_AUTH_TOKEN and {cluster.token_file} are where it is looked for"
-        raise InputError(Problem("CLU004", cluster.address, "refuses the token", fix))
+        fix = f"put the cluster's token into RAY_AUTH_TOKEN or {cluster.token_file}"
+        raise InputError(Problem("CLU018", cluster.address, "refuses the token", fix))
     there, here = document(answer).get("ray_version"), version("ray")
     if there is None:
         found = f"is no Ray dashboard (HTTP {answer.status_code})"
@@ -221,7 +231,7 @@ def _check_versions(cluster: Cluster, headers: dict[str, str]) -> None:
 
 
 def _client(address: str, headers: dict[str, str]) -> JobSubmissionClient:
-    """Ray's client, of this address whatever the environment says: a job of ours may be what runs here."""
+    """Return Ray's client of this address, whatever the environment says: this command may itself run in a Ray job."""
     for stronger in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         os.environ.pop(stronger, None)
     os.environ["RAY_AUTH_MODE"] = "disabled"  # or it would look for a token of its own
@@ -245,7 +255,7 @@ def _submission(details: JobDetails) -> Submission:
 
 @contextmanager
 def _packed(file: Path | None, ship_package: bool) -> Iterator[Path]:
-    """A folder with what a command needs there: a file, and the package with its version."""
+    """Yield a folder with what a command needs on the head node: a file, and the package with its version."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder)
         if file:

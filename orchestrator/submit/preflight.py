@@ -1,4 +1,4 @@
-"""Would a job run on a cluster? Asked before it is submitted: from here, then on the head node and every other one."""
+"""Checks, before a job is submitted, whether it would run on a cluster: from here, then on every node."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ MIN_FREE_BYTES = 1 << 30
 
 
 class Check(Record):
-    """One question and its answer. ``fix``: what to do where it is not sound."""
+    """One question and its answer."""
 
     name: str
     sound: bool
     found: str
     fix: str = ""
+    """The thing to do if the answer is not sound."""
 
 
 def check_from_here(path: Path, overrides: Sequence[str], cluster: Cluster) -> list[Check]:
-    """Ask the cluster's job server, and through it every node."""
+    """Ask the cluster's job server and, through it, every node."""
     build_plan(load_job(path, overrides))
     try:
         server = JobServer.connect(cluster)
     except StepwiseError as error:
         return [_failed("cluster", error)]
-    there = "answers, asks for our token" if not cluster.allow_unauthenticated else "answers, no token by agreement"
+    access = "a token is not asked for" if cluster.allow_unauthenticated else "takes this machine's token"
     words = ["doctor", path.name, *overrides, "--store", cluster.store, "--address", "auto", "--json"]
     words += ["--allow-unauthenticated"] * cluster.allow_unauthenticated
-    checks = [Check(name="cluster", sound=True, found=f"{cluster.address} {there}, same Ray")]
+    checks = [Check(name="cluster", sound=True, found=f"{cluster.address} answers, {access}, same Ray")]
     try:
         return checks + [Check.model_validate(check) for check in server.ask_json(words, path)]
     except StepwiseError as error:
@@ -69,9 +70,10 @@ def _room(job: Job) -> Check:
         fits = placement(job.resources)
     except InputError as error:
         return _failed("resources", error)
-    where = "on the nodes with stepwise_driver" if fits.driver_retries == 0 else "on any node: pin them to a safe one"
+    pinned = fits.driver_retries == 0
+    where = "on the nodes with stepwise_driver" if pinned else "on any node, also one that may be taken away"
     now = min(room_now(job.resources), fits.concurrent)
-    full = "" if now else " (others fill it: a trial waits up to an hour for room)"
+    full = "" if now else " (others use it; a trial waits up to an hour for room)"
     found = f"{count(fits.concurrent, 'trial')} at a time, {now} of them now{full}; their drivers {where}"
     return Check(name="resources", sound=True, found=found)
 
@@ -124,7 +126,7 @@ def _mlflow(plan: Plan, store: StageStore) -> Check:
     except StepwiseError as error:
         fix = "MLFLOW_TRACKING_USERNAME and _PASSWORD, or ~/.mlflow/credentials, belong to the head node's user"
         return Check(name="MLflow", sound=False, found=f"{uri}: {error.problems[0].found}", fix=fix)
-    return Check(name="MLflow", sound=True, found=f"{uri} answers us and lets us write")
+    return Check(name="MLflow", sound=True, found=f"{uri} answers and takes records")
 
 
 def _failed(name: str, error: StepwiseError) -> Check:

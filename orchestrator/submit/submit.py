@@ -1,4 +1,4 @@
-"""A search on a cluster as one thing: submit it, see where it stands, follow it, stop it, submit it again."""
+"""The verbs of a search on a cluster: submit it, see where it stands, follow it, stop it, submit it again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def submit_job(
     dry_run: bool,
     accept_drift: bool = False,
 ) -> int:
-    """Ship a job to a cluster and run it there. A search that runs already is left running. Returns the exit code."""
+    """Ship a job to a cluster and run it there, unless it runs already. Returns the exit code."""
     job = load_job(path, overrides)
     plan = build_plan(job)  # what cannot be planned is not sent
     _refuse_relative(read_job(path, overrides))
@@ -43,7 +43,7 @@ def submit_job(
     running = [submission for submission in server.submissions(job.name) if submission.alive]
     if running and running[-1].work != work:
         found = f"another configuration of {job.name} runs there as {running[-1].id}"
-        raise InputError(Problem("CLU012", cluster.address, found, "`stepwise stop` it first"))
+        raise InputError(Problem("CLU012", cluster.address, found, "stop it first with `stepwise stop`"))
     if dry_run:
         console.print(f"{job.name}: {count(len(plan.trials), 'trial')}. {cluster.address} would run:")
         console.print(command(*words))
@@ -57,7 +57,7 @@ def submit_job(
 
 
 def _refuse_relative(job: Job) -> None:
-    """Only the job file is shipped: data and models must have the same path on every node."""
+    """Raise ``InputError`` for a relative path: only the job file is shipped, so every node must see the same paths."""
     files = {"model.name": job.model.name} if isinstance(job.model, PretrainedModel) else {}
     if not isinstance(job.task, MultiplicationTask) and not job.task.dataset:
         files |= {f"task.{split}": getattr(job.task, split) for split in ("train", "validation", "test")}
@@ -70,9 +70,9 @@ def _refuse_relative(job: Job) -> None:
 
 
 def show_status(job: str, cluster: Cluster | None, store: Path, console: Console, *, as_json: bool) -> int:
-    """Where a search stands: its run on the cluster if that answers, its trials from the store. Returns the exit code.
+    """Print where a search stands: its run on the cluster if that answers, and its trials. Returns the exit code.
 
-    A store that this machine does not see is asked through the cluster.
+    The trials are read from the store, through the cluster if this machine does not see it.
     """
     root = Path(cluster.store) if cluster else store
     server = latest = None
@@ -83,9 +83,13 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
             latest = next(reversed(server.submissions(job)), None)
             note = _line(latest, server) if latest else f"{cluster.address} knows of no run of {job}"
         except Unreachable as error:
-            note = f"{error.problems[0].where} {error.problems[0].found}; this is what the store says"
+            note = f"{error.problems[0].where} {error.problems[0].found}; the store says:"
     here = StageStore(root)
-    state = _asked(server, job) if server and not saved_plan(job, here) else job_state(job, here)
+    if server and not saved_plan(job, here):
+        document = server.ask_json(["status", job, "--store", server.cluster.store, "--json"])
+        state = JobState.model_validate({key: value for key, value in document.items() if key != "submission"})
+    else:
+        state = job_state(job, here)
     if as_json:
         submission = {"id": latest.id, "status": latest.status, "exit_code": latest.exit_code} if latest else None
         print(json.dumps(state.model_dump(mode="json") | {"submission": submission}, indent=1))
@@ -95,13 +99,13 @@ def show_status(job: str, cluster: Cluster | None, store: Path, console: Console
     console.print(f"{job}: {state.words}; store {root}")
     console.print(state_table(state))
     if state.state == "unfinished" and not (latest and latest.alive):
-        again = "submit it again to go on" if cluster else f"`{command('run', job, '--store', root)}` goes on"
-        console.print(f"nothing trains: a command that just began, or none; {again}")
+        again = "submit the job again" if cluster else f"run `{command('run', job, '--store', root)}`"
+        console.print(f"No worker is training. The command may have just started; otherwise {again}.")
     return DONE
 
 
 def show_logs(job: str, cluster: Cluster, *, follow: bool) -> int:
-    """Print what the search's latest run printed; with ``follow``, until it ends, and return its exit code."""
+    """Print what the search's latest run printed. With ``follow``, go on until it ends, and return its exit code."""
     server = JobServer.connect(cluster)
     latest = _latest(server, job)
     if not follow:
@@ -117,7 +121,7 @@ def show_logs(job: str, cluster: Cluster, *, follow: bool) -> int:
 
 
 def stop_job(job: str, cluster: Cluster, console: Console) -> int:
-    """Stop a search's run between two steps. Returns the exit code."""
+    """Stop a search's latest run between two steps. Returns the exit code."""
     server = JobServer.connect(cluster)
     latest = _latest(server, job)
     if not latest.alive:
@@ -130,23 +134,17 @@ def stop_job(job: str, cluster: Cluster, console: Console) -> int:
 
 
 def job_name(text: Path) -> str:
-    """The name of a job, given as its file or as the name itself."""
+    """Return the name of a job that is given as its file or by its name."""
     return load_job(text).name if text.exists() or text.suffix == ".toml" else str(text)
 
 
 def _latest(server: JobServer, job: str) -> Submission:
     known = server.submissions(job)
     if not known:
-        raise InputError(Problem("CLU013", server.cluster.address, f"knows of no run of {job}", "submit it first"))
+        raise InputError(Problem("CLU019", server.cluster.address, f"knows of no run of {job}", "submit it first"))
     return known[-1]
 
 
 def _line(submission: Submission, server: JobServer) -> str:
     code = f", exit code {submission.exit_code}" if submission.exit_code else ""
     return f"{submission.id}: {submission.status.lower()}{code}; {server.page(submission.id)}"
-
-
-def _asked(server: JobServer, job: str) -> JobState:
-    """The search's state, read on the head node, where the store is."""
-    document = server.ask_json(["status", job, "--store", server.cluster.store, "--json"])
-    return JobState.model_validate({key: value for key, value in document.items() if key != "submission"})

@@ -59,7 +59,7 @@ def read(task: TextTask | Gsm8kTask, split: Split) -> Iterator[Raw]:
     name = getattr(task, split)
     if name is None:
         fix = "name a file or a split there; a job that has run is run again with it, and trains nothing twice"
-        raise InputError(Problem("DAT001", f"task.{split}", "not given", fix))
+        raise InputError(Problem("DAT015", f"task.{split}", "not given", fix))
     if task.dataset:
         return _from_dataset(task, name)
     path = Path(name)
@@ -129,7 +129,7 @@ def _from_objects(rows: Iterable[tuple[str, Any]], task: TextTask | Gsm8kTask) -
     columns = None
     for place, row in rows:
         if not isinstance(row, dict):
-            raise InputError(Problem("DAT004", place, "not a JSON object", "write one object a line"))
+            raise InputError(Problem("DAT016", place, "not a JSON object", "write one object a line"))
         columns = columns or _columns(task, row.keys())
         if task.cot_column in row and task.cot_column not in columns:
             found = f"has a column {task.cot_column!r}, which the first example has not"
@@ -144,7 +144,7 @@ def _parsed(text: str, place: str) -> Any:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=float)
     except (ValueError, RecursionError) as error:
         found = f"not JSON: {error}"
-        raise InputError(Problem("DAT004", place, found, "write one object a line")) from None
+        raise InputError(Problem("DAT016", place, found, "write one object a line")) from None
 
 
 def _from_parquet(path: Path, task: TextTask | Gsm8kTask) -> Iterator[Raw]:
@@ -159,7 +159,7 @@ def _from_parquet(path: Path, task: TextTask | Gsm8kTask) -> Iterator[Raw]:
                 yield _picked(task, columns, row, f"{path}:{number}")
     except (pa.ArrowException, OSError) as error:
         found = f"not a Parquet file: {first_line(error)}"
-        raise InputError(Problem("DAT004", str(path), found, "write it again")) from None
+        raise InputError(Problem("DAT017", str(path), found, "write it again")) from None
 
 
 def _python_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[dict[str, Any]]:

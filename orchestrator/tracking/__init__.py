@@ -1,7 +1,7 @@
-"""Tracking: what the store holds, shown in MLflow. Importing this room does not import mlflow.
+"""Tracking: shows in MLflow what the store holds. Importing this room does not import mlflow.
 
-The store is the outbox. Everything sent is rebuilt from committed manifests and carries their
-timestamps, so sending it again changes nothing, and a server that was down is served later.
+The store is the outbox. All that is sent is rebuilt from committed manifests and carries their timestamps. Sending it
+again therefore changes nothing, and a server that was down gets it later.
 """
 
 from orchestrator.tracking.follower import BackgroundTracker

@@ -11,11 +11,11 @@ from orchestrator.tracking.tracker import Tracker
 
 
 class BackgroundTracker(Background[Plan]):
-    """Records what is committed. What it could not deliver until it was closed, `stepwise track` can."""
+    """Records committed stages. `stepwise track` delivers later what was left when this was closed."""
 
     behind = "MLflow is behind; training goes on, and the store has everything"
     rest = 4.0
-    """Every delivery looks at all stages, so with thousands they are few."""
+    """A long rest: every delivery looks at all stages, which may be thousands."""
 
     def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
         super().__init__(tracker.plan, say)
@@ -23,7 +23,7 @@ class BackgroundTracker(Background[Plan]):
         self._report: Path | None = None
 
     def finish(self, report: Path) -> None:
-        """Have the job's envelope and report files recorded too. Returns at once."""
+        """Ask for the job's envelope and its report files to be recorded too. Returns at once."""
         self._report = report
         self.notify()
 

@@ -1,6 +1,6 @@
-"""The models of a frontier in MLflow: logged models that point into the store, and aliases on those to use.
+"""The models of a frontier in MLflow: logged models that point into the store, and aliases on the best ones.
 
-The weights stay where they are. A logged model says where, from which run and after which one.
+The weights stay in the store. A logged model says in which folder, of which run, and after which other model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 IDENTITY = "stepwise.checkpoint"
-"""Tag: stage key and attempt. The same checkpoint is the same logged model, whichever trials share it."""
+"""The tag with stage key and attempt. A checkpoint is one logged model, whichever trials share it."""
 
 
 def registered_name(job: str) -> str:
-    """Under which a job's winners are registered."""
+    """Return the name under which a job's winners are registered."""
     return f"stepwise-{job}"
 
 
@@ -34,7 +34,7 @@ class Models:
         self._outputs: dict[str, set[str]] = {}
 
     def log(self, run_id: str, points: Iterable[FrontierPoint]) -> dict[int, str]:
-        """Make the models of a run's frontier, each naming the one before it. Returns their ids by removed count."""
+        """Make the models of a run's frontier, each naming the one before it. Returns their ids by removed tokens."""
         from mlflow.entities import LoggedModelOutput
 
         made: dict[int, str] = {}
@@ -48,14 +48,14 @@ class Models:
         return made
 
     def _outputs_of(self, run_id: str) -> set[str]:
-        """The models a run has by now: MLflow refuses one that is logged twice."""
+        """Return the ids of the models that a run has: MLflow refuses one that is logged twice."""
         if run_id not in self._outputs:
             outputs = self.client.get_run(run_id).outputs
             self._outputs[run_id] = {output.model_id for output in outputs.model_outputs} if outputs else set()
         return self._outputs[run_id]
 
     def crown(self, name: str, points: list[FrontierPoint], runs: dict[str, str]) -> None:
-        """Register the winners among the points and move their aliases. ``runs``: run ids by trial."""
+        """Register the winners among the points and move their aliases. ``runs`` holds the run ids by trial."""
         crowned = winners(points)
         if crowned and not self.client.search_registered_models(f"name = '{name}'"):
             self.client.create_registered_model(name, description="The models to use of a Stepwise job.")

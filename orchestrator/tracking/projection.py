@@ -1,7 +1,6 @@
-"""What should stand in MLflow: a pure function of a plan and its committed stages.
+"""Projects a plan and its committed stages onto the runs that should stand in MLflow. All functions are pure.
 
-A value is part of a record only once it can no longer change, because MLflow keeps a second value
-at a step beside the first.
+A value is part of a record only once it can no longer change: MLflow keeps a second value of a step beside the first.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from orchestrator.tracking.records import RunRecord, Status, Value
 from orchestrator.trials.chain import Chain
 
 Losses = Mapping[str, Sequence[LossPoint]]
-"""Training loss by stage key."""
+"""The training losses by stage key."""
 OUTCOME = "stepwise.outcome"
 """The tag of a job's run that says whether it internalized."""
 
@@ -39,31 +38,30 @@ def trial_records(
     losses: Losses,
     pruned: Mapping[str, Pruned],
 ) -> list[RunRecord]:
-    """A run for every trial with a committed stage, in plan order. ``pruned``: those a search has stopped."""
+    """Return a run for every trial with a committed stage, in plan order. ``pruned`` is by trial name."""
     by_trial = {name: list(group) for name, group in groupby(points, lambda point: point.trial)}
     # A speed is the best of all stages that do the same work: it stands once the last of them is measured.
     speed_known = not plan.to_propose and all(
-        trial.name in pruned or _status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
+        trial.name in pruned or _trial_status(trial, by_trial.get(trial.name, [])) != "RUNNING" for trial in plan.trials
     )
     records = [
         _trial_record(chain, by_trial[chain.trial.name], losses, speed_known)
         for chain in chains
         if chain.trial.name in by_trial
     ]
-    return [_stopped(record, pruned[record.name]) if record.name in pruned else record for record in records]
-
-
-def _stopped(record: RunRecord, pruned: Pruned) -> RunRecord:
-    tags = {"stepwise.verdict": "pruned", "stepwise.pruned": pruned.reason}
-    return replace(record, status="KILLED", tags=record.tags | tags)
+    for index, record in enumerate(records):
+        if record.name in pruned:
+            tags = record.tags | {"stepwise.verdict": "pruned", "stepwise.pruned": pruned[record.name].reason}
+            records[index] = replace(record, status="KILLED", tags=tags)
+    return records
 
 
 def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
-    """The run beside the trials: whether they internalized, the best exact match of any of them at every removed
-    count, and the cost of all.
+    """Return the job's run, which stands beside those of its trials.
 
-    A search's run also has its winner. FAILED as soon as one of its ``trials`` is, KILLED if one did not come to its
-    end.
+    It says whether they internalized, the best exact match of all at every number of removed tokens, what all cost,
+    and a search's winner. Its status is FAILED if that of one of its ``trials`` is, else KILLED if a trial did not
+    come to its end.
     """
     plan, points, ranked, outcome = findings.plan, findings.points, findings.ranked, outcome_of(findings)
     best: dict[int, FrontierPoint] = {}
@@ -79,7 +77,7 @@ def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
     return RunRecord(
         uid=digest(tags),
         name=plan.job.name,
-        status=_together(plan, trials),
+        status=_job_status(plan, trials),
         started=min(map(_started, points)),
         ended=ended,
         params={},
@@ -91,7 +89,7 @@ def job_record(findings: Findings, trials: Sequence[RunRecord]) -> RunRecord:
 
 
 def _cost(job: Job, cost: Cost, time: int) -> Iterator[Value]:
-    """Steps and seconds as in the report. GPU-hours: those seconds on the GPUs that the job gives a trial."""
+    """Yield steps and seconds as in the report, and GPU-hours: the seconds times the GPUs of a trial."""
     gpus = job.resources.workers * job.resources.gpus_per_worker
     spent = {
         "steps": cost.total.steps,
@@ -103,7 +101,7 @@ def _cost(job: Job, cost: Cost, time: int) -> Iterator[Value]:
     yield from (Value(f"cost/{key}", value, time, 0) for key, value in spent.items())
 
 
-def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
+def _job_status(plan: Plan, trials: Sequence[RunRecord]) -> Status:
     pruned = sum("stepwise.pruned" in record.tags for record in trials)
     if any(record.status == "FAILED" for record in trials):
         return "FAILED"
@@ -114,7 +112,7 @@ def _together(plan: Plan, trials: Sequence[RunRecord]) -> Status:
 def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, speed_known: bool) -> RunRecord:
     trial = chain.trial
     params = _params(trial.job, trial)
-    status = _status(trial, points)
+    status = _trial_status(trial, points)
     settled = list(_settled(trial, points))
     values = [value for point in points for value in _progress(point, losses[point.stage_key])]
     values += [value for point in settled for value in _frontier(point, speed_known)]
@@ -149,14 +147,14 @@ def _trial_record(chain: Chain, points: list[FrontierPoint], losses: Losses, spe
     )
 
 
-def _status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
+def _trial_status(trial: Trial, points: Sequence[FrontierPoint]) -> Status:
     if not all(point.passed for point in points):
         return "FAILED"
     return "FINISHED" if len(points) == sum(stage.spec.answers for stage in trial.stages) else "RUNNING"
 
 
 def _params(job: Job, trial: Trial) -> dict[str, str]:
-    """What a run is found and grouped by. Baselines remove nothing and have no removal params."""
+    """Return what a run is found and grouped by. Baselines remove nothing and have no params of removal."""
     params = {
         "method": trial.method,
         "seed": str(trial.seed),
@@ -179,16 +177,16 @@ def _params(job: Job, trial: Trial) -> dict[str, str]:
 
 
 def _label(section: Section) -> str:
-    """A section in short: its type, and what is not default: ``multiplication digits=[4,4]``."""
+    """Return a section in short, its type and what is not default: ``multiplication digits=[4,4]``."""
     fields = names_only(non_default(section))
     kind = fields.pop("type")
     return " ".join([kind, *(f"{key}={canonical_json(value)}" for key, value in fields.items())])
 
 
 def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoint]:
-    """Per removed count the last good point, once no later stage of the trial can replace it."""
+    """Yield the last good point of every number of removed tokens, once no later stage of the trial can replace it."""
     committed = {point.stage: point for point in points}
-    over = _status(trial, points) != "RUNNING"
+    over = _trial_status(trial, points) != "RUNNING"
     for _, stages in groupby(trial.stages, lambda stage: stage.spec.removed_to):
         indices = [stage.index for stage in stages]
         good = [committed[i] for i in indices if i in committed and committed[i].passed]
@@ -198,7 +196,7 @@ def _settled(trial: Trial, points: list[FrontierPoint]) -> Iterator[FrontierPoin
 
 def _progress(point: FrontierPoint, losses: Sequence[LossPoint]) -> Iterator[Value]:
     time = _timestamp(point)
-    if point.passed:  # nobody measures a model that failed
+    if point.passed:  # a failed model is not measured
         yield Value("stage/exact_match", point.exact_match, time, point.step)
     yield Value("stage/removed_tokens", point.removed_tokens, time, point.step)
     for loss in losses:
@@ -225,7 +223,7 @@ def _frontier(point: FrontierPoint, speed_known: bool) -> Iterator[Value]:
 
 
 def _flat(last: Sequence[FrontierPoint]) -> Iterator[Value]:
-    """A baseline as a line to compare with: its end, drawn from no removed token to all of them."""
+    """Yield a baseline as a flat line to compare with: its end, at no removed token and at all of them."""
     for point in last:
         for removed in (0, point.total_tokens):
             yield Value("baseline/accuracy", point.exact_match, _timestamp(point), removed)
@@ -233,7 +231,7 @@ def _flat(last: Sequence[FrontierPoint]) -> Iterator[Value]:
 
 
 def _scores(trial: Trial, settled: list[FrontierPoint]) -> Iterator[Value]:
-    """One number per run, at step 0: tables show a metric at its largest step, the worst model."""
+    """Yield one number a run, at step 0. Tables show a metric at its largest step, which is the worst model."""
     last = settled[-1]
     if last.removed_tokens == last.total_tokens:
         yield Value("score/exact_match_all_removed", last.exact_match, _timestamp(last), 0)

@@ -1,4 +1,4 @@
-"""What stands in MLflow as a value: a run and its metrics."""
+"""A run of MLflow and its metrics, as values."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ class Value(NamedTuple):
     key: str
     value: float
     timestamp: int
-    """Milliseconds: when the stage was committed."""
+    """The moment of the stage's commit, in milliseconds since the epoch."""
     step: int
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One MLflow run. ``uid`` finds it again: the same work is the same run."""
+    """One MLflow run."""
 
     uid: str
+    """A hash by which the run is found again: the same work is the same run."""
     name: str
     status: Status
     started: int
+    """A moment in milliseconds since the epoch, as ``ended`` is."""
     ended: int
     params: dict[str, str]
     tags: dict[str, str]
     values: tuple[Value, ...]
     models: tuple[FrontierPoint, ...] = ()
-    """The points whose weights a reader may want: one a removed count."""
+    """The points whose weights a reader may want, one for every number of removed tokens."""
     attempts: tuple[RunRecord, ...] = ()
-    """Runs below it: what a trial tried in vain."""
+    """The runs below it: a trial's failed attempts."""

@@ -1,4 +1,4 @@
-"""Where MLflow's records lie by default, and how its server is started on them."""
+"""The place of MLflow's records in a store, and the server that shows them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from orchestrator.tracking.views import view_path
 
 
 def default_uri(store_root: Path) -> str:
-    """The tracking URI of a job that names none: an SQLite file in the store."""
+    """Return the tracking URI of a job that names none: an SQLite file in the store."""
     path = str(store_root.absolute() / "mlflow.db")
     return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")
 
 
 def artifact_folder(store_root: Path) -> Path:
-    """Where artifacts go when no server keeps them."""
+    """Return the folder for artifacts that no server keeps."""
     return store_root.absolute() / "mlartifacts"
 
 
 def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command that serves the store's records, on this machine only; MLflow asks for no password.
+    """Return the command that serves the store's records. By default it listens on this machine only: MLflow asks for
+    no password.
 
-    Start it in a session of its own and end its process group: a killed server leaves its child
-    behind, holding the port.
+    Start it in a session of its own and end its process group: a killed server leaves a child that holds the port.
     """
     options = {
         "--backend-store-uri": default_uri(store_root),
@@ -38,11 +38,11 @@ def ui_command(store_root: Path, port: int, host: str = "127.0.0.1") -> list[str
 
 
 def ui_environment() -> dict[str, str]:
-    """The environment of ``ui_command``: nothing that leads it elsewhere, no job runner (8 processes)."""
+    """Return the environment of ``ui_command``: nothing that leads it elsewhere, no job runner (8 processes)."""
     return {**honoured(server=False), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def frontier_url(base: str, experiment_id: str, job: Job) -> str:
-    """The page that shows a job's frontier, on the server at ``base``: of several seeds their mean and band."""
+    """Return the page with a job's frontier on the server at ``base``. Several seeds are shown as mean and band."""
     view = "frontier-mean" if len(job.seeds) > 1 else "frontier"
     return f"{base.rstrip('/')}/{view_path(experiment_id, view)}"

@@ -1,4 +1,4 @@
-"""The store's MLflow for several people: a password, a list of host names, secrets in files of their owner alone."""
+"""Serves the store's MLflow to several people: with a password, under listed host names, with private secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.tracking.server import ui_command, ui_environment
 
 ADMIN = "admin"
 EVERYWHERE = "0.0.0.0"  # noqa: S104
-"""The host that means every address of the machine, and is none."""
+"""The host that means every address of the machine and is no address itself."""
 _CONFIG = """\
 [mlflow]
 default_permission = NO_PERMISSIONS
@@ -29,19 +29,20 @@ auth_cache_ttl_seconds = 60
 
 @dataclass(frozen=True)
 class SharedServer:
-    """How to start it. ``password_file`` holds the password of the user ``admin``."""
+    """The way to start a shared server."""
 
     command: list[str]
     environment: dict[str, str]
     password_file: Path
+    """The file with the password of the user ``admin``."""
     host: str
-    """Where it listens."""
+    """The address that it listens on."""
     address: str
-    """What a browser finds it under: a host that it answers to."""
+    """The host name for a browser: one that it answers to."""
 
 
 def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) -> SharedServer:
-    """A server that answers to ``names`` and its own address only, and to nobody without a password.
+    """Return a server that answers only to ``names`` and its own address, and only with a password.
 
     Its secrets lie outside the store, in ``~/.config/stepwise``, and are made once. Raises ``InputError``.
     """
@@ -52,7 +53,8 @@ def shared_server(store_root: Path, host: str, port: int, names: Sequence[str]) 
     config = _private(folder / "auth.ini", _CONFIG.format(database=folder / "auth.db", admin=ADMIN))
     password = _private(folder / "password", secrets.token_urlsafe(24))
     cookie_key = _private(folder / "cookie-key", secrets.token_hex(32))
-    known = list(dict.fromkeys([*names, *([host] if host != EVERYWHERE else []), "127.0.0.1", "localhost"]))
+    own = [] if host == EVERYWHERE else [host]
+    known: list[str] = list(dict.fromkeys([*names, *own, "127.0.0.1", "localhost"]))
     allowed = ",".join(f"{name},{name}:{port}" for name in known)
     return SharedServer(
         [*ui_command(store_root, port, host), "--app-name", "basic-auth", "--allowed-hosts", allowed],
@@ -72,7 +74,7 @@ _INSTALL = "pip install 'stepwise[server]'"
 
 
 def _private(file: Path, text: str) -> Path:
-    """The file, made with mode 0600 if it is not there. Raises ``InputError`` if others can read it."""
+    """Return a file, made with mode 0600 if it is missing. Raises ``InputError`` if others can read it."""
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
             new.write(text)

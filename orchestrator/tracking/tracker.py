@@ -24,7 +24,7 @@ from orchestrator.shown import command
 from orchestrator.store import Manifest, StageStore, inside, pruned_trials
 from orchestrator.tracking.models import Models, registered_name
 from orchestrator.tracking.own import alone, settle
-from orchestrator.tracking.projection import OUTCOME, Losses, job_record, trial_records
+from orchestrator.tracking.projection import OUTCOME, job_record, trial_records
 from orchestrator.tracking.records import RunRecord, Value
 from orchestrator.tracking.server import artifact_folder, default_uri, frontier_url
 from orchestrator.tracking.variables import honour
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROWS_PER_CALL = 100
-"""Of more, MLflow 3.17 fails to recognise metrics of models that it has already."""
+"""The most rows of one call. With more, MLflow 3.17 does not recognise metrics that its models already have."""
 REPORT_FILES = (".csv", ".html", ".parquet", ".png", ".svg")
 LONGEST_CAUSE = 300
 NOTE = "mlflow.note.content"
 PARENT = "mlflow.parentRunId"
 CHECKED = "stepwise.checked"
 OF_MODELS = ("frontier/accuracy", "frontier/generated_tokens", "frontier/restarts")
+"""The metrics of a run that its logged models have too."""
 IDENTIFYING = (
     "stage/exact_match",
     "stage/removed_tokens",
@@ -55,32 +56,34 @@ IDENTIFYING = (
     "cost/seconds",
     "cost/steps_saved_by_sharing",
 )
-"""Metrics that differ when a stage was made anew, the speed of No CoT was measured again or a job went on. A failed
-attempt has ``cost/seconds``: its timestamp is of the commit."""
+"""The metrics by which a run is compared with a record. They differ when a stage was made anew, when the speed of No
+CoT was measured again, and when a job went on. A failed attempt has only ``cost/seconds``, at the time of its
+commit."""
 
 
 def experiment_name(job: Job) -> str:
-    """The experiment of a job."""
+    """Return the name of a job's experiment."""
     return job.tracking.experiment or f"stepwise/{job.name}"
 
 
 @dataclass
 class _Run:
-    """What this process knows a run to hold."""
+    """A run as far as this process knows it."""
 
     id: str
     status: str
     tags: dict[str, str]
     sent: set[Value] = field(default_factory=set)
+    """The values that this process has sent."""
     described: bool = False
-    """Of a trial or a job: whether this process has attached the resolved job."""
+    """Whether this process has attached the resolved job, which the runs of trials and jobs have."""
 
 
 class Tracker:
-    """One job in MLflow. Not thread-safe; every method may raise ``StepwiseError``."""
+    """One job in MLflow. It is not thread-safe, and every method may raise ``StepwiseError``."""
 
     def __init__(self, plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> None:
-        """``known``: chains replayed before."""
+        """Start from the chains that were replayed before, if they are ``known``."""
         self.plan = plan
         self.store = store
         self._chains = tuple(known)
@@ -97,9 +100,12 @@ class Tracker:
             for record in records:
                 self._send(record)
                 self._set_status(record, record.status)
-                self._send_attempts(record)
+                for attempt in record.attempts:
+                    below = replace(attempt, tags=attempt.tags | {PARENT: self._run(record).id})
+                    self._send(below)
+                    self._set_status(below, below.status)
             jobs = {trial.name: trial.job for trial in self.plan.trials}
-            for record in records:
+            for record in records:  # after the numbers: a broken artifact store must not hold them up
                 self._describe(record, jobs[record.name])
 
     def finish(self, report: Path) -> None:
@@ -125,7 +131,7 @@ class Tracker:
             self._set_status(record, record.status)
 
     def end(self) -> None:
-        """Mark trials that stopped before their last stage as killed; the next ``sync`` revives them."""
+        """Mark the trials that stopped before their last stage as killed. The next ``sync`` revives them."""
         records = self._records(self._look())
         with self._mlflow():
             for record in records:
@@ -133,19 +139,19 @@ class Tracker:
                     self._set_status(record, "KILLED")
 
     def experiment_id(self) -> str:
-        """MLflow's id of the job's experiment, which is made if it does not exist."""
+        """Return MLflow's id of the job's experiment, which is made if it does not exist."""
         with self._mlflow():
             return self._known_experiment()
 
     def check_writable(self) -> None:
-        """Write into the job's experiment, made or restored as a run would do it, and take that back."""
+        """Write a tag into the job's experiment and delete it. The experiment is made or restored as for a run."""
         with self._mlflow():
             experiment = self._known_experiment()
             self._client.set_experiment_tag(experiment, CHECKED, "yes")
             self._client.delete_experiment_tag(experiment, CHECKED)
 
     def page(self) -> str | None:
-        """Of a server that has the job's records, the page that shows its frontier. Asks nobody."""
+        """Return the page with the job's frontier, if a server has its records. Makes no call."""
         served = self.uri.startswith(("http://", "https://"))
         return frontier_url(self.uri, self._experiment, self.plan.job) if served and self._experiment else None
 
@@ -155,18 +161,15 @@ class Tracker:
         return self._chains
 
     def _records(self, chains: Sequence[Chain]) -> list[RunRecord]:
-        points, pruned = points_of(chains), pruned_trials(self.plan, self.store.root)
-        return trial_records(self.plan, chains, points, self._read_losses(points), pruned)
-
-    def _read_losses(self, points: Sequence[FrontierPoint]) -> Losses:
+        points = points_of(chains)
         for point in points:
             if point.stage_key not in self._losses and (manifest := self.store.read(point.stage_key)):
                 self._losses[point.stage_key] = _losses(manifest, point)
-        return self._losses
+        return trial_records(self.plan, chains, points, self._losses, pruned_trials(self.plan, self.store.root))
 
     @contextmanager
     def _mlflow(self) -> Iterator[None]:
-        """Translate any failure, and forget what is known of the server: a run may have been deleted."""
+        """Raise any failure as a ``StepwiseError``. Forget what is known of the server: a run may have been deleted."""
         try:
             yield
         except Exception as error:
@@ -205,12 +208,11 @@ class Tracker:
 
     def _make_experiment(self, client: MlflowClient) -> str:
         name = experiment_name(self.plan.job)
-        if client.get_experiment_by_name(name) is None:
-            client.create_experiment(name, self._artifact_location())
-        experiment = client.get_experiment_by_name(name)
+        found = client.get_experiment_by_name(name)
+        experiment = found or client.get_experiment(client.create_experiment(name, self._artifact_location()))
         if experiment.lifecycle_stage == "deleted":
             client.restore_experiment(experiment.experiment_id)
-        tags = experiment_views(experiment.creation_time, self.plan.job)
+        tags = experiment_views(experiment.creation_time or 0, self.plan.job)
         if NOTE not in experiment.tags:
             tags[NOTE] = experiment_note(experiment.experiment_id, self.plan.job)
         for key, value in tags.items():
@@ -219,14 +221,14 @@ class Tracker:
         return experiment.experiment_id
 
     def _artifact_location(self) -> str | None:
-        """A server chooses for itself; without one MLflow would take the current directory."""
+        """Return the folder for artifacts: MLflow would take the current directory. A server has its own, so None."""
         if self.uri.startswith(("http://", "https://")):
             return None
         return (artifact_folder(self.store.root) / self.plan.job.name).as_uri()
 
     def _run(self, record: RunRecord) -> _Run:
         if record.uid in self._runs and not self._runs[record.uid].sent <= set(record.values):
-            del self._runs[record.uid]  # the trial went back over a stage: its run tells what no longer stands
+            del self._runs[record.uid]  # the trial went back over a stage, whose points the run still shows
         if record.uid not in self._runs:
             run = self._find(record) or self._create(record)
             if self._own:  # a database that somebody else wrote
@@ -236,7 +238,7 @@ class Tracker:
         return self._runs[record.uid]
 
     def _find(self, record: RunRecord) -> Run | None:
-        """The run that stands for a record. One that says something else than the store is set aside."""
+        """Return the run of a record, or None. A run that shows something else than the store is set aside."""
         level = record.tags["stepwise.level"]
         wanted = f"tags.`stepwise.uid` = '{record.uid}' AND tags.`stepwise.level` = '{level}'"
         found = self._client.search_runs([self._known_experiment()], wanted, order_by=["attributes.start_time ASC"])
@@ -263,7 +265,7 @@ class Tracker:
         return self._client.create_run(self._known_experiment(), record.started, tags, record.name)
 
     def _add_params(self, run: Run, record: RunRecord) -> None:
-        """Those that a run has not got: all of a new one, and of one whose process died before it had them."""
+        """Add the params that a run lacks: all of a new one, and of one whose process died before it sent them."""
         from mlflow.entities import Param
 
         params = [Param(key, value) for key, value in record.params.items() if key not in run.data.params]
@@ -278,7 +280,12 @@ class Tracker:
         unsent = [value for value in record.values if value not in run.sent]
         for start in range(0, len(unsent), ROWS_PER_CALL):
             values = unsent[start : start + ROWS_PER_CALL]
-            metrics = [Metric(*value, model_id=_model(value, models)) for value in values]
+            metrics = [
+                # A speed belongs to no model: another trial may still revise it, and MLflow 3.17 fails on a second
+                # value of a model's metric.
+                Metric(*value, model_id=models.get(value.step) if value.key in OF_MODELS else None)
+                for value in values
+            ]
             self._client.log_batch(run.id, metrics, synchronous=True)
             run.sent.update(values)
         tags = {key: value for key, value in record.tags.items() if run.tags.get(key) != value}
@@ -286,18 +293,8 @@ class Tracker:
             self._client.log_batch(run.id, tags=[RunTag(*tag) for tag in tags.items()], synchronous=True)
             run.tags.update(tags)
 
-    def _send_attempts(self, trial: RunRecord) -> None:
-        """Runs below the trial's; if it has another run by now, below that."""
-        for attempt in trial.attempts:
-            below = replace(attempt, tags=attempt.tags | {PARENT: self._run(trial).id})
-            self._send(below)
-            self._set_status(below, below.status)
-
     def _describe(self, record: RunRecord, job: Job) -> None:
-        """Attach the resolved job, of a trial the one that it alone is.
-
-        After the numbers: a broken artifact store must not hold them up.
-        """
+        """Attach the resolved job. A trial's is the job that has this trial only."""
         run = self._run(record)
         if not run.described:
             self._client.log_text(run.id, job.model_dump_json(indent=1), "job.json")
@@ -314,22 +311,15 @@ class Tracker:
         run.status = status
 
 
-def _model(value: Value, models: dict[int, str]) -> str | None:
-    """The logged model that a value is also a metric of. Not of a speed: another trial may still revise it, and
-    MLflow 3.17 fails on a second value of a model's metric.
-    """
-    return models.get(value.step) if value.key in OF_MODELS else None
-
-
 def _losses(manifest: Manifest, point: FrontierPoint) -> tuple[LossPoint, ...]:
-    """The losses of a stage at the steps really taken: earlier stages may have ended early."""
+    """Return the losses of a stage at the steps really taken: earlier stages may have ended early."""
     stage, taken = manifest.identity["stage"], manifest.metrics.steps_taken
     saved = stage["first_step"] + (stage["steps"] if taken is None else taken) - point.step
     return tuple(loss.model_copy(update={"step": loss.step - saved}) for loss in manifest.metrics.train_loss)
 
 
 def _cause(error: BaseException) -> str:
-    """One line: what the system said, if that is at the root of it, else what MLflow said."""
+    """Return one line: the system's words if they are at the root of the error, else MLflow's."""
     root = error
     while inner := root.__cause__ or root.__context__:
         root = inner

@@ -1,8 +1,7 @@
 """Saved views of an experiment: MLflow opens on the frontier instead of an empty table.
 
-The format is MLflow's own and undocumented (an experiment tag ``mlflow.sharedViewState.<id>``):
-look at a screenshot after every upgrade of MLflow. Should it break, the default page still has
-``frontier/accuracy`` first.
+The format is MLflow's own and undocumented: an experiment tag ``mlflow.sharedViewState.<id>``. Look at a screenshot
+after every upgrade of MLflow. If the views break, the default page still has ``frontier/accuracy`` first.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from orchestrator.plan.grid import key_of
 SECTION = "frontier"
 REMOVED = "frontier/internalized_tokens"
 Chart = tuple[tuple[str, ...], str | None]
-"""(y, x), where y may be several metrics; no x: the metric's step."""
+"""A chart's (y, x): y is one metric or several, and without x the chart goes by the metric's step."""
 
 ACCURACY: Chart = (("frontier/accuracy", "baseline/accuracy"), REMOVED)
 SPEED: Chart = (("frontier/examples_per_second",), REMOVED)
@@ -28,7 +27,7 @@ MEAN_SPEEDUP: Chart = (("frontier/speedup",), None)
 PROGRESS: Chart = (("stage/exact_match",), None)
 RESTARTS: Chart = (("frontier/restarts",), REMOVED)
 CARD_HEIGHT = 320
-"""Of a chart, so that the first two are seen whole in a window of 1280 x 800; the list of runs opens on a click."""
+"""A chart's height in pixels. A window of 1280 x 800 shows the first two charts whole, with the list of runs shut."""
 
 
 def experiment_note(experiment_id: str, job: Job, run_id: str | None = None, outcome: str = "") -> str:
@@ -57,11 +56,11 @@ def experiment_note(experiment_id: str, job: Job, run_id: str | None = None, out
 
 
 def experiment_views(created_at: int, job: Job) -> dict[str, str]:
-    """The two saved views, as tags of the experiment: every run, and seeds together.
+    """Return the two saved views, as tags of the experiment: every run, and the mean over seeds.
 
-    MLflow averages runs only where they share their x, as seeds share removed tokens but no speed; and of a baseline
-    it pairs a single value with the wrong end of its line. So a mean speed goes by step, which for
-    ``frontier/*`` is the removed tokens, and accuracy is not drawn over it.
+    MLflow averages runs only where they share their x: seeds share removed tokens but no speed. It also pairs a
+    baseline's single value with the wrong end of its line. A mean speed therefore goes by step, which is the removed
+    tokens for ``frontier/*``, and no mean accuracy is drawn over speed.
     """
     each = (ACCURACY, (("frontier/accuracy",), "frontier/examples_per_second"), SPEED, PROGRESS, RESTARTS)
     mean = (ACCURACY, MEAN_SPEED, PROGRESS, RESTARTS)
@@ -84,10 +83,10 @@ def experiment_views(created_at: int, job: Job) -> dict[str, str]:
 
 
 def view_path(experiment_id: str, view: str = "frontier") -> str:
-    """The page of a saved view, below the server's address.
+    """Return the page of a saved view, below the server's address.
 
-    Without ``workflowType`` a new browser opens a page about traces; a filter in the URL would
-    keep the view from being applied.
+    Without ``workflowType`` a new browser opens a page about traces. A filter in the URL would keep MLflow from
+    applying the view.
     """
     query = "workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey="
     return f"#/experiments/{experiment_id}/runs?{query}{view}"

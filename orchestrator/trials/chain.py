@@ -12,7 +12,7 @@ from functools import cached_property
 
 from orchestrator.plan import PlannedStage, Trial
 from orchestrator.stability import AttemptFacts, GiveUp, History, Onward, Pace, Restart
-from orchestrator.store.stages import Manifest
+from orchestrator.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

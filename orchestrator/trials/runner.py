@@ -1,6 +1,6 @@
 """Runs single stages of a trial, alone or as one worker of several: adopt, or train, judge, measure and commit.
 
-Without Ray. Of several workers the first decides and commits for all; each trains its share.
+Without Ray. Where there are several workers, the first decides and commits for all; each trains its share.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from orchestrator.method.train import Progress, removal_loss, train_stage
 from orchestrator.method.workers import Gather, split, told
 from orchestrator.plan import PlannedStage
 from orchestrator.stability import Judgement
-from orchestrator.store import Claim, Manifest, StageStore
+from orchestrator.store import Claim, Manifest, StageStore, tidy
 from orchestrator.trials.chain import Chain
 from orchestrator.trials.data import JobData
 from orchestrator.trials.judging import Answers, StageJudge, expected
@@ -215,7 +215,7 @@ class StageRunner:
         self._claim = self.store.claim(stage.key)
         try:
             if self._claim:
-                self.store.tidy(stage.key)
+                tidy(self.store, stage.key)
             claimed = self._claim is not None and self.store.manifest(stage) is None
         except BaseException:
             self._release()

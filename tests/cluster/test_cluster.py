@@ -111,4 +111,4 @@ def test_search_outlives_a_lost_node_and_a_stop_and_its_frontier_is_in_the_brows
     (folder / "token").write_text("0" * 64)
     refused = there("status", "small")
     assert refused.returncode == 2
-    assert "CLU004" in refused.stderr
+    assert "CLU018" in refused.stderr

@@ -13,6 +13,7 @@ from faults.walks import JOB, Log
 from orchestrator.errors import StoreError
 from orchestrator.results.frontier import frontier
 from orchestrator.store import StageStore, saved_plan
+from orchestrator.store.leftovers import leftovers as unnamed
 
 MEASURED = {"examples_per_second", "examples_per_second_batched", "speedup", "seconds", "committed_at"}
 """Fields of a point that no two runs share."""
@@ -75,7 +76,7 @@ def leftovers(root: Path) -> list[str]:
     """Whatever a killed driver could have left and nobody names; claims that are still held (I5)."""
     store, found = StageStore(root), []
     for key in store.stage_keys():
-        found += [str(path.relative_to(root)) for path in store.leftovers(key)]
+        found += [str(path.relative_to(root)) for path in unnamed(store, key)]
         claim = store.claim(key)
         if claim is None:
             found.append(f"{key}: claimed")

@@ -30,7 +30,8 @@ from faults.outbox import points_in, unfinished_runs
 from faults.walks import say
 
 from orchestrator.store import StageStore, saved_plan
-from orchestrator.store.stages import CLAIM, MANIFEST
+from orchestrator.store.manifest import MANIFEST
+from orchestrator.store.stages import CLAIM
 
 NAME = "small"
 TRIALS = 3

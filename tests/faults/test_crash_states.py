@@ -109,7 +109,7 @@ def test_no_power_cut_leaves_half_a_record_of_a_job_or_takes_the_one_before(tmp_
 
 
 def test_states_of_a_commit_that_does_not_sync_are_caught(tmp_path: Path, stage: PlannedStage, monkeypatch) -> None:
-    monkeypatch.setattr("orchestrator.store.stages.sync_folder", lambda path: None)
+    monkeypatch.setattr("orchestrator.store.stages.sync", lambda path: None)
     recorder = recorded_commit(tmp_path, stage)
     refused = lost = 0
     for number, (taken, tree) in enumerate(crash_states(recorder.steps, random.Random(0))):

@@ -1,4 +1,4 @@
-"""Deliveries in a thread: what was closed says nothing more, however long its last delivery hangs."""
+"""Deliveries in a thread: a closed one prints nothing more, however long its last delivery hangs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from orchestrator.delivery import Background
 
 
-class Hanging(Background):
+class Hanging(Background[None]):
     """Delivers nothing until its event is set, then fails."""
 
     behind = "the receiver is away"
@@ -17,7 +17,7 @@ class Hanging(Background):
     def __init__(self) -> None:
         self.said: list[str] = []
         self.begun, self.ends = Event(), Event()
-        super().__init__(self.said.append)
+        super().__init__(None, self.said.append)
 
     def _deliver(self, closing: bool) -> None:
         self.begun.set()

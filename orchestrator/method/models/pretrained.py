@@ -60,7 +60,7 @@ def check_model(config: PretrainedModel, highest_token: int, *, needs_layers: bo
     rows = model.get_input_embeddings().num_embeddings
     if config.separator == "eos" and highest_token >= rows:
         found = f"{config.name} embeds {rows} tokens, the tokenizer gives the data tokens up to {highest_token}"
-        raise InputError(Problem("MOD006", "model.name", found, "use the tokenizer that belongs to the model"))
+        raise InputError(Problem("MOD016", "model.name", found, "use the tokenizer that belongs to the model"))
 
 
 def _base(config: PretrainedModel, **options: Any) -> PreTrainedModel:

@@ -19,12 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
 from orchestrator.config import load_job
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,7 +61,7 @@ def trained(folder: Path, question: str = "", file: str = "train.jsonl") -> Stag
     data = prepare_data(job, store)
     plan = plan_for(job, store, data.total_tokens)
     save_job(plan, store)
-    runner = StageRunner(plan.trials[0].job, data, store, torch.device("cpu"), lambda stage, progress: None)
+    runner = StageRunner(Workplace(plan.trials[0].job, data, store))
     list(walk(plan.trials[0], runner))
     return store
 

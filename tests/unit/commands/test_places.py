@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from orchestrator.config import load_job
 from orchestrator.store import StageStore, plan_for, save_job
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,7 +56,7 @@ def trained(folder: Path, root: Path, stages: int | None = None) -> StageStore:
     plan = plan_for(job, store, data.total_tokens)
     save_job(plan, store)
     for trial in plan.trials:
-        runner = StageRunner(trial.job, data, store, torch.device("cpu"), lambda stage, progress: None)
+        runner = StageRunner(Workplace(trial.job, data, store))
         for number, _ in enumerate(walk(trial, runner), 1):
             if number == stages:
                 break

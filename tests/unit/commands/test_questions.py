@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from orchestrator.config import Job
 from orchestrator.plan import build_plan
 from orchestrator.store import StageStore, save_job
 from orchestrator.trials.data import prepare_data
-from orchestrator.trials.runner import StageRunner
+from orchestrator.trials.runner import StageRunner, Workplace
 from orchestrator.trials.walk import walk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = prepare_data(job, store)
     plan = build_plan(job, data.total_tokens)
     save_job(plan, store)
-    list(walk(plan.trials[0], StageRunner(job, data, store, torch.device("cpu"), lambda *_: None)))
+    list(walk(plan.trials[0], StageRunner(Workplace(job, data, store))))
     return store.root
 
 

@@ -106,7 +106,7 @@ def test_status_without_a_job_lists_the_jobs_of_the_store(tmp_path: Path, stepwi
 
 def test_status_of_a_store_without_jobs_is_refused(tmp_path: Path, stepwise: Callable) -> None:
     missing = stepwise("status", "--store", tmp_path / "none")
-    assert (missing.code, "STO002" in missing.err) == (2, True) and not (tmp_path / "none").exists()
+    assert (missing.code, "STO011" in missing.err) == (2, True) and not (tmp_path / "none").exists()
 
 
 def test_looking_at_a_stage_does_not_keep_it_from_being_taken(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_somebody_is_told_once_of_a_trial_that_gives_up_and_however_the_command_
     plan, store = saved(tmp_path)
     give_up(plan.trials[0], store)  # in an earlier command, which told it
 
-    def train(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
+    def train(running: RunningJob, tick: Callable[[], None], at: None) -> None:
         give_up(plan.trials[1], store)
         tick()
         if error:

@@ -82,7 +82,7 @@ def test_job_alone_means_its_most_accurate_stage_that_writes_no_cot(store: Stage
         (["tiny:x"], ["FRK004", "no_cot-seed0, stepwise-seed0"]),
         (["tiny:stepwise:9"], ["FRK004", "stages 0 to 4"]),
         (["tiny", "12 * 3"], ["PRE001", "'12 * 3'", "does not know '12'"]),
-        (["tiny", "1 <eos> * 3 2"], ["PRE001", "<eos>"]),
+        (["tiny", "1 <eos> * 3 2"], ["PRE004", "<eos>"]),
         (["tiny", " ".join(["1"] * 40)], ["PRE002", "41 tokens", "positions"]),
     ],
 )
@@ -142,7 +142,7 @@ def test_test_split_is_read_as_it_is_now_and_refused_with_file_and_line(stepwise
 
 def test_job_without_a_test_split_says_where_to_name_one(stepwise: Callable, tmp_path: Path) -> None:
     refused = stepwise("evaluate", "said", "--store", said(tmp_path).root)
-    assert refused.code == 2 and "DAT001" in refused.err and "task.test: not given" in refused.err
+    assert refused.code == 2 and "DAT015" in refused.err and "task.test: not given" in refused.err
 
 
 def test_questions_come_from_standard_input_or_there_are_none(

@@ -294,7 +294,7 @@ def test_text_with_eos_in_it_is_refused_unless_the_separator_is_another(tmp_path
         prepare_data(make_job(folder, model={"separator": separator}), StageStore(tmp_path)).tokenizer
         for separator in ("eos", "added")
     ]
-    with pytest.raises(InputError, match=r"PRE001.*separator"):
+    with pytest.raises(InputError, match=r"PRE004.*separator"):
         prompt_ids("1 </s> * 3 2", tokenizers[0])
     assert EOS in prompt_ids("1 </s> * 3 2", tokenizers[1])
 
@@ -325,7 +325,7 @@ def test_checkpoint_of_another_shape_is_refused(tmp_path: Path, change: dict[str
 
 def test_tokens_that_the_model_does_not_embed_are_refused(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", LlamaConfig(**ROPE | {"vocab_size": 12}), make_tokenizer())
-    with pytest.raises(InputError, match=r"MOD006.*embeds 12 tokens.*up to 17"):
+    with pytest.raises(InputError, match=r"MOD016.*embeds 12 tokens.*up to 17"):
         prepare_data(make_job(folder), StageStore(tmp_path / "store"))
 
 

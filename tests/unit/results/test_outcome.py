@@ -101,3 +101,9 @@ def test_baselines_alone_are_not_asked(store):
     plan = plan_of(methods=["no_cot"])
     commit_stage(store, plan.trials[0].stages[0], metrics_of(plan.trials[0].stages[0]))
     assert outcome_of(Findings.of(plan, store)) is None
+
+
+def test_a_trial_that_never_knew_is_told_to_learn_first(store):
+    outcome = ended(store, plan_of(), [(0.1, 1.0)] * 6)
+    assert outcome.detail == "never half of the answers right, not with the whole CoT either; 0.95 asked"
+    assert outcome.command == "stepwise run x schedule.pretrain_steps=200"

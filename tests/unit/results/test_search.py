@@ -583,7 +583,7 @@ def test_saved_fork_is_a_job_with_a_name(stepwise, store):
     [
         (["zz"], "FRK004"),
         ([""], "FRK004"),
-        (["{2}", "--set", "model.layers=2"], "CFG032"),
+        (["{2}", "--set", "model.layers=2"], "FRK006"),
         (["{2}", "--set", "training.learning_rate=-1"], "CFG008"),
         (["{2}", "--set", "nonsense"], "CLI001"),
         (["{2}", "--set", "schedule.tokens_per_stag=1"], 'did you mean "schedule.tokens_per_stage"?'),

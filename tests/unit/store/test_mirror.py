@@ -23,9 +23,11 @@ from orchestrator.plan.fork import fork_plan
 from orchestrator.results.frontier import frontier
 from orchestrator.store import StageStore, save_fork, save_job, saved_plan
 from orchestrator.store.fsck import check_store
+from orchestrator.store.leftovers import leftovers
 from orchestrator.store.mirror import Mirror
 from orchestrator.store.searches import record_proposal
 from orchestrator.tracking import BackgroundTracker
+from orchestrator.trials.running import RunningJob
 
 
 @pytest.fixture
@@ -37,8 +39,8 @@ def url() -> str:
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training that commits at once, and no MLflow."""
 
-    def commit_all(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
-        trained(store.root, plan)
+    def commit_all(running: RunningJob, tick: Callable[[], None], at: None) -> None:
+        trained(running.store.root, running.plan)
         tick()
 
     monkeypatch.setattr(run, "run_trials", commit_all)
@@ -113,10 +115,10 @@ def test_damaged_copy_is_refused_and_nothing_of_it_is_kept(tmp_path, url):
     (weights,) = files.glob(f"{url.removeprefix('memory:/')}/stages/{first}/*/model.safetensors")
     files.pipe_file(weights, b"other weights")
     new = StageStore(tmp_path / "new")
-    with pytest.raises(StoreError, match="CKP004"):
+    with pytest.raises(StoreError, match="MIR004"):
         bring(plan, Mirror(url, new))
     assert new.read(first) is None
-    assert new.leftovers(first) == []
+    assert leftovers(new, first) == []
 
 
 def test_what_a_search_decided_comes_with_it(tmp_path, url):
@@ -250,8 +252,8 @@ def test_neither_training_nor_its_interruption_waits_for_a_slow_mirror(tmp_path,
     store = trained(tmp_path / "store", plan, stages=1)
     save_job(plan, store)
 
-    def interrupted(plan: Plan, store: StageStore, tick: Callable[[], None], at: None) -> None:
-        trained(store.root, plan)
+    def interrupted(running: RunningJob, tick: Callable[[], None], at: None) -> None:
+        trained(running.store.root, running.plan)
         tick()
         assert not slow.is_set()
         raise KeyboardInterrupt

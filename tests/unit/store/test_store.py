@@ -19,6 +19,7 @@ from orchestrator.config import Job
 from orchestrator.errors import StoreError
 from orchestrator.plan import PlannedStage, build_plan
 from orchestrator.store import Manifest, StageStore
+from orchestrator.store.leftovers import discard, leftovers
 
 WEIGHTS = bytes(range(256)) * 64
 
@@ -83,7 +84,7 @@ def test_stage_never_begun_is_not_committed(store, stage):
 def test_crash_before_the_manifest_leaves_the_stage_uncommitted(store, stage):
     attempt = attempt_of(store, stage)
     assert store.manifest(stage) is None
-    assert store.leftovers(stage.key) == [attempt]
+    assert leftovers(store, stage.key) == [attempt]
 
 
 def test_crash_while_the_manifest_is_written_leaves_the_stage_uncommitted(store, stage):
@@ -99,16 +100,16 @@ def test_two_attempts_at_one_stage_the_first_manifest_stands(store, stage):
     assert store.commit(stage, second, "good", metrics_of(stage, 0.75)) == stands
     assert store.manifest(stage).metrics.exact_match == 0.25
     assert not second.exists()
-    assert store.leftovers(stage.key) == []
+    assert leftovers(store, stage.key) == []
 
 
 def test_attempt_that_is_committed_while_another_tidies_keeps_its_files(store, stage):
     attempt = attempt_of(store, stage)
-    [unnamed] = store.leftovers(stage.key)
+    [unnamed] = leftovers(store, stage.key)
     store.commit(stage, attempt, "good", metrics_of(stage, 0.25))
-    store.discard(unnamed)
+    discard(store, unnamed)
     store.verify(store.manifest(stage))
-    assert store.leftovers(stage.key) == []
+    assert leftovers(store, stage.key) == []
 
 
 def test_many_writers_at_once_agree_on_one_manifest(store, stage):
@@ -116,7 +117,7 @@ def test_many_writers_at_once_agree_on_one_manifest(store, stage):
         manifests = list(threads.map(lambda i: committed(store, stage, exact_match=i / 8), range(8)))
     assert all(manifest == manifests[0] for manifest in manifests)
     store.verify(manifests[0])
-    assert store.leftovers(stage.key) == []
+    assert leftovers(store, stage.key) == []
 
 
 def test_diverged_attempt_keeps_its_record_without_weights(store, stage):
@@ -305,7 +306,7 @@ def test_fsck_repair_removes_the_damaged_stage_and_leftovers_and_nothing_else(da
     store, stages = damaged_store
     assert stepwise("fsck", "--repair", "--store", store.root).code == 0
     assert [store.manifest(one) is not None for one in stages] == [True, False, True]
-    assert store.leftovers(stages[2].key) == []
+    assert leftovers(store, stages[2].key) == []
     assert (
         stepwise("fsck", "--store", store.root).out == "2 stages verified, 0 damaged stages found, 0 leftovers found\n"
     )
@@ -328,7 +329,7 @@ def test_fsck_repair_removes_links_but_not_what_they_lead_to(store, stage, stepw
     (store.stages / stage.key / "link").symlink_to(tmp_path / "precious")
     assert stepwise("fsck", "--repair", "--store", store.root).code == 0
     assert (tmp_path / "precious").is_dir()
-    assert store.leftovers(stage.key) == []
+    assert leftovers(store, stage.key) == []
 
 
 def test_plan_on_a_store_with_a_torn_manifest_names_it(store, stepwise, tmp_path):
