@@ -48,8 +48,9 @@ class Card:
 
     def _front_matter(self) -> str:
         model = self.place.trial.job.model
-        on_hub = isinstance(model, PretrainedModel) and not model.is_folder
-        base = [f"base_model: {json.dumps(model.name)}"] if on_hub else []
+        base = []
+        if isinstance(model, PretrainedModel) and not model.is_folder:
+            base = [f"base_model: {json.dumps(model.name)}"]
         tags = "tags: [stepwise-internalization, chain-of-thought]"
         return "\n".join(["---", "library_name: transformers", "pipeline_tag: text-generation", *base, tags, "---"])
 

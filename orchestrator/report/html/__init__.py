@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.shown import visible_lines
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -13,8 +15,8 @@ FOLDER = Path(__file__).parent
 
 
 def rendered(template: str, **values: object) -> str:
-    """Return a file of this folder with ``values`` in their places, escaped."""
-    return _environment().get_template(template).render(values)
+    """Return a file of this folder with ``values`` in their places, escaped: XML may hold no control characters."""
+    return visible_lines(_environment().get_template(template).render(values))
 
 
 @cache

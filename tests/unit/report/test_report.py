@@ -25,6 +25,7 @@ from orchestrator.method.stage import RemovalPoint, StageMetrics, Verdict
 from orchestrator.plan import Plan, PlannedStage, Trial, build_plan
 from orchestrator.report import ReportFiles, write_report
 from orchestrator.report.headlines import Headline, headlines
+from orchestrator.report.html import rendered
 from orchestrator.report.html.page import report_html
 from orchestrator.report.terminal.chart import frontier_chart, sparkline
 from orchestrator.report.terminal.ending import ending
@@ -384,6 +385,11 @@ def test_text_of_the_job_is_escaped(store: StageStore) -> None:
     page = Page(html)
     assert "<script" not in html
     assert any("<script>alert(1)</script>&amp;" in cell for cell in page.text["code"])
+
+
+def test_picture_stays_xml_whatever_its_words_hold() -> None:
+    svg = rendered("frontier.svg", paper="#fff", css="", about="a\x1b<b>", legend=(), removal=None, speed=None)
+    assert "a\\x1b&lt;b&gt;" in svg
 
 
 def test_every_trial_has_its_removals(finished: Finished) -> None:
