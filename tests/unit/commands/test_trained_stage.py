@@ -92,12 +92,17 @@ def test_what_cannot_be_asked_is_refused(store, stepwise, words: list[str], expe
     assert all(word in finished.err for word in expected), finished.err
 
 
+def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Put a text on standard input."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
 @pytest.mark.parametrize("name", ["tiny:stepwise:0", "tiny:stepwise:2", "tiny"])
 def test_answers_are_right_as_often_as_the_stage_was_measured(
     store: StageStore, stepwise: Callable, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     examples = list(make_task(JOB.task).examples("validation"))[:30]
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(example.question for example in examples) + "\n\n"))
+    type_in(monkeypatch, "\n".join(example.question for example in examples) + "\n\n")
     document = json.loads(stepwise("predict", name, "--store", store.root, "--json").out)
     answers = [prediction["answer"] for prediction in document["predictions"]]
     right = sum(answer == example.answer for answer, example in zip(answers, examples, strict=True))
@@ -149,9 +154,9 @@ def test_questions_come_from_standard_input_or_there_are_none(
     store: StageStore, stepwise: Callable, monkeypatch
 ) -> None:
     first, second = questions(2)
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{first}\n\n{second}\n"))
+    type_in(monkeypatch, f"{first}\n\n{second}\n")
     assert stepwise("predict", "tiny", "--store", store.root).out.count("question  ") == 2
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    type_in(monkeypatch, "\n")
     nothing = stepwise("predict", "tiny", "--store", store.root)
     assert nothing.code == 2 and "no question" in nothing.err
 
@@ -192,7 +197,12 @@ def test_card_tells_the_task_the_numbers_and_the_lineage(store: StageStore, step
     stepwise("export", "tiny:stepwise:3", tmp_path / "home", "--store", store.root)
     card = (tmp_path / "home" / "README.md").read_text()
     place = find_stage("tiny:stepwise:3", store)
-    for said in ("digits [1, 2]", "| 6 of 6 |", f"{place.tried.manifest.metrics.exact_match:.3f}", "of 30 validation"):
+    for said in (
+        r"digits \[1, 2\]",
+        "| 6 of 6 |",
+        f"{place.tried.manifest.metrics.exact_match:.3f}",
+        "of 30 validation",
+    ):
         assert said in card
     for number in range(4):
         assert find_stage(f"tiny:stepwise:{number}", store).tried.stage.key[:8] in card

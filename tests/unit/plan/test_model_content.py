@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orchestrator.config import load_job
-from orchestrator.plan import build_plan, fingerprint
+from orchestrator.plan import Content, fingerprint
 
 JOB = """
 name = "x"
@@ -73,7 +73,8 @@ def test_folder_whose_other_files_decide_nothing_has_the_key_it_always_had(folde
     counted = sorted({"config.json", "model.safetensors", *(name for name in others if name.endswith(".json"))})
     for file in {*counted, *others}:
         (folder / file).write_text(file)
-    content = build_plan(load_job(Path("job.toml"))).content["model"]
+    job = load_job(Path("job.toml"))
+    content = Content.of(job).document(job)["model"]
     assert content["sha256"] == hashlib.sha256("".join(counted).encode()).hexdigest()
 
 
