@@ -35,12 +35,12 @@ BLOCKS = 20
 BLOCKS_PER_REMOVAL = 10
 """... under the adaptive schedule also this often for every token it removes."""
 KEEP_STEPS = 10
-"""Of a block, after so many each it is asked whether to keep where the stage is."""
+"""Inside a block a snapshot is offered every ten steps."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a stage is, for whoever watches."""
+    """The place of an attempt in its stage, for the display."""
 
     step: int
     removed_tokens: int
@@ -48,7 +48,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a stage. ``step`` counts over the chain."""
+    """A step of a stage. ``step`` counts optimizer steps over the whole chain."""
 
     spec: StageSpec
     step: int
@@ -56,7 +56,7 @@ class Step:
 
 
 Terms = Sequence[Callable[[], torch.Tensor]]
-"""What a step's loss adds up from: one forward pass each, made when it is called."""
+"""The terms of a step's loss: each makes one forward pass when it is called."""
 Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Step, Training], Terms]
 """The mean loss of a model over the given rows, as far as it is this worker's: over all workers together the
 mean of what each adds up is the mean over the batch."""
