@@ -219,8 +219,8 @@ class IcotKd(Section):
     """Passes over the data after which the teacher has its weights: the first stages of the job's Explicit CoT
     that are at least so long. Paper: 1 for multiplication, 15 for GSM8K."""
     student_epochs: Annotated[Epochs, Field(gt=0)] = 7
-    """The passes over the data of the mind-reading student, which answers from the teacher's thoughts. Paper: at most 40;
-    the weights after the seventh are used."""
+    """The passes over the data of the mind-reading student, which answers from the teacher's thoughts. Paper: at most
+    40; the weights after the seventh are used."""
     emulator_epochs: Annotated[Epochs, Field(gt=0)] = 6
     """The passes over the data of the thought emulator, which predicts those thoughts. Paper: at most 40; the weights
     after the sixth are used."""

@@ -138,7 +138,7 @@ class StageMetrics(Record):
     removed_tokens: int
     total_tokens: int
     exact_match: float
-    """The share of right answers. A mind-reading student is given the teacher's thoughts; an emulator writes nothing: 0."""
+    """The share of right answers. A mind-reading student is given the teacher's thoughts; an emulator's is 0."""
     examples: int
     validation_loss: float
     """Mean over the validation tokens that are left to write; of an emulator, over the examples."""

@@ -25,7 +25,7 @@ from orchestrator.method.models.model import initial_model, save_weights, set_at
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import PASSED, StageMetrics, StageSpec
 from orchestrator.method.tokens import TokenTable
-from orchestrator.method.train import Progress, removal_loss, train_stage
+from orchestrator.method.train import Progress, StageRun, removal_loss, train_stage
 from orchestrator.method.workers import Gather, split, told
 from orchestrator.plan import PlannedStage
 from orchestrator.stability import Judgement
@@ -145,17 +145,19 @@ class StageRunner:
         evaluator = self._evaluator(stage.spec)
         observer = Observer(evaluator, self.job.training, self.job.stability.probe_examples, judge.after_block)
         trace = train_stage(
-            start.model,
-            start.optimizer,
-            stage.spec,
-            self.data.train,
-            self.job.training,
-            observer if self.first else None,
-            lambda progress: self.watch(stage, progress),
-            partial(removal_loss, resources=self.job.resources) if stage.spec.answers else taught_loss,
-            keeper.restored(self.data.train, self.job.training),
-            keeper.keep,
-            start.gather,
+            StageRun(
+                model=start.model,
+                optimizer=start.optimizer,
+                spec=stage.spec,
+                table=self.data.train,
+                training=self.job.training,
+                observer=observer if self.first else None,
+                watch=lambda progress: self.watch(stage, progress),
+                objective=partial(removal_loss, resources=self.job.resources) if stage.spec.answers else taught_loss,
+                begin=keeper.restored(self.data.train, self.job.training),
+                keep=keeper.keep,
+                gather=start.gather,
+            )
         )
         end = _End(start.gather(), start.optimizer.tensors(), trace)
         ours = self._agreed(lambda: self._commit(stage, end, judge))
