@@ -1,4 +1,4 @@
-"""A cluster file: where a Ray cluster's job server is, how it knows us, and where its store is."""
+"""A cluster file: where a Ray cluster's job server is, the token that opens it, and where its store is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def default_token_file() -> str:
 
 
 class Cluster(Section):
-    """What `stepwise submit` has to know of a cluster. Closed unless it says otherwise in writing."""
+    """The cluster that `stepwise submit` sends a job to. It is closed unless its file opens it."""
 
     address: str
     """URL of Ray's dashboard, which is its job server: ``http://127.0.0.1:8265``, or the near end of a tunnel."""

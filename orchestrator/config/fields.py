@@ -148,8 +148,8 @@ class PretrainedModel(Section):
     name: Annotated[Location, Field(examples=["gpt2"])]
     """Hugging Face id (``gpt2``) or the path of a local folder with safetensors."""
     revision: Text | None = None
-    """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change. Whoever loads a
-    LoRA stage without Stepwise names it again."""
+    """A branch, tag or commit of a model on the Hugging Face hub. Default: ``main``, which may change. To load a LoRA
+    stage without Stepwise, name it again."""
     separator: Literal["eos", "added"] = "eos"
     """``eos``: the model's end-of-text token stands between question, CoT and answer, as in the paper. ``added``: a
     token of its own, for texts in which EOS may occur and for tokenizers without one."""
@@ -242,16 +242,18 @@ class IcotKd(Section):
     """Passes over the data after which the teacher has its weights: the first stages of the job's Explicit CoT
     that are at least so long. Paper: 1 for multiplication, 15 for GSM8K."""
     student_epochs: Annotated[Epochs, Field(gt=0)] = 7
-    """Of the mind-reading student, which answers from the teacher's states. Paper: at most 40, its seventh used."""
+    """The passes over the data of the mind-reading student, which answers from the teacher's thoughts. Paper: at most
+    40; the weights after the seventh are used."""
     emulator_epochs: Annotated[Epochs, Field(gt=0)] = 6
-    """Of the thought emulator, which predicts those states. Paper: at most 40, its sixth used."""
+    """The passes over the data of the thought emulator, which predicts those thoughts. Paper: at most 40; the weights
+    after the sixth are used."""
     coupling_epochs: Annotated[Epochs, Field(gt=0)] = 40
-    """Of emulator and student trained as one. Paper: at most 40."""
+    """The passes over the data of emulator and student trained as one. Paper: at most 40."""
     mixture_size: Count = 1
     """Learned vectors that the emulator mixes by what a layer has at hand; 1: no mixture, as in the paper's
     multiplication. Its value for GSM8K is not published."""
     mixture_temperature: Annotated[float, Field(gt=0)] = 0.05
-    """Of the softmax over those vectors."""
+    """The temperature of the softmax over the mixture vectors."""
 
 
 HIGHEST_MUON_RATE = 0.1
@@ -286,7 +288,7 @@ class Training(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """``auto``: bf16 autocast where the device computes in bf16, else fp32."""
     attention: Literal["auto", "eager", "sdpa"] = "auto"
-    """``auto``: what was faster on this kind of device: eager on a CPU, SDPA on a GPU."""
+    """The attention kernel. ``auto``: eager on a CPU and SDPA on a GPU, the faster one in our measurements."""
 
     @model_validator(mode="after")
     def _rate_of_muon(self) -> Training:
@@ -320,7 +322,8 @@ class Stability(Section):
     from further back; where nothing is left to remove, from before the removals, more slowly. False: a stage ends
     only if its numbers are not finite, and its trial with it."""
     min_exact_match: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """What a finished trial should reach: a stage this good in a spot check has recovered, whatever its loss."""
+    """The exact match that a finished trial should reach. A stage this good in a spot check has recovered, whatever
+    its loss."""
     probe_examples: Annotated[int, Field(ge=8, le=100_000)] = 128
     """The first n validation examples: up to 20 spot checks a stage. More: surer verdicts, slower stages."""
     max_restarts_per_stage: Annotated[int, Field(ge=0, le=100)] = 6
@@ -330,7 +333,7 @@ class Stability(Section):
 
 
 class Resources(Section):
-    """What one trial takes. Not part of a stage's identity."""
+    """The resources of one trial. They are not part of a stage's identity."""
 
     workers: Count = 1
     """Ray Train workers of a trial (data-parallel)."""

@@ -1,4 +1,4 @@
-"""The job: what a user writes and submits."""
+"""The job file's top level."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def _type_or(default: str) -> Discriminator:
 
 
 class Job(Section):
-    """What a user writes and submits."""
+    """The work of one TOML file: trials of one task and model, cut into stages."""
 
     version: Literal[1] = 1
     """Version of the job file format."""
     name: Annotated[str, Field(pattern=NAME)]
-    """Names the job's folder, report and MLflow experiment: a-z 0-9 . _ -, at most 64 characters."""
+    """The name of the job's folder, report and MLflow experiment: a-z 0-9 . _ -, at most 64 characters."""
     methods: Annotated[tuple[Method, ...], Field(strict=False, min_length=1)] = ("stepwise",)
     """One trial per method and seed. ``no_cot`` and ``explicit_cot`` train for as many steps as ``stepwise``;
     ``icot_kd``, which internalizes everything at once, for as many as its own table says."""
@@ -59,12 +59,12 @@ class Job(Section):
         | Annotated[Gsm8kTask, Tag("gsm8k")],
         _type_or("multiplication"),
     ]
-    """Where problems come from."""
+    """The source of problems."""
     model: Annotated[
         Annotated[ScratchModel, Tag("scratch")] | Annotated[PretrainedModel, Tag("pretrained")],
         _type_or("scratch"),
     ] = ScratchModel()
-    """What is trained."""
+    """The model that is trained."""
     schedule: Schedule = Schedule()
     """When tokens are removed."""
     icot_kd: IcotKd = IcotKd()
@@ -78,7 +78,7 @@ class Job(Section):
     stability: Stability = Stability()
     """When a stage has failed, and what then."""
     resources: Resources = Resources()
-    """What a trial takes."""
+    """The resources of a trial."""
     tracking: Tracking = Tracking()
     """Where MLflow records it."""
 

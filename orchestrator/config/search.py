@@ -90,19 +90,19 @@ class Search(Section):
     """``grid``: every combination. ``random``: so many drawn when the job is planned. ``optuna``: proposed
     one after another by Optuna's TPE, which learns from the configurations that are finished."""
     configurations: Annotated[int, Field(ge=1, le=MAX_CONFIGURATIONS)] | None = None
-    """How many are drawn or proposed; random and optuna only."""
+    """The number of configurations that are drawn or proposed. For random and optuna only."""
     objective: Literal["area", "removed_tokens"] = "area"
     """``area``: under exact match over removed tokens, 1 where every stage is perfect. ``removed_tokens``: the most
     tokens removed with an exact match of at least ``min_accuracy``."""
     min_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Exact match that counts for the objective ``removed_tokens``."""
     aggregate: Literal["mean", "worst"] = "mean"
-    """What the seeds of a configuration are judged by together."""
+    """The number that stands for all seeds of a configuration: their mean, or the worst one."""
     prune: bool = False
     """Stop configurations that stay behind the best third at equal removed tokens. A small model's late recovery
     cannot always be foreseen, so nothing is stopped unless asked for."""
     seed: Seed = 0
-    """Of the drawing or of Optuna's proposals; not of any training."""
+    """The seed of the drawing or of Optuna's proposals. Training does not use it."""
     space: Annotated[
         dict[Annotated[str, AfterValidator(_searchable)], Values],
         Field(min_length=1, max_length=6, examples=[{"schedule.tokens_per_stage": [1, 2]}]),

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a job file, in the words of its author: where, what was found, what is allowed."""
+"""Pydantic's errors about a job file in plain words: where, what was found, what is allowed."""
 
 from __future__ import annotations
 
@@ -112,4 +112,4 @@ _TAGS = {
     for name, field in Job.model_fields.items()
     if len(sections := section_types(field.annotation)) > 1
 }
-"""What pydantic puts between a table and its field where the table's type decides its fields."""
+"""The tags that pydantic puts between a table and its field where the table's type decides its fields."""

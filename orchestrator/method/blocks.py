@@ -1,4 +1,4 @@
-"""What a stage shows while it trains: exact match right after a removal, and block by block its signals."""
+"""The measurements of a stage while it trains: exact match right after a removal, and block by block its signals."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from orchestrator.method.workers import over_all
 from orchestrator.stability import Alarm, Block, Blocks
 
 AFTER_REMOVAL_EXAMPLES = 250
-"""Validation examples that are measured right after a removal."""
+"""The number of validation examples that are measured right after a removal."""
 
 Finding = Alarm | Literal["recovered"] | None
-"""What a judge says after a block: end the stage; the next token may go; go on."""
+"""A judge's answer after a block: end the stage; the next token may go; go on."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Observer:
     evaluator: Evaluator
     training: Training
     examples: int
-    """Of a spot check."""
+    """The number of validation examples in a spot check."""
     judge: Callable[[Blocks], Finding]
 
     def after_removal(self, model: PreTrainedModel, spec: StageSpec, step: int, removed_tokens: int) -> RemovalPoint:

@@ -20,7 +20,7 @@ from orchestrator.stability import Alarm, Block, Blocks
 
 @dataclass(frozen=True)
 class Trace:
-    """What training a stage recorded on the way."""
+    """The record of an attempt once its training has ended."""
 
     after_removal: tuple[RemovalPoint, ...]
     train_loss: tuple[LossPoint, ...]
@@ -31,17 +31,17 @@ class Trace:
 
 @dataclass
 class Course:
-    """Of one attempt, while it trains."""
+    """The state of an attempt while it trains."""
 
     spec: StageSpec
     started: float
     steps: int
-    """Taken so far."""
+    """The optimizer steps taken so far."""
     removals: deque[Removal]
-    """Still to come."""
+    """The removals still to come."""
     removed_tokens: int
     finding: Finding
-    """Of the last block, unless a token went since."""
+    """The judge's finding after the last block. None once another token has gone."""
     consumed: Consumed
     after_removal: list[RemovalPoint]
     train_loss: list[LossPoint]

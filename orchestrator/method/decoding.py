@@ -29,7 +29,7 @@ class Writing:
     next_B: Tensor
     """The token that was written last; the model has yet to see it."""
     positions_B: Tensor
-    """Of ``next_B``."""
+    """The position ids of ``next_B``."""
 
     def step(self, model: PreTrainedModel) -> None:
         if self.seen_BS is not None:

@@ -19,7 +19,7 @@ def training_text(example: Example, separator: str) -> str:
 
 
 def prompt_text(question: str, separator: str) -> str:
-    """What a model is given: the training text up to its first separator."""
+    """Return the prompt of a question: the training text up to its first separator."""
     return f" {question} {separator}"
 
 

@@ -39,7 +39,7 @@ OVERTIME = 16
 
 @dataclass(frozen=True)
 class Removed:
-    """What is cut from every example that is evaluated; no smoothing offset."""
+    """The cut that every evaluated example gets; no smoothing offset."""
 
     tokens: int
     side: str = "left"
@@ -205,7 +205,7 @@ class Evaluator:
         forced: _Forced,
         left: NDArray[np.int64],
     ) -> list[list[int]]:
-        """What the ``left`` of a batch's rows write. What the forward pass has seen of it is not decoded again."""
+        """Return what the rows ``left`` write. Tokens that the forward pass has seen are not decoded again."""
         if not len(left):
             return []
         batch, left_B = forced.batch, torch.from_numpy(left).to(model.device)
@@ -264,7 +264,7 @@ def answer_entropy(table: TokenTable, mark: int) -> float:
 
 @dataclass(frozen=True)
 class _Judged:
-    """What the examples of a batch add to an ``Accuracy``."""
+    """The share of a batch in an ``Accuracy``."""
 
     right: NDArray[np.bool_]
     loss: float

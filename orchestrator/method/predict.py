@@ -13,20 +13,20 @@ from orchestrator.method.encoding import prompt_ids, written_mark, written_text
 from orchestrator.method.models.hub import positions_of
 
 MAX_NEW_TOKENS = 800
-"""As in the released script."""
+"""The most tokens that an answer may take, as in the released script."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model wrote after a question."""
+    """The text that a model wrote after a question."""
 
     question: str
     written: str
-    """All of it, without the separators."""
+    """The whole text, without the separators."""
     answer: str | None
-    """What follows ``####``; None if the model did not come to it."""
+    """The text after ``####``; None if the model did not write that mark."""
     tokens: int
-    """Tokens written, with the separators."""
+    """The number of tokens written, separators included."""
 
 
 @torch.inference_mode()

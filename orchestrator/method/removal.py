@@ -37,7 +37,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class CutBatch:
-    """What the model sees. Labels are not shifted; the question and padding are ignored."""
+    """A batch after the cut, as the model sees it. Labels are not shifted; the question and padding are ignored."""
 
     tokens_BK: Tensor
     labels_BK: Tensor

@@ -20,20 +20,20 @@ class Moment(Record):
 
     steps: int = 0
     removals: int = 0
-    """How many of the stage's removals have happened."""
+    """The number of the stage's removals that have happened."""
     recovered: bool = True
-    """Of an adaptive stage: whether the next token may go."""
+    """A flag for adaptive stages: the next token may go."""
     after_removal: tuple[RemovalPoint, ...] = ()
     train_loss: tuple[LossPoint, ...] = ()
     blocks: tuple[Block, ...] = ()
     losses: str = ""
     gradient_norms: str = ""
-    """Of the steps since the last block, as ``packed``: they need not be finite."""
+    """The norms of the steps since the last block, ``packed`` like ``losses``: they need not be finite."""
     seconds: float = 0.0
     consumed: str = ""
-    """Which examples it has seen, in order: ``Consumed.digest``."""
+    """The digest of the examples seen so far, in order: ``Consumed.digest``."""
     generators: tuple[tuple[str, ...], ...] = ()
-    """Of every worker, the state of torch's generators (dropout), in base64."""
+    """The states of torch's generators (dropout) on every worker, in base64."""
 
 
 @dataclass

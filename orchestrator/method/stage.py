@@ -18,7 +18,7 @@ Verdict = Literal["good", "suspect", "diverged", "stuck"]
 PASSED = ("good", "suspect")
 
 Kind = Literal["train", "mind_reading", "thought_emulation", "coupling"]
-"""What a stage does: train with removal, or one of the parts of ICoT-KD."""
+"""The work of a stage: training with removal, or one of the parts of ICoT-KD."""
 
 NEEDS: dict[Kind, tuple[Kind, ...]] = {
     "train": ("train",),
@@ -55,15 +55,15 @@ class StageSpec:
     """A token goes before its step if a spot check finds the model recovered from the one before, and the stage ends
     with the last recovery: ``steps`` and the steps of its removals are the latest."""
     warmup_steps: int = 0
-    """Of a restart: the stage begins with a new optimizer that warms up over these steps."""
+    """The steps over which a restarted stage warms up its new optimizer. 0: no restart."""
     kind: Kind = "train"
     mixture_size: int = 1
-    """Of a thought emulator."""
+    """The number of mixture vectors of a thought emulator."""
     mixture_temperature: float = 0.05
     cooldown: float = 1.0
     """The share of the stage, at its end, over which the rate goes from ``rate_from`` to ``rate_to``."""
     as_teacher: bool = False
-    """Of a mind-reading student or a thought emulator: begins with the teacher's weights."""
+    """A flag for mind-reading student and thought emulator: they begin with the teacher's weights."""
 
     @property
     def removed_to(self) -> int:
@@ -131,14 +131,14 @@ class LossPoint(Record):
 
 
 class StageMetrics(Record):
-    """What one attempt of a stage measured. Rates are examples per second of greedy decoding,
+    """The measurements of one attempt of a stage. Rates are examples per second of greedy decoding,
     on a CPU per second of CPU time; 0 for a model that does not answer by itself.
     """
 
     removed_tokens: int
     total_tokens: int
     exact_match: float
-    """Of a mind-reading student: given the teacher's states. Of an emulator: 0, it writes nothing."""
+    """The share of right answers. A mind-reading student is given the teacher's thoughts; an emulator's is 0."""
     examples: int
     validation_loss: float
     """Mean over the validation tokens that are left to write; of an emulator, over the examples."""
@@ -152,7 +152,7 @@ class StageMetrics(Record):
     steps_taken: int | None = None
     """Fewer than planned if the stage ended early. None, in older records: all of them."""
     blocks: tuple[Block, ...] = ()
-    """What the verdict rests on."""
+    """The blocks that the verdict rests on."""
     detector: str = ""
     """Which rule the verdict comes from, unless it is plainly good."""
 
@@ -177,7 +177,7 @@ def chain(segments: list[Segment], seed: int, total_tokens: int, **options: Any)
 
 
 def first_steps(stages: Iterable[StageSpec], steps: int) -> tuple[StageSpec, ...]:
-    """What a chain does in its first ``steps`` optimizer steps: its stages, the last one perhaps cut short."""
+    """Return the stages of a chain's first ``steps`` optimizer steps, the last one perhaps cut short."""
     return tuple(_shortened(stage, steps - stage.first_step) for stage in stages if stage.first_step < steps)
 
 

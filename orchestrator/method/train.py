@@ -35,12 +35,12 @@ BLOCKS = 20
 BLOCKS_PER_REMOVAL = 10
 """... under the adaptive schedule also this often for every token it removes."""
 KEEP_STEPS = 10
-"""Of a block, after so many each it is asked whether to keep where the stage is."""
+"""Inside a block a snapshot is offered every ten steps."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a stage is, for whoever watches."""
+    """The place of an attempt in its stage, for the display."""
 
     step: int
     removed_tokens: int
@@ -48,7 +48,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a stage. ``step`` counts over the chain."""
+    """A step of a stage. ``step`` counts optimizer steps over the whole chain."""
 
     spec: StageSpec
     step: int
@@ -56,74 +56,84 @@ class Step:
 
 
 Terms = Sequence[Callable[[], torch.Tensor]]
-"""What a step's loss adds up from: one forward pass each, made when it is called."""
+"""The terms of a step's loss: each makes one forward pass when it is called."""
 Objective = Callable[[torch.nn.Module, TokenTable, np.ndarray, Step, Training], Terms]
 """The mean loss of a model over the given rows, as far as it is this worker's: over all workers together the
 mean of what each adds up is the mean over the batch."""
 
 
-def train_stage(
-    model: PreTrainedModel,
-    optimizer: Optimizer,
-    spec: StageSpec,
-    table: TokenTable,
-    training: Training,
-    observer: Observer | None,
-    watch: Callable[[Progress], None],
-    objective: Objective | None = None,
-    begin: Moment | None = None,
-    keep: Callable[[Callable[[], Moment]], None] = lambda now: None,
-    gather: Gather | None = None,
-) -> Trace:
-    """Train ``model`` in place through one stage, to its end or to the block that its judge stops it at.
+@dataclass(frozen=True)
+class StageRun:
+    """One attempt of a stage: what is trained, on which examples, and who looks on."""
 
-    ``observer`` measures, and judges for all; None on all workers but the first. ``objective``: default is
-    that of training with removal. ``keep`` is offered where the stage is after every block but its last,
-    and within long ones, and may raise; to go on from there, ``begin`` with the weights and the optimizer of that
-    moment. ``gather``: of a model whose weights are split over the workers.
-    """
-    begin, objective = begin or Moment(), objective or removal_loss
-    gather = gather or (lambda: model)
+    model: PreTrainedModel
+    """The model, which is trained in place."""
+    optimizer: Optimizer
+    spec: StageSpec
+    table: TokenTable
+    """The training examples as tokens."""
+    training: Training
+    observer: Observer | None
+    """The measuring and judging, for all workers. None on every worker but the first."""
+    watch: Callable[[Progress], None] = lambda progress: None
+    """A display, called at the beginning and after every block."""
+    objective: Objective | None = None
+    """The loss of a step. Default: ``removal_loss``."""
+    begin: Moment | None = None
+    """The moment to go on from; model and optimizer hold its weights and state. Default: the stage's beginning."""
+    keep: Callable[[Callable[[], Moment]], None] = lambda now: None
+    """The offer of a snapshot, after every block but the last and within long ones. It may raise."""
+    gather: Gather | None = None
+    """The whole model, for weights that are split over the workers."""
+
+
+def train_stage(run: StageRun) -> Trace:
+    """Train a model in place through one stage, to its end or to the block that its judge stops it at."""
+    model, optimizer, spec, training = run.model, run.optimizer, run.spec, run.training
+    begin, objective = run.begin or Moment(), run.objective or removal_loss
     parallel = _parallel(model, spec)
     model.train()
     _begin_generators(model, spec, begin)
     if spec.warmup_steps and not begin.generators:
-        optimizer.reset()
-    course = Course.at(begin, spec, table, training)
-    watch(Progress(begin.steps, course.removed_tokens))
-    left = spec.steps - begin.steps
-    rows_of_step = batch_rows(len(table), training.batch_size, spec.seed, spec.first_step + begin.steps, left)
-    for step, rows in enumerate(rows_of_step, begin.steps):
-        at = spec.first_step + step
+        optimizer.reset()  # a restart; a resume keeps its moments
+    course = Course.at(begin, spec, run.table, training)
+    run.watch(Progress(course.steps, course.removed_tokens))
+    size, first, left = len(run.table), spec.first_step + begin.steps, spec.steps - begin.steps
+    for at, rows in enumerate(batch_rows(size, training.batch_size, spec.seed, first, left), first):
+        step = at - spec.first_step
         course.consumed.add(rows.tobytes())
         if course.removal_is_due(step):
             course.remove()
-            whole = gather()
-            if observer:
-                course.after_removal.append(observer.after_removal(whole, spec, at, course.removed_tokens))
+            whole = run.gather() if run.gather else model  # collective, so on every worker
+            if run.observer:
+                course.after_removal.append(run.observer.after_removal(whole, spec, at, course.removed_tokens))
             if training.reset_optimizer:
                 optimizer.reset()
-        loss = _backward(parallel, objective(parallel, table, rows, Step(spec, at, course.removed_tokens), training))
+        terms = objective(parallel, run.table, rows, Step(spec, at, course.removed_tokens), training)
+        loss = _backward(parallel, terms)
         course.steps = step + 1
-        ends_block = course.steps == spec.steps or course.steps % block_steps(spec) == 0
+        in_block = course.steps % block_steps(spec)
+        ends_block = in_block == 0 or course.steps == spec.steps
         before = [weight.clone() for weight in weights(optimizer)] if ends_block else []
         course.meter.add(loss, optimizer.step(_rate(spec, step)))
-        if not ends_block:
-            if course.steps % block_steps(spec) % KEEP_STEPS == 0:
-                keep(partial(course.moment, model.device))
-            continue
-        steps = course.meter.close(optimizer, before)
-        watch(Progress(course.steps, course.removed_tokens))
-        course.record_loss(steps)
-        whole = gather()
-        if observer:
-            course.blocks.append(observer.block(whole, spec, course.steps, course.removed_tokens, steps))
-        course.finding = told(observer.judge(tuple(course.blocks)) if observer else None)
-        if course.is_over:
-            break
-        if course.steps < spec.steps:
-            keep(partial(course.moment, model.device))
+        if ends_block:
+            _end_block(run, course, before)
+            if course.is_over:
+                break
+        if course.steps < spec.steps and (ends_block or in_block % KEEP_STEPS == 0):
+            run.keep(partial(course.moment, model.device))
     return course.trace()
+
+
+def _end_block(run: StageRun, course: Course, before: list[torch.Tensor]) -> None:
+    """Record a block, measure it and let the judge speak. ``before``: the weights before its last update."""
+    steps = course.meter.close(run.optimizer, before)
+    run.watch(Progress(course.steps, course.removed_tokens))
+    course.record_loss(steps)
+    whole = run.gather() if run.gather else run.model
+    if run.observer:
+        course.blocks.append(run.observer.block(whole, run.spec, course.steps, course.removed_tokens, steps))
+    course.finding = told(run.observer.judge(tuple(course.blocks)) if run.observer else None)
 
 
 def _parallel(model: PreTrainedModel, spec: StageSpec) -> torch.nn.Module:

@@ -26,7 +26,7 @@ from orchestrator.method.icot_kd.distil import TaughtEvaluator, begin_part, taug
 from orchestrator.method.models.model import initial_model, save_weights, set_attention, stage_model
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import PASSED
-from orchestrator.method.train import Progress, removal_loss, train_stage
+from orchestrator.method.train import Progress, StageRun, removal_loss, train_stage
 from orchestrator.method.workers import Gather, split, told
 from orchestrator.plan import PlannedStage
 from orchestrator.stability import Judgement
@@ -129,20 +129,23 @@ class StageRunner:
             self._at = None  # from its first step on the model is at the end of no stage
             keeper = Keeper(self.store, stage, at.model, at.optimizer, self.hooks.drained, first=self.first)
             judge = StageJudge(stage.spec, expected(stage, chain.trial, self.answers), chain.history)
-            by = self.evaluator if stage.spec.answers else self.taught_evaluator
+            by_itself = stage.spec.answers
+            by = self.evaluator if by_itself else self.taught_evaluator
             observer = Observer(by, self.job.training, self.job.stability.probe_examples, judge.after_block)
             trace = train_stage(
-                at.model,
-                at.optimizer,
-                stage.spec,
-                self.data.train,
-                self.job.training,
-                observer if self.first else None,
-                lambda progress: self.hooks.watch(stage, progress),
-                partial(removal_loss, resources=self.job.resources) if stage.spec.answers else taught_loss,
-                keeper.restored(self.data.train, self.job.training),
-                keeper.keep,
-                at.gather,
+                StageRun(
+                    model=at.model,
+                    optimizer=at.optimizer,
+                    spec=stage.spec,
+                    table=self.data.train,
+                    training=self.job.training,
+                    observer=observer if self.first else None,
+                    watch=lambda progress: self.hooks.watch(stage, progress),
+                    objective=partial(removal_loss, resources=self.job.resources) if by_itself else taught_loss,
+                    begin=keeper.restored(self.data.train, self.job.training),
+                    keep=keeper.keep,
+                    gather=at.gather,
+                )
             )
             end = _End(at.gather(), at.optimizer.tensors(), trace)
             stands = self._agreed(lambda: self._commit(stage, end, judge))
@@ -187,7 +190,8 @@ class StageRunner:
         """Judge an attempt, measure it if it passes, and commit it. Returns whether it is the one that stands."""
         judgement, measured = judge.at_end(end.trace), NOT_MEASURED
         if judgement.verdict in PASSED:
-            by = self.evaluator if stage.spec.answers else self.taught_evaluator
+            by_itself = stage.spec.answers
+            by = self.evaluator if by_itself else self.taught_evaluator
             measured = measure(end.model, stage.spec, by, self.job)
             # A number that is not finite may have come in after the last block, where no detector sees it.
             if flaw := end.flaw(measured):

@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from typing import NamedTuple
 
 from bench import REPOSITORY, Figure, Side, arguments, finish, table
-from ours import ALLOCATOR, CPU, Optimizer, Size, StageSpec, initial_model, set_attention, torch, train_stage
+from ours import ALLOCATOR, CPU, Optimizer, Size, StageRun, StageSpec, initial_model, set_attention, torch, train_stage
 
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
@@ -57,7 +57,7 @@ class Steps:
         spec = StageSpec(seed=0, first_step=self.done, steps=steps, removed_from=0, removals=(), total_tokens=total)
         self.done += steps
         train_stage(
-            self.model, self.optimizer, spec, self.data.train, self.training, None, lambda progress: None, objective
+            StageRun(self.model, self.optimizer, spec, self.data.train, self.training, None, objective=objective)
         )
         return [after - before for before, after in pairwise(begun)], time.process_time() - cpu
 

@@ -29,7 +29,7 @@ from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
 from orchestrator.method.tokens import TokenTable
-from orchestrator.method.train import train_stage
+from orchestrator.method.train import StageRun, train_stage
 from orchestrator.store import StageStore
 from orchestrator.trials.data import JobData, prepare_data
 
@@ -108,7 +108,7 @@ def train(model: PreTrainedModel, examples: TokenTable, removed: Removed, judge:
     optimizer = Optimizer(model, JOB.training)
     for step in range(0, MOST_STEPS, CHUNK):
         spec = StageSpec(0, step, CHUNK, removed.tokens, (), examples.total_tokens)
-        train_stage(model, optimizer, spec, examples, JOB.training, None, lambda progress: None)
+        train_stage(StageRun(model, optimizer, spec, examples, JOB.training, None))
         if judge.accuracy(model, removed).exact_match == 1.0:
             return
     raise RuntimeError(f"not learnt in {MOST_STEPS} steps")

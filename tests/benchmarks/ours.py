@@ -14,7 +14,7 @@ from orchestrator.config import Job, MultiplicationTask, ScratchModel, Training
 from orchestrator.method.models.model import initial_model, set_attention
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.stage import StageSpec
-from orchestrator.method.train import train_stage
+from orchestrator.method.train import StageRun, train_stage
 from orchestrator.ray.local import WORKER_ENVIRONMENT
 from orchestrator.store import StageStore
 from orchestrator.trials.data import JobData, prepare_data
@@ -82,8 +82,7 @@ class Ours:
             smoothing_lambda=SMOOTHING,
         )
         self.steps_done += steps
-        watch = lambda progress: None  # noqa: E731
-        return train_stage(self.model, self.optimizer, spec, self.data.train, self.training, None, watch).seconds
+        return train_stage(StageRun(self.model, self.optimizer, spec, self.data.train, self.training, None)).seconds
 
 
 def ours_in_group(size: Size, store: Path, rank: int, world: int, meeting_point: Path) -> Ours:

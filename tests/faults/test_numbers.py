@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from orchestrator.config import Evaluation, Job, MultiplicationTask, Schedule, ScratchModel, Stability, Training
+from orchestrator.method.course import Trace
 from orchestrator.method.optimizer import Optimizer
-from orchestrator.method.train import Progress
+from orchestrator.method.train import Progress, StageRun
 from orchestrator.plan import build_plan
 from orchestrator.store import StageStore
 from orchestrator.trials import runner as trials_runner
@@ -63,21 +64,19 @@ AFTER: dict[str, Callable[[Model, Optimizer], None]] = {
 def test_nan_is_never_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None, where: str) -> None:
     train_stage, stages = trials_runner.train_stage, iter(range(100))
 
-    def train(
-        model: Model, optimizer: Optimizer, spec: Any, table: Any, training: Any, observer: Any, watch: Any, *rest
-    ):
+    def train(run: StageRun) -> Trace:
         injected = next(stages) == 2
         if injected and where in BEFORE:
-            BEFORE[where](model)
+            BEFORE[where](run.model)
 
         def spoiling(progress: Progress) -> None:
-            watch(progress)
+            run.watch(progress)
             if injected and progress.step == DURING.get(where):
-                spoilt(model.transformer.wpe.weight)
+                spoilt(run.model.transformer.wpe.weight)
 
-        trace = train_stage(model, optimizer, spec, table, training, observer, spoiling, *rest)
+        trace = train_stage(replace(run, watch=spoiling))
         if injected and where in AFTER:
-            AFTER[where](model, optimizer)
+            AFTER[where](run.model, run.optimizer)
         return trace
 
     monkeypatch.setattr(trials_runner, "train_stage", train)

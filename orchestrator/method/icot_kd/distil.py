@@ -41,7 +41,7 @@ class Taught(Part):
         raise NotImplementedError
 
     def units(self, batch: Batch) -> int:
-        """What the summed loss is a sum over."""
+        """Return how many tokens, or examples, the summed loss of a batch is a sum over."""
         raise NotImplementedError
 
 

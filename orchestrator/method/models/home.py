@@ -16,7 +16,7 @@ from orchestrator.method.models.model import save_weights
 
 
 def pipeline_prompt(question: str, separator: str, *, cot_left: bool) -> str:
-    """What a pipeline is given. A model with no CoT left to write begins its answer after two separators."""
+    """Return the prompt for a pipeline. A model with no CoT left to write begins its answer after two separators."""
     return prompt_text(question, separator) + ("" if cot_left else separator)
 
 

@@ -1,4 +1,4 @@
-"""What a model says without being loaded: its tokenizer and its length. Light to import, unlike the model classes."""
+"""The tokenizer and the length of a model, read without loading it. Light to import, unlike the model classes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def from_hub(loader: type, config: PretrainedModel, **options: object) -> Any:
 
 @contextmanager
 def loading(config: PretrainedModel) -> Iterator[None]:
-    """What goes wrong with a model inside the block, as an ``InputError``.
+    """Raise an ``InputError`` for whatever goes wrong with a model inside the block.
 
     ``trust_remote_code=False`` goes with every call: without it transformers asks whether to run a model's own
     code, and a ``y`` in what is piped in is an answer.

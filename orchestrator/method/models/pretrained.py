@@ -80,7 +80,7 @@ def _base(config: PretrainedModel, **options: Any) -> PreTrainedModel:
 
 
 def _odd_weights(model: PreTrainedModel, info: dict[str, Any]) -> str:
-    """What a checkpoint lacks, has in another shape, or has of layers that the model does not have."""
+    """Name a weight that is missing, has another shape, or belongs to a layer that the model lacks; "" if none."""
     if info["mismatched_keys"]:
         name, found, expected = min(info["mismatched_keys"])
         return f"{name} has the shape {tuple(found)}, expected {tuple(expected)}"

@@ -1,1 +1,1 @@
-"""What a linear probe reads off hidden states, and the values it looks for."""
+"""Linear probes on hidden states, and the intermediate results that they look for."""

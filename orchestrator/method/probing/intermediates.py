@@ -1,4 +1,4 @@
-"""What multiplication computes on the way to its answer: the values that a CoT writes, and Bai et al.'s ĉ_k."""
+"""The intermediate results of a multiplication: the values that a CoT writes, and Bai et al.'s ĉ_k."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class ProbeScores:
 
     target: Intermediate
     constant: float
-    """Of always saying what is most frequent, or the median, in training."""
+    """The score of a constant: the most frequent digit, or the median, of the training examples."""
     trained: Grid
     untrained: Grid
 
@@ -78,7 +78,7 @@ def probe_scores(model: PreTrainedModel, learn: Probed, score: Probed, removed: 
 
 
 def position_names(score: Probed, removed: Removed, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What stands at each position: a0, *, b0, the separator E, what is left of the CoT (z), and the answer c0."""
+    """Return a name for each position: a0, *, b0, the separator E, the rest of the CoT (z0), and the answer c0."""
     tokens = score.tokens(removed)[0][0].tolist()
     parts, counts, names = ["a", "z", "c"], {"a": 0, "b": 0, "c": 0, "z": 0}, []
     part, first_separator = parts.pop(0), int(score.table.cot_start[0]) - 1

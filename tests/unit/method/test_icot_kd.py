@@ -43,7 +43,7 @@ from orchestrator.method.models.model import load_weights
 from orchestrator.method.optimizer import Optimizer
 from orchestrator.method.removal import Batch
 from orchestrator.method.stage import StageSpec
-from orchestrator.method.train import Terms, train_stage
+from orchestrator.method.train import StageRun, Terms, train_stage
 from orchestrator.plan import Plan, Trial, build_plan
 from orchestrator.plan.fork import fork_plan
 from orchestrator.report.html.page import report_html
@@ -253,7 +253,7 @@ def rates(spec: StageSpec, data: JobData) -> list[float]:
         seen.append(optimizer.adamw.param_groups[0]["lr"] / 0.5)  # of the step before
         return [next(model.parameters()).sum]
 
-    train_stage(model, optimizer, spec, data.train, training, None, lambda progress: None, objective)
+    train_stage(StageRun(model, optimizer, spec, data.train, training, None, objective=objective))
     return [*seen[1:], optimizer.adamw.param_groups[0]["lr"] / 0.5]
 
 
