@@ -168,7 +168,7 @@ def test_init_never_replaces_a_file(stepwise, job_file):
     assert (finished.code, job_file.read_text()) == (2, SMALLEST)
 
 
-@pytest.mark.parametrize("section", set(sections()), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", dict.fromkeys(sections()), ids=lambda section: section.__name__)
 def test_every_field_has_a_description(section):
     assert section.__doc__
     assert [key for key, field in section.model_fields.items() if not field.description] == []
