@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -76,6 +77,19 @@ def stepwise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         with pytest.raises(SystemExit) as exit_:
             main()
         return Finished(exit_.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def own_process() -> Callable[..., Finished]:
+    """The real command line in a process of its own, for what starts Ray: a process keeps its first Ray's token."""
+
+    def run(*words: object) -> Finished:
+        ended = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *map(str, words)], capture_output=True, text=True, timeout=280
+        )
+        return Finished(ended.returncode, ended.stdout, ended.stderr)
 
     return run
 

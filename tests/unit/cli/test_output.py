@@ -272,5 +272,5 @@ def test_hints_can_be_typed(tmp_path: Path, stepwise: Callable) -> None:
     store.root.rename(moved)
     shutil.rmtree(next((moved / "stages").iterdir()))
     shown = stepwise("status", "sums", "--store", moved)
-    [hint] = re.findall("`(stepwise run .*)` goes on", shown.out)
+    [hint] = re.findall("otherwise run `(stepwise run [^`]*)`", shown.out)
     assert shlex.split(hint) == ["stepwise", "run", "sums", "--store", str(moved)]

@@ -53,11 +53,13 @@ def nothing_is_called_tilde() -> bool:
     return not [path for path in Path.cwd().rglob("*") if "~" in path.name]
 
 
-def test_job_data_and_store_below_home_are_found(home: Path, stepwise: Callable[..., Any], monkeypatch: Any) -> None:
+def test_job_data_and_store_below_home_are_found(
+    home: Path, stepwise: Callable[..., Any], own_process: Callable[..., Any], monkeypatch: Any
+) -> None:
     assert stepwise("doctor", "~/job.toml", "--store", "~/first").code == 0
     assert (home / "first" / "data").is_dir()
     monkeypatch.setenv("STEPWISE_STORE", "~/second")
-    ran = stepwise("run", "~/job.toml")
+    ran = own_process("run", "~/job.toml")
     assert ran.code == 0, ran.err
     assert (home / "second" / "stages").is_dir()
     assert stepwise("status", "~/job.toml").code == 0

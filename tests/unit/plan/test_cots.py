@@ -69,9 +69,9 @@ def test_data_without_cot_are_for_no_cot(job: Any, stepwise: Any, cot: str | Non
         assert refused.err.startswith(f"error[CFG038] methods: no example has a CoT, and {method} cannot do without")
 
 
-def test_job_without_cot_runs_to_its_report(job: Any, stepwise: Any) -> None:
+def test_job_without_cot_runs_to_its_report(job: Any, stepwise: Any, own_process: Any) -> None:
     job(None, methods="no_cot")
-    ran = stepwise("run", "job.toml", "--store", "store")
+    ran = own_process("run", "job.toml", "--store", "store")
     assert ran.code == 0 and "MLflow has not got everything" not in ran.out
     [point] = json.loads(stepwise("report", "x", "--json", "--store", "store").out)
     assert (point["removed_tokens"], point["total_tokens"], point["verdict"]) == (0, 0, "good")

@@ -90,13 +90,13 @@ def slow_tokenizer(folder: Path, small_gpt2: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer", **names}))
 
 
-def test_finished_job_whose_tokenizer_changed_is_not_adopted(folder: Path, stepwise: Any, small_gpt2: Path) -> None:
+def test_finished_job_whose_tokenizer_changed_is_not_adopted(folder: Path, own_process: Any, small_gpt2: Path) -> None:
     slow_tokenizer(folder, small_gpt2)
-    assert stepwise("run", "job.toml", "--store", "store").code == 0
-    assert stepwise("run", "job.toml", "--store", "store").code == 0
+    assert own_process("run", "job.toml", "--store", "store").code == 0
+    assert own_process("run", "job.toml", "--store", "store").code == 0
     merges = (folder / "merges.txt").read_text().splitlines()
     (folder / "merges.txt").write_text("\n".join(merges[:-40]))
-    refused = stepwise("run", "job.toml", "--store", "store")
+    refused = own_process("run", "job.toml", "--store", "store")
     assert refused.code == 2
     assert "RUN005" in refused.err and "model.sha256" in refused.err
 
