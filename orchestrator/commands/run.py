@@ -56,8 +56,8 @@ def run_job(
     refuse_drift(running, accept=accept_drift)
     if not is_name(path) or overrides or _read_anew(plan, store):
         if lines := other_fields(plan, store):
-            console.print(f"{plan.job.name} ran otherwise before ({'; '.join(lines)}): it is this job from now on;")
-            console.print("what it had trained stays, and whoever runs it as it was has it back")
+            console.print(f"{plan.job.name} was run before with other settings ({'; '.join(lines)}).")
+            console.print("The name now means this job. The earlier job's stages stay, and are used where they fit.")
         save_job(plan, store)
     return run_plan(running, console, mirroring, at)
 
