@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _ended(verbs: Callable[..., int | None]) -> int | str | None:
-    """What a verb ends with, once all that it printed is written. Raises ``BrokenPipeError`` if nobody reads that."""
+    """Return what a verb ends with, once all its output is written. Raises ``BrokenPipeError`` if nobody reads that."""
     try:
         code: int | str | None = verbs(sys.argv[1:] or ["--help"], standalone_mode=False)
     except SystemExit as ended:

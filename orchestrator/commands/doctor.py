@@ -107,7 +107,7 @@ def _questions(task: Task, split: Split) -> _Questions:
 
 
 def _lost(split: Split, table: TokenTable, data: JobData) -> Iterator[Lost]:
-    """What the tokenizer does not keep of a split's examples, by part and kind. One of whole words keeps all."""
+    """Return what the tokenizer does not keep of a split's examples, by part and kind. One of whole words keeps all."""
     backend = data.tokenizer.backend_tokenizer
     if isinstance(backend.model, WordLevel) and backend.normalizer is None:
         return
@@ -161,7 +161,7 @@ def _difference(stood: str, kept: str) -> tuple[str, str]:
 
 
 def _not_numbers(task: Task) -> Iterator[str]:
-    """Of a task whose answers are numbers: how many are none."""
+    """Count the answers that are no number, for a task whose answers are numbers."""
     if not isinstance(task, TextExamples) or not task.numbers:
         return
     for split in ("train", "validation"):
@@ -223,7 +223,7 @@ def _shown(data: JobData, row: int, specs: tuple[StageSpec, ...]) -> Shown:
 
 
 def _removed(cot: tuple[str, ...], specs: tuple[StageSpec, ...]) -> Iterator[StageRemoval]:
-    """What goes stage by stage, without smoothing: at most the whole CoT."""
+    """Return what goes stage by stage, without smoothing: at most the whole CoT."""
     for index, spec in enumerate(specs):
         first, last = min(spec.removed_from, len(cot)), min(spec.removed_to, len(cot))
         gone = cot[first:last] if spec.removal_side == "left" else cot[len(cot) - last : len(cot) - first]
@@ -241,7 +241,7 @@ def _unseen(data: JobData) -> tuple[str, ...]:
 
 
 def _searched(job: Job, first: Trial | None) -> Iterator[str]:
-    """Of a search: whose stages are shown."""
+    """Say which configuration of a search is shown."""
     if job.search:
         yield "stages are those of " + (
             f"the search's first configuration, {symbols(first.settings)}"

@@ -81,7 +81,7 @@ def tried_out(path: Path, overrides: Sequence[str], max_steps: int) -> list[str]
 
 
 def is_name(path: Path) -> bool:
-    """Whether a job is given by its name, not by its file."""
+    """Return whether a job is given by its name, not by its file."""
     return bool(re.fullmatch(NAME, str(path))) and path.suffix != ".toml" and not path.exists()
 
 
@@ -116,7 +116,7 @@ def check_runnable(job: Job, root: Path, at: Attachment | None = None) -> None:
 
 
 def check_room(job: Job, at: Attachment | None) -> None:
-    """What a running Ray has is asked once we are attached to it."""
+    """Raise ``InputError`` if a trial cannot fit this machine. A running Ray is asked once it is joined."""
     if at:
         check_address(at)
     else:

@@ -27,13 +27,13 @@ class Mirroring:
         self._copying: BackgroundMirror | None = None
 
     def bring_records(self, job: str) -> None:
-        """What a search decided, if the store does not know the job. Raises ``StepwiseError`` if nobody answers."""
+        """Bring what a search decided, if the store lacks the job. Raises ``StepwiseError`` if nobody answers."""
         if self._mirror:
             with self._needed_by(job):
                 self._mirror.pull_records(job)
 
     def bring_stages(self, plan: Plan) -> None:
-        """What the store lacks of a plan. Without an answer a job that the store knows goes on.
+        """Bring the stages of a plan that the store lacks. Without an answer a job that the store knows goes on.
 
         Raises ``StepwiseError`` for any other, and ``StoreError`` for a stage that is damaged there.
         """

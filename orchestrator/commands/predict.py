@@ -48,7 +48,7 @@ class TrainedStage:
         return cls(place, model, stage_tokenizer(folder))
 
     def answers(self, questions: Iterable[str]) -> Iterator[Prediction]:
-        """What the stage's model writes after each question."""
+        """Return what the stage's model writes after each question."""
         from orchestrator.method.predict import predict
 
         spec = self.place.tried.stage.spec

@@ -44,7 +44,7 @@ def print_ending(findings: Findings, report: str, console: Console) -> None:
 
 
 def findings_of(plan: Plan, store: StageStore, known: Iterable[Chain] = ()) -> Findings:
-    """What is to be reported. Raises ``InputError`` if it is nothing, or if another job ran under this name."""
+    """Return what is to be reported. Raises ``InputError`` if it is nothing, or if another job ran under this name."""
     refuse_other_job(plan, store)
     findings = Findings.of(plan, store, known)
     if not findings.points:

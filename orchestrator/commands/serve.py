@@ -87,7 +87,7 @@ def _await(server: subprocess.Popen[bytes], host: str, port: int) -> None:
 
 
 def _has_desktop() -> bool:
-    """Whether a page would open in a window, not in the terminal or in a test."""
+    """Return whether a page would open in a window, not in the terminal or in a test."""
     shown = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(shown) and sys.stdout.isatty()
 

@@ -19,7 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def default_token_file() -> str:
-    """Where Ray looks for a cluster's token."""
+    """Return the file in which Ray looks for a cluster's token."""
     return os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
 
 

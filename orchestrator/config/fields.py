@@ -164,7 +164,7 @@ class PretrainedModel(Section):
 
     @property
     def is_folder(self) -> bool:
-        """Whether the name is a local folder's: a job that was loaded has full paths, and a relative name is an id."""
+        """Return whether the name is a local folder's. A loaded job has full paths, and a relative name is an id."""
         return os.path.isabs(self.name)
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ Task = MultiplicationTask | TextTask | Gsm8kTask
 
 
 def _type_or(default: str) -> Discriminator:
-    """Which type of a table is meant: what it says, or the default."""
+    """Return what tells the type of a table: its own word, or the default."""
     return Discriminator(lambda t: t.get("type", default) if isinstance(t, dict) else getattr(t, "type", None))
 
 

@@ -137,7 +137,7 @@ class Search(Section):
 
     @property
     def size(self) -> float:
-        """How many different configurations there are."""
+        """Count the different configurations."""
         return math.prod(
             len(values) if isinstance(values, tuple) else values.high - values.low + 1 if values.whole else math.inf
             for values in self.space.values()

@@ -77,7 +77,7 @@ class Course:
 
     @property
     def is_over(self) -> bool:
-        """Whether its judge ends it, before its last step."""
+        """Return whether its judge ends it, before its last step."""
         recovered = self.spec.adaptive and self.finding == "recovered" and not self.removals
         return recovered or isinstance(self.finding, Alarm)
 

@@ -36,7 +36,7 @@ def added_before(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def separators(ids: list[int], separator: int, first: int) -> list[int]:
-    """Where the separators stand, from position ``first`` on: a BOS token that is the same token is none."""
+    """Return the positions of the separators, from ``first`` on: a BOS token that is the same token is none."""
     return [i for i, token in enumerate(ids) if token == separator and i >= first]
 
 
@@ -64,12 +64,12 @@ def written_text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def written_mark(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the tokenizer makes of ``####``: BERT's writes ``# # # #``."""
+    """Return what the tokenizer makes of ``####``: BERT's writes ``# # # #``."""
     return written_text(tokenizer(ANSWER_MARK, add_special_tokens=False)["input_ids"], tokenizer) or ANSWER_MARK
 
 
 def extract_answer(text: str, mark: str = ANSWER_MARK) -> str:
-    """What follows the mark, a blank for any; a text without the mark is taken whole."""
+    """Return what follows the mark, a blank for any; a text without the mark is taken whole."""
     return " ".join(text.split(mark, 1)[-1].split())
 
 

@@ -75,17 +75,17 @@ class StageSpec:
 
     @property
     def last_step(self) -> int:
-        """Where the stages begin that start from this one."""
+        """Return the step at which the stages begin that start from this one."""
         return self.first_step + self.steps
 
     @property
     def answers(self) -> bool:
-        """Whether the stage's model answers questions by itself. What only prepares another stage does not."""
+        """Return whether the stage's model answers questions by itself. One that prepares another stage does not."""
         return self.kind in ("train", "coupling")
 
     @property
     def consolidation(self) -> bool:
-        """Whether nothing is left to remove."""
+        """Return whether nothing is left to remove."""
         return not self.removals and self.removed_from == self.total_tokens
 
     def attempted(self, first_step: int, seed: int, pace: Pace, *, restart: bool) -> StageSpec:

@@ -50,7 +50,7 @@ def split(model: PreTrainedModel, device: torch.device) -> Gather:
 
 
 def is_split(model: torch.nn.Module) -> bool:
-    """Whether this worker has only a share of the model's weights."""
+    """Return whether this worker has only a share of the model's weights."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())
 
 

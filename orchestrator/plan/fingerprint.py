@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from orchestrator.files import partial
+from orchestrator.files import replace_file
 
 PIECE_BYTES = 1 << 20
 WORTH_REMEMBERING = 1 << 24
@@ -46,9 +46,7 @@ def _fingerprint(stamps: tuple[Stamp, ...]) -> str:
     found = _sha256(stamps)
     with suppress(OSError):
         if _stamps([Path(path) for path, *_ in stamps]) == stamps:
-            memory.parent.mkdir(parents=True, exist_ok=True)
-            partial(memory).write_text(json.dumps({"files": known, "sha256": found}))
-            os.replace(partial(memory), memory)
+            replace_file(memory, json.dumps({"files": known, "sha256": found}), durable=False)
     return found
 
 

@@ -59,7 +59,7 @@ class Manifest(Record):
 
     @property
     def passed(self) -> bool:
-        """Whether the chain goes on from here."""
+        """Return whether the chain goes on from here."""
         return self.verdict in PASSED
 
 

@@ -65,7 +65,7 @@ class Submission:
 
     @property
     def alive(self) -> bool:
-        """Whether the submission waits or runs."""
+        """Return whether the submission waits or runs."""
         return self.status in ("PENDING", "RUNNING")
 
 

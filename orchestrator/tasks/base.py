@@ -45,13 +45,13 @@ class Task(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What says which examples these are, for keys."""
+        """Return what says which examples these are, for keys."""
 
     def size(self, split: Split) -> int: ...
 
     def examples(self, split: Split) -> Iterator[Example]: ...
 
     def place(self, split: Split, row: int) -> str:
-        """Where an example stands, for people: its file and line."""
+        """Return where an example stands, for people: its file and line."""
 
     def is_correct(self, predicted: str, answer: str) -> bool: ...

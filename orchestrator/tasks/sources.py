@@ -75,7 +75,7 @@ def read(task: TextTask | Gsm8kTask, split: Split) -> Iterator[Raw]:
 
 
 def stamp(task: ExampleSource, split: Split) -> tuple[int, int] | None:
-    """What changes when a local file does: size and time."""
+    """Return what changes when a local file does: size and time."""
     path = Path(getattr(task, split) or "")
     if task.dataset or not path.is_file():
         return None
@@ -227,7 +227,7 @@ def _json_rows(files: dict[str, list[str]], field: str | None, split: str, place
 
 
 def _objects(text: str, field: str | None, place: str) -> list[Any]:
-    """What a ``.json`` file holds: a list of objects, one below ``field``, or an object a line."""
+    """Yield what a ``.json`` file holds: a list of objects, one below ``field``, or an object a line."""
     lines = [line for line in text.splitlines() if line.strip()]
     if field is None and not text.lstrip().startswith("["):
         return [_parsed(line, place) for line in lines]
@@ -237,7 +237,7 @@ def _objects(text: str, field: str | None, place: str) -> list[Any]:
 
 @contextmanager
 def _loading(task: TextTask | Gsm8kTask, split: str) -> Iterator[None]:
-    """What goes wrong with a dataset inside the block, as an ``InputError``."""
+    """Raise what goes wrong with a dataset inside the block as an ``InputError``."""
     import datasets
 
     try:

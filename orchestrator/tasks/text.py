@@ -99,7 +99,7 @@ class TextExamples:
 
     @property
     def _measured(self) -> tuple[_Facts, _Facts]:
-        """Of the splits that a run reads."""
+        """Measure the splits that a run reads."""
         return self._facts("train"), self._facts("validation")
 
     def _facts(self, split: Split) -> _Facts:
@@ -107,7 +107,7 @@ class TextExamples:
 
 
 def same_number(left: str, right: str) -> bool:
-    """Whether two texts are numbers of one value: ``1234``, ``1,234.00``, ``1 234`` and ``$1’234.`` are."""
+    """Return whether two texts are numbers of one value: ``1234``, ``1,234.00``, ``1 234`` and ``$1’234.`` are."""
     a, b = number(left), number(right)
     return a is not None and a == b
 

@@ -124,7 +124,7 @@ def _other_circumstances(running: RunningJob, joins: bool) -> Iterator[str]:
 
 
 def _read(file: Path, store: StageStore) -> tuple[Drift, ...]:
-    """What cannot be read was not accepted."""
+    """Return the differences that were accepted before. A record that cannot be read accepted none."""
     try:
         return _RECORD.validate_json(read_record(store.root, file))
     except (OSError, ValidationError):

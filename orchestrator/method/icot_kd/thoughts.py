@@ -33,7 +33,7 @@ HEADS = "thoughts.safetensors"
 
 
 def diagonal_positions(first_B: Tensor, second_B: Tensor, layers: int) -> Tensor:
-    """Where each layer's thought is taken (B, L): even steps from the first separator to the second."""
+    """Return the positions of each layer's thought (B, L): even steps from the first separator to the second."""
     if layers == 1:
         return first_B[:, None]
     share_L = torch.arange(layers, dtype=torch.float64, device=first_B.device) / (layers - 1)

@@ -80,7 +80,7 @@ def _check_folder(folder: Path, revision: str | None) -> None:
 
 
 def positions_of(config: PretrainedConfig) -> int:
-    """How many positions a model has."""
+    """Return the number of positions of a model."""
     return config.get_text_config().max_position_embeddings
 
 
